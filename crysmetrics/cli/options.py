@@ -1,0 +1,167 @@
+"""Options that mean the same in every command, and how errors and results are shown."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from crysmetrics.errors import UserError
+
+if TYPE_CHECKING:
+    from crysmetrics.report import Report
+
+Command = Callable[..., Any]
+
+SHOWN_FAILURES = 20
+"""Failures listed on a terminal; the JSON has all."""
+
+gen_argument = click.argument("gen", metavar="GEN")
+ref_argument = click.argument("ref", metavar="REF")
+
+json_option = click.option(
+    "--json",
+    "json_path",
+    metavar="FILE",
+    help="Write results as JSON; - for standard output.",
+)
+per_structure_option = click.option(
+    "--per-structure",
+    "per_structure_path",
+    metavar="FILE.csv",
+    help="Write a table with one row for each generated structure.",
+)
+workers_option = click.option(
+    "--workers", type=click.IntRange(min=1), help="Cores to use; all by default."
+)
+seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of random draws."
+)
+quiet_option = click.option("--quiet", is_flag=True, help="No progress and no table.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
+
+
+def backend_option(command: Command) -> Command:
+    """`--backend`, with the backends that fingerprints have."""
+    return click.option(
+        "--backend",
+        default=None,
+        metavar="NAME",
+        help="What computes fingerprints; matminer is the original.",
+    )(command)
+
+
+def output_options(command: Command) -> Command:
+    """The options of every command that reports metrics."""
+    for option in (overwrite_option, quiet_option, workers_option, json_option):
+        command = option(command)
+    return command
+
+
+def user_errors(command: Command) -> Command:
+    """Turn what users can mend into one sentence and exit status 2."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+        if kwargs.get("quiet"):
+            logging.getLogger("crysmetrics").setLevel(logging.WARNING)
+        try:
+            return command(*args, **kwargs)
+        except UserError as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(2)
+        except MemoryError:
+            click.echo("Error: there is not enough memory for this.", err=True)
+            sys.exit(2)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            click.echo(f"Error: {error.filename}: {error.strerror}.", err=True)
+            sys.exit(2)
+
+    return wrapped
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[None]:
+    """Progress bars on a terminal, unless quiet."""
+    if quiet:
+        yield
+        return
+    from crysmetrics.progress import show_progress
+
+    with show_progress():
+        yield
+
+
+def check_outputs(overwrite: bool, *paths: str | None) -> None:
+    """Refuse existing outputs before any work is done."""
+    from crysmetrics.io.atomic import refuse_existing
+
+    for path in paths:
+        if path is not None and path != "-":
+            refuse_existing(path, overwrite)
+
+
+def show(
+    report: Report,
+    *,
+    json_path: str | None,
+    quiet: bool,
+    per_structure_path: str | None = None,
+) -> None:
+    """Write the files asked for, then the table and the failures for people."""
+    from rich.console import Console
+
+    if per_structure_path is not None:
+        save_table(report.per_structure["gen"], per_structure_path)
+    if json_path == "-":
+        click.echo(report.to_json(), nl=False)
+    elif json_path is not None:
+        report.save_json(json_path)
+    if quiet:
+        return
+    console = Console(stderr=json_path == "-")
+    if not console.is_terminal:
+        console.width = 160  # piped tables are not folded to a guessed width
+    console.print(report.table())
+    show_failures(report, console)
+
+
+def save_table(table: Any, path: str | Path) -> None:
+    """Write a pandas table as CSV, whole or not at all."""
+    from crysmetrics.io.atomic import atomic_file
+
+    with atomic_file(path) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def show_failures(report: Report, console: Any) -> None:
+    """Name what failed, and where it counts."""
+    notes = {
+        "gen": "count as invalid and as covering nothing, and are left out of distributions",
+        "ref": "are left out",
+    }
+    for role, found in report.inputs.items():
+        failed = [f for f in report.failures if f["input"] == role]
+        if not failed:
+            continue
+        total = found["read"] + found["failed"]
+        title = "generated" if role == "gen" else "reference"
+        console.print(
+            f"\n{len(failed)} of {total:,} {title} structures failed; they {notes[role]}:",
+            highlight=False,
+        )
+        for failure in failed[:SHOWN_FAILURES]:
+            console.print(
+                f"  {failure['file']}: {failure['reason']}", highlight=False, markup=False
+            )
+        if len(failed) > SHOWN_FAILURES:
+            console.print(f"  ... and {len(failed) - SHOWN_FAILURES} more; --json lists all")

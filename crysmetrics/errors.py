@@ -1,0 +1,9 @@
+"""Errors that a user can cause."""
+
+
+class UserError(Exception):
+    """Something the user can mend; its text is one clear sentence (exit status 2 in the CLI)."""
+
+
+class InputError(UserError):
+    """A path, file or set of structures that can't be used at all."""

@@ -1,0 +1,1 @@
+"""Crystals to arrays: named, versioned extractors of features."""

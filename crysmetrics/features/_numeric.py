@@ -1,0 +1,42 @@
+"""Short scalar products rounded the way the peer's are.
+
+Some order parameters have steps, and symmetric crystals put neighbours exactly on them (an angle of
+90 degrees, or of 135): the last bit of a scalar product then decides. The peer takes them from
+BLAS, which sums with fused multiply-adds from the first component to the last on all processors
+that have them; so do these.
+"""
+
+from __future__ import annotations
+
+import math
+
+from numba import njit, types
+from numba.extending import intrinsic
+
+
+@intrinsic
+def _fma(typing_context, a, b, c):
+    """``a * b + c`` rounded once."""
+
+    def code(context, builder, signature, arguments):
+        return builder.fma(*arguments)
+
+    return types.float64(types.float64, types.float64, types.float64), code
+
+
+@njit(nogil=True, cache=True, fastmath=False)
+def inner(ax, ay, az, bx, by, bz):
+    """Scalar product of two vectors."""
+    return _fma(az, bz, _fma(ay, by, ax * bx))
+
+
+@njit(nogil=True, cache=True, fastmath=False)
+def norm(x, y, z):
+    """Length of a vector."""
+    return math.sqrt(inner(x, y, z, x, y, z))
+
+
+@njit(nogil=True, cache=True, fastmath=False)
+def cartesian(f0, f1, f2, lattice, axis):
+    """Component `axis` of the point with fractional coordinates f; rows of `lattice` are vectors."""
+    return inner(f0, f1, f2, lattice[0, axis], lattice[1, axis], lattice[2, axis])

@@ -1,0 +1,526 @@
+"""`Crystals`: many crystal structures packed into a few arrays."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from crysmetrics.errors import InputError
+from crysmetrics.io.elements import ATOMIC_NUMBERS, MAX_ATOMIC_NUMBER, SYMBOLS
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import ArrayLike, NDArray
+    from pymatgen.core import Structure
+
+MIN_THICKNESS = 0.01
+"""Thinnest cell (Å, between opposite faces) that still counts as a crystal; pymatgen's limit."""
+
+_NPZ_FORMAT = "crysmetrics-crystals/1"
+
+
+class Failure(NamedTuple):
+    """Something that could not be read, or is no crystal."""
+
+    file: str
+    """Path inside what was read, with row, frame or block where there are several."""
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Crystals:
+    """A batch of B crystals with N atoms in all, packed without padding.
+
+    Atoms of structure `i` are rows `offsets[i]:offsets[i + 1]` of the atom arrays.
+
+    Attributes:
+        atomic_numbers: (N,) int64, 1 to 118.
+        frac_coords: (N, 3) float64, wrapped to [0, 1).
+        lattices: (B, 3, 3) float64 in Å; lattice vectors are **rows**, so that
+            `cart_coords = frac_coords @ lattice`.
+        num_atoms: (B,) int64, each at least 1.
+        ids: B distinct strings.
+        properties: name -> (B,) array of numbers, booleans or strings.
+        failures: what belongs to the set but could not be read. A metric counts these
+            (as invalid, as covering nothing) or names them; it never forgets them.
+
+    Raises:
+        ValueError: if the arrays do not fit together or hold a value that no crystal has.
+    """
+
+    atomic_numbers: NDArray[np.int64]
+    frac_coords: NDArray[np.float64]
+    lattices: NDArray[np.float64]
+    num_atoms: NDArray[np.int64]
+    ids: tuple[str, ...]
+    properties: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    failures: tuple[Failure, ...] = ()
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "atomic_numbers", np.asarray(self.atomic_numbers, dtype=np.int64).reshape(-1))
+        put(self, "num_atoms", np.asarray(self.num_atoms, dtype=np.int64).reshape(-1))
+        frac = np.asarray(self.frac_coords, dtype=np.float64).reshape(-1, 3)
+        put(self, "frac_coords", wrap(frac))
+        put(self, "lattices", np.asarray(self.lattices, dtype=np.float64).reshape(-1, 3, 3))
+        put(self, "ids", tuple(str(i) for i in self.ids))
+        put(self, "failures", tuple(Failure(*f) for f in self.failures))
+        put(self, "properties", {k: np.asarray(v) for k, v in self.properties.items()})
+        self._check()
+
+    def _check(self) -> None:
+        atoms, structures = len(self.atomic_numbers), len(self.num_atoms)
+        if len(self.frac_coords) != atoms or int(self.num_atoms.sum()) != atoms:
+            raise ValueError(
+                f"num_atoms sums to {int(self.num_atoms.sum())}, but there are {atoms} atomic "
+                f"numbers and {len(self.frac_coords)} positions"
+            )
+        if len(self.lattices) != structures or len(self.ids) != structures:
+            raise ValueError(
+                f"{structures} structures, but {len(self.lattices)} lattices and "
+                f"{len(self.ids)} ids"
+            )
+        if len(set(self.ids)) != structures:
+            raise ValueError("ids are not distinct")
+        for name, values in self.properties.items():
+            if values.shape != (structures,):
+                raise ValueError(f"property {name!r} has shape {values.shape}, not ({structures},)")
+        if structures and int(self.num_atoms.min()) < 1:
+            raise ValueError("a structure without atoms is no crystal")
+        if atoms and not 1 <= self.atomic_numbers.min() <= self.atomic_numbers.max() <= 118:
+            raise ValueError(f"atomic numbers must lie between 1 and {MAX_ATOMIC_NUMBER}")
+        if not (np.isfinite(self.frac_coords).all() and np.isfinite(self.lattices).all()):
+            raise ValueError("positions and lattices must be finite")
+
+    # --- views -----------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.num_atoms)
+
+    def __repr__(self) -> str:
+        return (
+            f"Crystals({len(self)} structures, {len(self.atomic_numbers)} atoms, "
+            f"{len(self.failures)} failures)"
+        )
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """(B + 1,) index of each structure's first atom, and the number of atoms."""
+        return np.concatenate([[0], np.cumsum(self.num_atoms)])
+
+    @property
+    def structure_index(self) -> NDArray[np.int64]:
+        """(N,) the structure that each atom belongs to."""
+        return np.repeat(np.arange(len(self)), self.num_atoms)
+
+    @property
+    def volumes(self) -> NDArray[np.float64]:
+        """(B,) cell volumes in Å³, positive also for left-handed lattices."""
+        return np.abs(np.linalg.det(self.lattices))
+
+    @property
+    def element_counts(self) -> NDArray[np.int64]:
+        """(B, 119) number of atoms of each element, by atomic number."""
+        flat = self.structure_index * (MAX_ATOMIC_NUMBER + 1) + self.atomic_numbers
+        counts = np.bincount(flat, minlength=len(self) * (MAX_ATOMIC_NUMBER + 1))
+        return counts.reshape(len(self), MAX_ATOMIC_NUMBER + 1)
+
+    @property
+    def num_total(self) -> int:
+        """Structures read and failed together: the denominator of every share."""
+        return len(self) + len(self.failures)
+
+    def __getitem__(self, key: int | slice | Sequence[int] | NDArray[Any]) -> Crystals:
+        """The chosen structures, as Crystals without failures (those belong to the whole set)."""
+        if isinstance(key, (int, np.integer)):
+            if not -len(self) <= key < len(self):
+                raise IndexError(f"structure {key} of {len(self)}")
+            key = [int(key) % len(self)]
+        index = np.arange(len(self))[key]
+        offsets, counts = self.offsets, self.num_atoms[index]
+        starts = np.repeat(offsets[:-1][index] - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
+        atoms = starts + np.arange(int(counts.sum()))
+        return Crystals(
+            self.atomic_numbers[atoms],
+            self.frac_coords[atoms],
+            self.lattices[index],
+            counts,
+            tuple(self.ids[i] for i in index),
+            {name: values[index] for name, values in self.properties.items()},
+        )
+
+    def __iter__(self) -> Iterator[Crystals]:
+        return (self[i] for i in range(len(self)))
+
+    def with_failures(self, failures: Iterable[Failure]) -> Crystals:
+        """The same structures with these failures instead of their own."""
+        return replace(self, failures=tuple(failures))
+
+    def with_ids(self, ids: Sequence[str]) -> Crystals:
+        """The same structures under other ids."""
+        return replace(self, ids=tuple(ids))
+
+    # --- making ----------------------------------------------------------------------------
+
+    @classmethod
+    def empty(cls, failures: Iterable[Failure] = ()) -> Crystals:
+        """No structures, only failures."""
+        z = np.zeros
+        return cls(z(0), z((0, 3)), z((0, 3, 3)), z(0), (), {}, tuple(failures))
+
+    @classmethod
+    def concatenate(cls, parts: Iterable[Crystals]) -> Crystals:
+        """All structures and failures of `parts` in order.
+
+        A property that some part lacks is NaN there (an empty string, if it is text).
+
+        Raises:
+            ValueError: if two parts share an id.
+        """
+        parts = list(parts)
+        if not parts:
+            return cls.empty()
+        filled = [p for p in parts if len(p)]
+        names = dict.fromkeys(name for p in filled for name in p.properties)
+        return cls(
+            np.concatenate([p.atomic_numbers for p in parts]),
+            np.concatenate([p.frac_coords for p in parts]),
+            np.concatenate([p.lattices for p in parts]),
+            np.concatenate([p.num_atoms for p in parts]),
+            tuple(i for p in parts for i in p.ids),
+            {name: _concatenate_property(filled, name) for name in names},
+            tuple(f for p in parts for f in p.failures),
+        )
+
+    @classmethod
+    def from_pymatgen(
+        cls, structures: Iterable[Structure], ids: Sequence[str] | None = None
+    ) -> Crystals:
+        """Pack ordered pymatgen structures; what is no ordered crystal becomes a failure.
+
+        Args:
+            structures: pymatgen `Structure` objects; other objects end in `failures`.
+            ids: one for each; by default their positions, "0", "1", ...
+        """
+        structures = list(structures)
+        if ids is None:
+            ids = [str(i) for i in range(len(structures))]
+        if len(ids) != len(structures):
+            raise ValueError(f"{len(structures)} structures, but {len(ids)} ids")
+        builder = CrystalsBuilder()
+        for name, structure in zip(ids, structures, strict=True):
+            try:
+                numbers, frac, lattice = arrays_from_pymatgen(structure)
+            except ValueError as error:
+                builder.fail(str(name), str(error))
+            else:
+                builder.add(str(name), numbers, frac, lattice, source=str(name))
+        return builder.build()
+
+    # --- converting ------------------------------------------------------------------------
+
+    def to_pymatgen(self) -> list[Structure]:
+        """A list of pymatgen structures, in order."""
+        from pymatgen.core import Lattice, Structure
+
+        offsets = self.offsets
+        return [
+            Structure(
+                Lattice(self.lattices[i]),
+                [SYMBOLS[z] for z in self.atomic_numbers[offsets[i] : offsets[i + 1]]],
+                self.frac_coords[offsets[i] : offsets[i + 1]],
+            )
+            for i in range(len(self))
+        ]
+
+    def to_torch(
+        self, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+    ) -> dict[str, torch.Tensor]:
+        """The arrays as tensors, with `structure_index` (N,) beside them.
+
+        Args:
+            device: where the tensors live.
+            dtype: of `frac_coords` and `lattices`; PyTorch's default if not given.
+        """
+        import torch
+
+        real = dtype or torch.get_default_dtype()
+        kinds = {"frac_coords": real, "lattices": real}
+        names = ("atomic_numbers", "frac_coords", "lattices", "num_atoms", "structure_index")
+        return {
+            name: torch.tensor(getattr(self, name), dtype=kinds.get(name), device=device)
+            for name in names
+        }
+
+    # --- identity and storage ----------------------------------------------------------------
+
+    def content_hashes(self) -> list[str]:
+        """SHA-256 of each structure's elements, positions and lattice; ids play no part."""
+        offsets = self.offsets
+        numbers = self.atomic_numbers.astype("<i8")
+        frac, lattices = self.frac_coords.astype("<f8"), self.lattices.astype("<f8")
+        hashes = []
+        for i in range(len(self)):
+            atoms = slice(offsets[i], offsets[i + 1])
+            digest = hashlib.sha256(numbers[atoms].tobytes())
+            digest.update(frac[atoms].tobytes())
+            digest.update(lattices[i].tobytes())
+            hashes.append(digest.hexdigest())
+        return hashes
+
+    def sha256(self) -> str:
+        """Hash of the whole set: ids and contents, and the names of what failed.
+
+        The order of structures plays no part, nor how they were stored: a folder of files and
+        the same folder zipped have the same hash.
+        """
+        entries = sorted(zip(self.ids, self.content_hashes(), strict=True))
+        failed = sorted(f.file for f in self.failures)
+        return hashlib.sha256(json.dumps([entries, failed]).encode()).hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        """Write all of it, bit for bit, to one compressed `.npz` without pickled objects.
+
+        The file appears under its name only when it is complete.
+        """
+        from crysmetrics.io.atomic import atomic_file
+
+        properties = {f"property.{k}": _storable(k, v) for k, v in self.properties.items()}
+        text = {"format": _NPZ_FORMAT, "ids": self.ids, "failures": self.failures}
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(
+                file,
+                atomic_numbers=self.atomic_numbers.astype(np.uint8),
+                frac_coords=self.frac_coords,
+                lattices=self.lattices,
+                num_atoms=self.num_atoms,
+                # JSON keeps every string as it is; NumPy's own would drop trailing NULs.
+                text=np.frombuffer(json.dumps(text).encode(), dtype=np.uint8),
+                **properties,
+            )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Crystals:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: if the file is not one of ours, or is damaged.
+        """
+        import zipfile
+
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                arrays = {name: data[name] for name in data.files}
+            text = json.loads(arrays.pop("text").tobytes())
+            if text["format"] != _NPZ_FORMAT:
+                raise ValueError(f"format {text['format']!r}, not {_NPZ_FORMAT!r}")
+            prefix = "property."
+            properties = {k.removeprefix(prefix): arrays[k] for k in arrays if k.startswith(prefix)}
+            return cls(
+                *(arrays[k] for k in ("atomic_numbers", "frac_coords", "lattices", "num_atoms")),
+                ids=text["ids"],
+                properties=properties,
+                failures=text["failures"],
+            )
+        except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path} is no packed set of crystals ({error}).") from error
+
+
+class CrystalsBuilder:
+    """Collects structures one by one; checks and packs them all at once in `build`.
+
+    What fails a check becomes a failure with its reason; nothing raises.
+    """
+
+    def __init__(self, max_atoms: int | None = None) -> None:
+        self.max_atoms = max_atoms
+        self._failures: list[tuple[int, Failure]] = []
+        self._seen: dict[str, str] = {}
+        self._rows: list[_Row] = []
+
+    def fail(self, file: str, reason: str) -> None:
+        """Note a failure."""
+        self._failures.append((len(self._rows), Failure(file, reason)))
+
+    def add(
+        self,
+        structure_id: str,
+        numbers: ArrayLike,
+        frac_coords: ArrayLike,
+        lattice: ArrayLike,
+        *,
+        source: str,
+        properties: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add a structure, or a failure under the name `source` if it is no crystal.
+
+        Args:
+            structure_id: must not have been used before.
+            numbers: (n,) atomic numbers.
+            frac_coords: (n, 3), wrapped or not.
+            lattice: (3, 3) rows in Å.
+            source: its name in `failures`: a file, with row, frame or block.
+            properties: name -> number, boolean or text.
+        """
+        if structure_id in self._seen:
+            first = self._seen[structure_id]
+            self.fail(source, f"duplicate id {structure_id!r}, already used by {first}")
+            return
+        try:
+            numbers = np.asarray(numbers, dtype=np.int64).reshape(-1)
+            frac = np.asarray(frac_coords, dtype=np.float64).reshape(-1, 3)
+            cell = np.asarray(lattice, dtype=np.float64).reshape(3, 3)
+        except (ValueError, TypeError, OverflowError) as error:
+            self.fail(source, f"holds arrays of the wrong kind ({error})")
+            return
+        reason = None
+        if len(numbers) == 0:
+            reason = "has no atoms"
+        elif len(numbers) != len(frac):
+            reason = f"has {len(numbers)} elements but {len(frac)} positions"
+        elif self.max_atoms is not None and len(numbers) > self.max_atoms:
+            reason = f"has {len(numbers)} atoms, more than the {self.max_atoms} allowed"
+        if reason is not None:
+            self.fail(source, reason)
+            return
+        self._seen[structure_id] = source
+        self._rows.append(_Row(structure_id, numbers, frac, cell, source, properties or {}))
+
+    def build(self) -> Crystals:
+        """Everything added so far, in order; failures too."""
+        failures = list(self._failures)
+        reasons = _why_no_crystals(self._rows)
+        for i, reason in reasons.items():
+            failures.append((i, Failure(self._rows[i].source, reason)))
+        failures.sort(key=lambda entry: entry[0])
+        rows = [row for i, row in enumerate(self._rows) if i not in reasons]
+        named = tuple(failure for _, failure in failures)
+        if not rows:
+            return Crystals.empty(named)
+        names = dict.fromkeys(name for row in rows for name in row.properties)
+        return Crystals(
+            np.concatenate([row.numbers for row in rows]),
+            np.concatenate([row.frac for row in rows]),
+            np.stack([row.cell for row in rows]),
+            np.array([len(row.numbers) for row in rows]),
+            tuple(row.id for row in rows),
+            {name: as_property([row.properties.get(name) for row in rows]) for name in names},
+            named,
+        )
+
+
+class _Row(NamedTuple):
+    id: str
+    numbers: NDArray[np.int64]
+    frac: NDArray[np.float64]
+    cell: NDArray[np.float64]
+    source: str
+    properties: Mapping[str, Any]
+
+
+def wrap(frac_coords: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Fractional coordinates moved into [0, 1)."""
+    with np.errstate(invalid="ignore"):  # infinities are reported by name, not by a warning
+        wrapped = frac_coords - np.floor(frac_coords)
+    # -1e-17 - floor(-1e-17) rounds to 1.0, which is 0.
+    wrapped[wrapped >= 1.0] = 0.0
+    return wrapped
+
+
+def _why_no_crystals(rows: Sequence[_Row]) -> dict[int, str]:
+    """Index -> reason for every row whose numbers describe no crystal; checked in bulk."""
+    if not rows:
+        return {}
+    starts = np.concatenate([[0], np.cumsum([len(row.numbers) for row in rows])[:-1]])
+    numbers = np.concatenate([row.numbers for row in rows])
+    frac = np.concatenate([row.frac for row in rows])
+    cells = np.stack([row.cell for row in rows])
+    unknown = np.add.reduceat((numbers < 1) | (numbers > MAX_ATOMIC_NUMBER), starts, dtype=int) > 0
+    infinite = np.add.reduceat(~np.isfinite(frac).all(axis=1), starts, dtype=int) > 0
+    infinite_cell = ~np.isfinite(cells).all(axis=(1, 2))
+    with np.errstate(all="ignore"):  # overflow in absurd cells is what is looked for
+        volumes = np.abs(np.linalg.det(cells))
+        a, b, c = cells[:, 0], cells[:, 1], cells[:, 2]
+        faces = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], axis=1)
+        largest = np.linalg.norm(faces, axis=2).max(axis=1)
+        flat = ~(volumes > 1e-12) | ~(volumes >= MIN_THICKNESS * largest)
+        huge = ~np.isfinite(volumes) | ~np.isfinite(largest)
+    reasons: dict[int, str] = {}
+    for i in np.flatnonzero(unknown | infinite | infinite_cell | huge | flat):
+        if unknown[i]:
+            z = rows[i].numbers
+            bad = int(z[(z < 1) | (z > MAX_ATOMIC_NUMBER)][0])
+            reasons[int(i)] = f"holds an unknown element (atomic number {bad})"
+        elif infinite[i]:
+            reasons[int(i)] = "has a position that is not a finite number"
+        elif infinite_cell[i]:
+            reasons[int(i)] = "has a cell that is not finite"
+        elif huge[i]:
+            reasons[int(i)] = "has a cell too large for floating-point numbers"
+        else:
+            reasons[int(i)] = f"has a cell of (almost) no volume ({volumes[i]:.3g} Å³)"
+    return reasons
+
+
+def arrays_from_pymatgen(
+    structure: Any,
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Atomic numbers, fractional coordinates and lattice of an ordered pymatgen structure.
+
+    Raises:
+        ValueError: naming what makes it no ordered crystal.
+    """
+    if not (hasattr(structure, "lattice") and hasattr(structure, "frac_coords")):
+        raise ValueError(f"is a {type(structure).__name__}, not a periodic structure")
+    numbers = []
+    for site in structure:
+        if not site.is_ordered:
+            raise ValueError(f"is disordered: site {site.species_string!r} is partially occupied")
+        symbol = getattr(getattr(site.specie, "element", site.specie), "symbol", str(site.specie))
+        if symbol not in ATOMIC_NUMBERS:
+            raise ValueError(f"holds an unknown element {symbol!r}")
+        numbers.append(ATOMIC_NUMBERS[symbol])
+    return (
+        np.array(numbers, dtype=np.int64),
+        np.asarray(structure.frac_coords, dtype=np.float64).reshape(-1, 3),
+        np.asarray(structure.lattice.matrix, dtype=np.float64),
+    )
+
+
+def as_property(values: Sequence[Any]) -> NDArray[Any]:
+    """One array from per-structure values: numbers (NaN where missing), booleans or text."""
+    present = [v for v in values if v is not None]
+    if present and all(isinstance(v, (bool, np.bool_)) for v in present):
+        if len(present) == len(values):
+            return np.array(values, dtype=bool)
+    elif all(isinstance(v, (int, float, np.number)) for v in present):
+        if len(present) == len(values) and all(isinstance(v, (int, np.integer)) for v in values):
+            try:
+                return np.array(values, dtype=np.int64)
+            except OverflowError:
+                pass
+        return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+    return np.array(["" if v is None else str(v) for v in values], dtype=np.str_)
+
+
+def _concatenate_property(parts: Sequence[Crystals], name: str) -> NDArray[Any]:
+    found = [p.properties.get(name) for p in parts]
+    arrays = [a for a in found if a is not None]
+    if len(arrays) == len(found) and len({a.dtype.kind for a in arrays}) == 1:
+        return np.concatenate(arrays)
+    values: list[Any] = []
+    for part, array in zip(parts, found, strict=True):
+        values.extend([None] * len(part) if array is None else array.tolist())
+    return as_property(values)
+
+
+def _storable(name: str, values: NDArray[Any]) -> NDArray[Any]:
+    if values.dtype.kind not in "biufU":
+        raise ValueError(f"property {name!r} of type {values.dtype} can't be stored")
+    return values

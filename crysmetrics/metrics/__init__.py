@@ -1,0 +1,1 @@
+"""Arrays to numbers: one module for each family of metrics."""

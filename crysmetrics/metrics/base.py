@@ -1,0 +1,178 @@
+"""The vocabulary of metrics: declarations, values, settings, and the table of all of them.
+
+A family of metrics that are computed together is a `Measure`; declaring one makes it known to
+the CLI, to JSON, and to reports.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crysmetrics.errors import UserError
+from crysmetrics.features.base import Sample
+
+Better = Literal["higher", "lower"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number: its key in JSON, name for people, unit, direction and source."""
+
+    key: str
+    label: str
+    unit: str
+    better: Better
+    source: str
+
+
+@dataclass(frozen=True)
+class Value:
+    """A metric's value with its uncertainty; `value` is None where it is undefined.
+
+    Attributes:
+        value: in the metric's unit.
+        stderr: standard error.
+        ci95: 95 % interval; contains the value.
+        n_gen: generated structures that entered, failures included where they count.
+        n_ref: reference structures that entered; None if there is no reference.
+        reason: why `value` is None.
+    """
+
+    value: float | None
+    stderr: float | None = None
+    ci95: tuple[float, float] | None = None
+    n_gen: int | None = None
+    n_ref: int | None = None
+    reason: str | None = None
+
+
+def undefined(reason: str, n_gen: int | None = None, n_ref: int | None = None) -> Value:
+    """A value that does not exist, and why."""
+    return Value(None, None, None, n_gen, n_ref, reason)
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Largest distances at which one crystal covers another (CDVAE, Appendix G)."""
+
+    structure: float
+    composition: float
+    name: str | None = None
+
+
+THRESHOLDS: dict[str, Thresholds] = {
+    "mp20": Thresholds(0.4, 10.0, "mp20"),
+    "perov5": Thresholds(0.2, 4.0, "perov5"),
+    "carbon24": Thresholds(0.2, 4.0, "carbon24"),
+}
+
+
+def parse_thresholds(text: str) -> Thresholds:
+    """Thresholds of a data set's name, or of `STRUCTURE,COMPOSITION`.
+
+    Raises:
+        UserError: if it is neither.
+    """
+    if text in THRESHOLDS:
+        return THRESHOLDS[text]
+    try:
+        structure, composition = (float(part) for part in text.split(","))
+    except ValueError:
+        known = ", ".join(THRESHOLDS)
+        raise UserError(
+            f"Thresholds are {known}, or two numbers such as 0.4,10 (structure, composition); "
+            f"not {text!r}."
+        ) from None
+    if not (0 <= structure < math.inf and 0 <= composition < math.inf):
+        raise UserError(f"Thresholds must be finite and not negative; not {text!r}.")
+    return Thresholds(structure, composition)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a number beside the structures and the features.
+
+    Attributes:
+        min_distance: Å; structural validity asks for larger distances.
+        min_volume: Å³; structural validity asks for at least this.
+        oxidation_states: set of states for composition validity.
+        thresholds: of coverage.
+        subset: generated structures that enter EMDs: `all`, `N`, or `valid:N`.
+        seed: of all random draws.
+        protocol: name of the paper's set-up that chose these settings, if one did.
+    """
+
+    min_distance: float = 0.5
+    min_volume: float = 0.1
+    oxidation_states: str = "smact14"
+    thresholds: Thresholds = THRESHOLDS["mp20"]
+    subset: str = "all"
+    seed: int = 0
+    protocol: str | None = None
+
+    def as_json(self, names: tuple[str, ...]) -> dict[str, Any]:
+        """Those of these names, as plain values."""
+        values: dict[str, Any] = {}
+        for name in names:
+            value = getattr(self, name)
+            if isinstance(value, Thresholds):
+                value = {"structure": value.structure, "composition": value.composition}
+            values[name] = value
+        return values
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a measure found: values by metric key, and columns for every structure."""
+
+    values: Mapping[str, Value]
+    per_structure: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """Columns over the generated structures that were read."""
+    per_reference: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """Columns over the reference structures."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Metrics computed together.
+
+    Attributes:
+        name: as the CLI has it.
+        metrics: what it declares.
+        compute: takes the generated set, the reference (None if not needed) and settings.
+        needs_reference: whether there must be one.
+        settings: names of the settings that its numbers depend on.
+    """
+
+    name: str
+    metrics: tuple[Metric, ...]
+    compute: Callable[[Sample, Sample, Settings], Outcome]
+    needs_reference: bool
+    settings: tuple[str, ...] = ()
+
+
+_MODULES = ("validity", "emd", "coverage")
+"""Modules of this package that declare a `MEASURE`, in the order of tables."""
+
+
+def all_measures() -> dict[str, Measure]:
+    """Every measure by name; imports their modules."""
+    modules = [import_module(f"crysmetrics.metrics.{name}") for name in _MODULES]
+    return {module.MEASURE.name: module.MEASURE for module in modules}
+
+
+def all_metrics() -> dict[str, Metric]:
+    """Every metric by key."""
+    return {m.key: m for measure in all_measures().values() for m in measure.metrics}
+
+
+def random_generator(settings: Settings, purpose: str) -> np.random.Generator:
+    """A generator for one purpose, so that one draw does not shift the next."""
+    return np.random.default_rng([settings.seed, *purpose.encode()])

@@ -1,0 +1,142 @@
+"""Coverage: recall and precision of a set of crystals against a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crysmetrics.features.base import Sample
+from crysmetrics.features.magpie_scaling import normalise
+from crysmetrics.metrics.base import Measure, Metric, Outcome, Settings
+from crysmetrics.metrics.intervals import mean, share
+from crysmetrics.metrics.neighbours import Nearest, nearest_both_ways
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = NDArray[np.float64]
+
+
+def fingerprints(sample: Sample) -> tuple[Array, Array]:
+    """Structure (B, 61) and normalised composition (B, 132) fingerprints; NaN rows failed."""
+    crystalnn, magpie = sample.features("crystalnn"), sample.features("magpie")
+    composition = normalise(magpie.values)
+    # Normalisation turns a missing element property into 0, but a failed row stays failed.
+    composition[~magpie.ok] = np.nan
+    structure = crystalnn.values.copy()
+    structure[~crystalnn.ok] = np.nan
+    return structure, composition
+
+
+def coverage(gen: Sample, ref: Sample, settings: Settings) -> Outcome:
+    """COV-R, COV-P, AMSD and AMCD by both definitions.
+
+    `cov_recall` is Eq. 10 of the CDVAE paper: one generated crystal must be within both
+    thresholds. `cov_recall_marginal` is what CDVAE's released script computes and published
+    tables hold: the nearest structure and the nearest composition may be different crystals.
+    Failed generated structures stay in the denominator of precision; reference structures
+    without a fingerprint stay in that of recall.
+    """
+    limits = settings.thresholds
+    precision, recall = nearest_both_ways(
+        fingerprints(gen), fingerprints(ref), limits.structure, limits.composition
+    )
+    n_gen, n_ref = gen.crystals.num_total, len(ref)
+    values = {}
+    for side, near, total in (("recall", recall, n_ref), ("precision", precision, n_gen)):
+        joint = near.structure_within <= limits.structure
+        marginal = (near.structure <= limits.structure) & (near.composition <= limits.composition)
+        values[f"cov_{side}"] = share(int(joint.sum()), total, n_gen, n_ref)
+        values[f"cov_{side}_marginal"] = share(int(marginal.sum()), total, n_gen, n_ref)
+        for key, distances in (("amsd", near.structure), ("amcd", near.composition)):
+            terms = distances[np.isfinite(distances)]
+            used = (len(gen), len(terms)) if side == "recall" else (len(terms), len(ref))
+            values[f"{key}_{side}"] = mean(terms, *used)
+    return Outcome(values, _columns(precision, ref), _columns(recall, gen))
+
+
+def _columns(near: Nearest, other: Sample) -> dict[str, NDArray[np.generic]]:
+    ids = np.array([*other.crystals.ids, ""], dtype=np.str_)
+    return {
+        "nearest_id": ids[near.index],
+        "nearest_structure_distance": near.structure,
+        "nearest_composition_distance": near.composition,
+        "structure_distance_within_composition": near.structure_within,
+        "composition_distance_within_structure": near.composition_within,
+    }
+
+
+def sweep(
+    outcome: Outcome,
+    settings: Settings,
+    n_gen: int,
+    n_ref: int,
+    structure: Sequence[float] | None = None,
+    composition: Sequence[float] | None = None,
+) -> pd.DataFrame:
+    """COV-R and COV-P while one threshold varies and the other is kept (CDVAE, Figures 6 to 8).
+
+    Args:
+        outcome: of `coverage`.
+        settings: those it was computed with.
+        n_gen, n_ref: denominators.
+        structure, composition: thresholds to try; by default 51 from 0 to 2.5 times the one set.
+
+    Returns:
+        Columns `varied`, `structure_threshold`, `composition_threshold`, and the four shares.
+    """
+    import pandas as pd
+
+    limits = settings.thresholds
+    steps = np.linspace(0, 2.5, 51)
+    grids = {
+        "structure": steps * limits.structure if structure is None else np.asarray(structure),
+        "composition": (
+            steps * limits.composition if composition is None else np.asarray(composition)
+        ),
+    }
+    sides = (("recall", outcome.per_reference, n_ref), ("precision", outcome.per_structure, n_gen))
+    rows = []
+    for varied, other in (("structure", "composition"), ("composition", "structure")):
+        fixed = getattr(limits, other)
+        for threshold in grids[varied]:
+            row = {
+                "varied": varied,
+                f"{varied}_threshold": float(threshold),
+                f"{other}_threshold": fixed,
+            }
+            for side, columns, total in sides:
+                joint = columns[f"{varied}_distance_within_{other}"] <= threshold
+                marginal = (columns[f"nearest_{varied}_distance"] <= threshold) & (
+                    columns[f"nearest_{other}_distance"] <= fixed
+                )
+                row[f"cov_{side}"] = float(joint.sum()) / total
+                row[f"cov_{side}_marginal"] = float(marginal.sum()) / total
+            rows.append(row)
+    names = ["varied", "structure_threshold", "composition_threshold"]
+    return pd.DataFrame(rows)[[*names, *(c for c in rows[0] if c.startswith("cov_"))]]
+
+
+def _declare() -> tuple[Metric, ...]:
+    paper, script = "Xie et al. 2021 (CDVAE), Eq. 10", "CDVAE's released evaluation script"
+    appendix = "Xie et al. 2021 (CDVAE), Appendix G"
+    metrics = []
+    for side, short in (("recall", "R"), ("precision", "P")):
+        metrics += [
+            Metric(f"cov_{side}", f"COV-{short}", "share", "higher", paper),
+            Metric(
+                f"cov_{side}_marginal", f"COV-{short} as published", "share", "higher", script
+            ),
+            Metric(f"amsd_{side}", f"AMSD-{short}", "1", "lower", appendix),
+            Metric(f"amcd_{side}", f"AMCD-{short}", "1", "lower", appendix),
+        ]
+    order = ("cov_recall", "cov_precision", "cov_recall_marginal", "cov_precision_marginal")
+    return tuple(sorted(metrics, key=lambda m: order.index(m.key) if m.key in order else 9))
+
+
+MEASURE = Measure(
+    "coverage", _declare(), coverage, needs_reference=True, settings=("thresholds",)
+)

@@ -1,0 +1,67 @@
+"""Work spread over cores: threads for compiled kernels, processes for Python-bound libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def cpu_count(workers: int | None = None) -> int:
+    """`workers` if given, else the number of cores this process may use."""
+    if workers is not None:
+        return max(1, workers)
+    import joblib
+
+    return int(joblib.cpu_count())
+
+
+def in_processes(
+    function: Callable[..., T], jobs: Sequence[tuple[Any, ...]], workers: int | None = None
+) -> Iterator[T]:
+    """`function(*job)` for each job, in order; in this process if one worker is enough."""
+    count = min(cpu_count(workers), len(jobs))
+    if count <= 1:
+        yield from (function(*job) for job in jobs)
+        return
+    import joblib
+
+    # Each worker computes with one thread: all cores are busy with jobs already.
+    with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
+        parallel = joblib.Parallel(n_jobs=count, return_as="generator")
+        yield from parallel(joblib.delayed(function)(*job) for job in jobs)
+
+
+def in_threads(
+    function: Callable[..., T], jobs: Sequence[tuple[Any, ...]], workers: int | None = None
+) -> Iterator[T]:
+    """`function(*job)` for each job, in order; for functions that release the GIL."""
+    count = min(cpu_count(workers), len(jobs))
+    if count <= 1:
+        yield from (function(*job) for job in jobs)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(count) as pool:
+        futures = [pool.submit(function, *job) for job in jobs]
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            for future in futures:  # after an interrupt, what has not begun need not
+                future.cancel()
+
+
+def chunks_of(sizes: Sequence[int], target: int) -> list[slice]:
+    """Consecutive slices whose sizes add up to about `target` each."""
+    slices, start, total = [], 0, 0
+    for i, size in enumerate(sizes):
+        total += int(size)
+        if total >= target:
+            slices.append(slice(start, i + 1))
+            start, total = i + 1, 0
+    if start < len(sizes):
+        slices.append(slice(start, len(sizes)))
+    return slices
+

@@ -1,0 +1,128 @@
+"""Results: the `crysmetrics/1` document, and the table people see."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crysmetrics.io.atomic import atomic_file
+from crysmetrics.metrics.base import Metric, Outcome, Value, all_metrics
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+SCHEMA = "crysmetrics/1"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an evaluation found.
+
+    Attributes:
+        metrics: values by key, in the order of the table.
+        settings: what the numbers depend on beside structures and features.
+        extractors: feature name -> `version` and `hash`.
+        inputs: `gen` and `ref` -> `path`, `read`, `failed`, `sha256`.
+        failures: every structure that failed: `input`, `file`, `reason`.
+        versions: of the packages that made the numbers.
+        timing: seconds by part; no part of comparisons.
+        per_structure: input -> table with one row for each structure read.
+        outcomes: what each measure returned, by its name.
+    """
+
+    metrics: Mapping[str, Value]
+    settings: Mapping[str, Any]
+    extractors: Mapping[str, Mapping[str, str]]
+    inputs: Mapping[str, Mapping[str, Any]]
+    failures: tuple[Mapping[str, str], ...]
+    versions: Mapping[str, str]
+    timing: Mapping[str, float] = field(default_factory=dict)
+    per_structure: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+
+    def __getitem__(self, key: str) -> float | None:
+        """The value of one metric."""
+        return self.metrics[key].value
+
+    def as_json(self) -> dict[str, Any]:
+        """The `crysmetrics/1` document."""
+        return {
+            "schema": SCHEMA,
+            "metrics": {key: _metric_json(key, value) for key, value in self.metrics.items()},
+            "settings": dict(self.settings),
+            "extractors": {k: dict(v) for k, v in sorted(self.extractors.items())},
+            "inputs": {k: dict(v) for k, v in self.inputs.items()},
+            "failures": [dict(f) for f in self.failures],
+            "versions": dict(self.versions),
+            "timing": {k: round(v, 3) for k, v in self.timing.items()},
+        }
+
+    def to_json(self) -> str:
+        """The document as text."""
+        return json.dumps(self.as_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def save_json(self, path: str | Path) -> None:
+        """Write the document, whole or not at all."""
+        with atomic_file(path) as temporary:
+            temporary.write_text(self.to_json(), encoding="utf-8")
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row for each metric."""
+        import pandas as pd
+
+        rows = []
+        for key, entry in self.as_json()["metrics"].items():
+            low, high = entry.pop("ci95") or (None, None)
+            rows.append({"metric": key, **entry, "ci95_low": low, "ci95_high": high})
+        return pd.DataFrame(rows).set_index("metric")
+
+    def table(self) -> Table:
+        """A rich table."""
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False)
+        for title in ("Metric", "Value", "± (SE)", "95 % interval", "Unit", "Better", "n"):
+            right = title in ("Value", "± (SE)", "95 % interval", "n")
+            table.add_column(title, justify="right" if right else "left", no_wrap=True)
+        declared = all_metrics()
+        for key, value in self.metrics.items():
+            table.add_row(*_table_row(declared[key], value))
+        return table
+
+
+def _metric_json(key: str, value: Value) -> dict[str, Any]:
+    metric = all_metrics()[key]
+    entry: dict[str, Any] = {
+        "value": _finite(value.value),
+        "unit": metric.unit,
+        "better": metric.better,
+        "stderr": _finite(value.stderr),
+        "ci95": None if value.ci95 is None else [float(v) for v in value.ci95],
+        "n_gen": value.n_gen,
+        "n_ref": value.n_ref,
+    }
+    if value.reason is not None:
+        entry["reason"] = value.reason
+    return entry
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else float(value)
+
+
+def _table_row(metric: Metric, value: Value) -> tuple[str, ...]:
+    label = f"{metric.key}"
+    counts = "/".join(f"{n:,}" for n in (value.n_gen, value.n_ref) if n is not None)
+    better = "↑" if metric.better == "higher" else "↓"
+    unit = "" if metric.unit in ("share", "1") else metric.unit
+    if value.value is None:
+        return label, "–", "", f"[dim]{value.reason}[/dim]", unit, better, counts
+    stderr = "" if value.stderr is None else f"{value.stderr:.4f}"
+    interval = "" if value.ci95 is None else f"{value.ci95[0]:.4f} – {value.ci95[1]:.4f}"
+    return label, f"{value.value:.4f}", stderr, interval, unit, better, counts
