@@ -24,9 +24,11 @@ _WHERE = {
     "validity": "crysmetrics.evaluation",
     "emd": "crysmetrics.evaluation",
     "coverage": "crysmetrics.evaluation",
+    "frechet": "crysmetrics.evaluation",
+    "diversity": "crysmetrics.evaluation",
 }
 
-__all__ = ["__version__", *_WHERE]  # noqa: PLE0604
+__all__ = ["__version__", *_WHERE]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from crysmetrics._version import __version__
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.features.base import DEFAULT_BACKEND, Sample
+from crysmetrics.features.cache import FeatureCache, open_cache
 from crysmetrics.io import Crystals, read
 from crysmetrics.metrics.base import (
     Measure,
@@ -26,7 +27,6 @@ from crysmetrics.report import Report
 
 if TYPE_CHECKING:
     import pandas as pd
-    from pymatgen.core import Structure
 
 Structures = "Crystals | str | os.PathLike[str] | Sequence[Structure]"
 
@@ -34,7 +34,12 @@ _REPORTED_PACKAGES = ("numpy", "scipy", "pymatgen", "matminer", "smact")
 
 
 def as_sample(
-    structures: Any, role: str, *, backend: str = DEFAULT_BACKEND, workers: int | None = None
+    structures: Any,
+    role: str,
+    *,
+    backend: str = DEFAULT_BACKEND,
+    workers: int | None = None,
+    cache: FeatureCache | None = None,
 ) -> Sample:
     """A set to evaluate, from Crystals, a path, or pymatgen structures.
 
@@ -43,6 +48,7 @@ def as_sample(
         role: `gen` or `ref`.
         backend: of the feature extractors.
         workers: cores; None for all.
+        cache: of features; None to compute all.
 
     Raises:
         InputError: if it holds no structure that can be used.
@@ -63,10 +69,9 @@ def as_sample(
     if not len(crystals):
         why = f": {crystals.failures[0].file} {crystals.failures[0].reason}"
         raise InputError(
-            f"The {role} structures hold none that can be used"
-            f"{why if crystals.failures else ''}."
+            f"The {role} structures hold none that can be used{why if crystals.failures else ''}."
         )
-    return Sample(crystals, role, path, backend=backend, workers=workers)
+    return Sample(crystals, role, path, backend=backend, workers=workers, cache=cache)
 
 
 def evaluate_measures(
@@ -78,17 +83,19 @@ def evaluate_measures(
     metrics: Sequence[str] | None = None,
     backend: str = DEFAULT_BACKEND,
     workers: int | None = None,
+    cache: FeatureCache | None = None,
 ) -> Report:
     """Run some measures on one pair of sets, features shared between them.
 
     Args:
-        names: of the measures: `validity`, `emd`, `coverage`.
+        names: of the measures: `validity`, `emd`, `coverage`, `diversity`, `frechet_crystalnn`, ...
         gen: the generated structures (see `as_sample`).
         ref: the reference, if a measure needs one.
         settings: the defaults if not given.
         metrics: keys to keep in the report; all that the measures declare by default.
         backend: of the feature extractors.
         workers: cores; None for all.
+        cache: of features; None to compute all.
 
     Raises:
         UserError: if a set can't be used, or a setting is none.
@@ -99,12 +106,13 @@ def evaluate_measures(
     timing: dict[str, float] = {}
     with _timed(timing, "total"):
         with _timed(timing, "read"):
-            gen_sample = as_sample(gen, "gen", backend=backend, workers=workers)
+            options: Any = {"backend": backend, "workers": workers, "cache": cache}
+            gen_sample = as_sample(gen, "gen", **options)
             ref_sample = None
             if any(m.needs_reference for m in measures):
                 if ref is None:
                     raise UserError(f"{', '.join(names)} needs a reference.")
-                ref_sample = as_sample(ref, "ref", backend=backend, workers=workers)
+                ref_sample = as_sample(ref, "ref", **options)
         outcomes = {}
         for measure in measures:
             with _timed(timing, measure.name):
@@ -161,13 +169,35 @@ def coverage(gen: Any, ref: Any, **options: Any) -> Report:
     Args:
         gen, ref: Crystals, paths, or pymatgen structures.
         options: `thresholds` (a data set's name, "0.4,10", or `Thresholds`), `backend`,
-            `workers`.
+            `workers`, and `cache` (a folder; the user's cache by default, "off" for none).
     """
     return _evaluate(["coverage"], gen, ref, options)
 
 
+def frechet(gen: Any, ref: Any, features: Sequence[str] = ("crystalnn",), **options: Any) -> Report:
+    """Fréchet distances on fingerprints or network activations.
+
+    Args:
+        gen, ref: Crystals, paths, or pymatgen structures.
+        features: of `crystalnn` and `cgcnn`.
+        options: `seed`, `backend`, `workers`, `cache`.
+    """
+    return _evaluate([f"frechet_{name}" for name in features], gen, ref, options)
+
+
+def diversity(gen: Any, **options: Any) -> Report:
+    """Mean pairwise distances of structure and composition fingerprints.
+
+    Args:
+        gen: Crystals, a path, or pymatgen structures.
+        options: `subset` and `seed`, those of validity, `backend`, `workers`, `cache`.
+    """
+    return _evaluate(["diversity"], gen, None, options)
+
+
 def _evaluate(names: list[str], gen: Any, ref: Any, options: dict[str, Any]) -> Report:
-    run = {k: options.pop(k) for k in ("backend", "workers") if k in options}
+    run: dict[str, Any] = {k: options.pop(k) for k in ("backend", "workers") if k in options}
+    run["cache"] = open_cache(options.pop("cache", None))
     if not isinstance(options.get("thresholds", Thresholds(0, 0)), Thresholds):
         options["thresholds"] = parse_thresholds(str(options["thresholds"]))
     return evaluate_measures(names, gen, ref, Settings(**options), **run)

@@ -11,7 +11,7 @@ from crysmetrics.parallel import chunks_of, in_threads
 
 
 @njit(nogil=True, cache=True)
-def reduce_cell(cell):  # type: ignore[no-untyped-def]
+def reduce_cell(cell):
     """Minkowski-reduced rows (3, 3) of the lattice spanned by `cell`, shortest first.
 
     Semaev, "A 3-dimensional lattice reduction algorithm" (2001): reduce the two shorter vectors
@@ -46,7 +46,7 @@ def reduce_cell(cell):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _shortest(cell, frac):  # type: ignore[no-untyped-def]
+def _shortest(cell, frac):
     """Shortest distance between atoms of one crystal, all periodic images included."""
     rows = reduce_cell(cell)
     # An atom and its own image: the shortest lattice vector, first of the reduced cell.
@@ -75,7 +75,7 @@ def _shortest(cell, frac):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _shortest_of_all(cells, frac, offsets):  # type: ignore[no-untyped-def]
+def _shortest_of_all(cells, frac, offsets):
     result = np.empty(len(cells))
     for i in range(len(cells)):
         result[i] = _shortest(cells[i], frac[offsets[i] : offsets[i + 1]])

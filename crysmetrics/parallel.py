@@ -64,4 +64,3 @@ def chunks_of(sizes: Sequence[int], target: int) -> list[slice]:
     if start < len(sizes):
         slices.append(slice(start, len(sizes)))
     return slices
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,11 @@ class Report:
     def __getitem__(self, key: str) -> float | None:
         """The value of one metric."""
         return self.metrics[key].value
+
+    def with_paths(self, **paths: str) -> Report:
+        """The same report with other paths of `gen` and `ref`, for inputs that were moved."""
+        inputs = {k: {**v, "path": paths.get(k, v["path"])} for k, v in self.inputs.items()}
+        return replace(self, inputs=inputs)
 
     def as_json(self) -> dict[str, Any]:
         """The `crysmetrics/1` document."""
@@ -107,8 +112,9 @@ def _metric_json(key: str, value: Value) -> dict[str, Any]:
         "n_gen": value.n_gen,
         "n_ref": value.n_ref,
     }
-    if value.reason is not None:
-        entry["reason"] = value.reason
+    for name in ("reason", "note"):
+        if getattr(value, name) is not None:
+            entry[name] = getattr(value, name)
     return entry
 
 
@@ -117,12 +123,11 @@ def _finite(value: float | None) -> float | None:
 
 
 def _table_row(metric: Metric, value: Value) -> tuple[str, ...]:
-    label = f"{metric.key}"
     counts = "/".join(f"{n:,}" for n in (value.n_gen, value.n_ref) if n is not None)
     better = "↑" if metric.better == "higher" else "↓"
     unit = "" if metric.unit in ("share", "1") else metric.unit
     if value.value is None:
-        return label, "–", "", f"[dim]{value.reason}[/dim]", unit, better, counts
+        return metric.key, "–", "", "", unit, better, counts
     stderr = "" if value.stderr is None else f"{value.stderr:.4f}"
     interval = "" if value.ci95 is None else f"{value.ci95[0]:.4f} – {value.ci95[1]:.4f}"
-    return label, f"{value.value:.4f}", stderr, interval, unit, better, counts
+    return metric.key, f"{value.value:.4f}", stderr, interval, unit, better, counts

@@ -12,7 +12,11 @@ _COMMANDS = {
     "validity": "crysmetrics.cli.evaluation",
     "emd": "crysmetrics.cli.evaluation",
     "coverage": "crysmetrics.cli.evaluation",
+    "frechet": "crysmetrics.cli.evaluation",
+    "diversity": "crysmetrics.cli.evaluation",
+    "featurize": "crysmetrics.cli.features",
     "convert": "crysmetrics.cli.structures",
+    "cache": "crysmetrics.cli.features",
     "demo": "crysmetrics.cli.demo",
 }
 

@@ -1,4 +1,4 @@
-"""Commands that report metrics: validity, emd, coverage."""
+"""Commands that report metrics: validity, emd, coverage, frechet, diversity."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import click
 
 from crysmetrics.cli.options import (
     backend_option,
+    cache_option,
     check_outputs,
     gen_argument,
     output_options,
@@ -14,6 +15,7 @@ from crysmetrics.cli.options import (
     ref_argument,
     seed_option,
     show,
+    subset_option,
     user_errors,
 )
 
@@ -77,13 +79,7 @@ def validity(
     show_default=True,
     help="Whose distributions are compared.",
 )
-@click.option(
-    "--subset",
-    default="all",
-    show_default=True,
-    metavar="SUBSET",
-    help="Generated structures that enter: all, N, valid or valid:N (CDVAE's is valid:1000).",
-)
+@subset_option
 @seed_option
 @oxidation_option
 @distance_option
@@ -109,7 +105,8 @@ def emd(
     from crysmetrics.errors import UserError
     from crysmetrics.evaluation import evaluate_measures
     from crysmetrics.metrics.base import Settings
-    from crysmetrics.metrics.emd import NO_ENERGY, parse_subset
+    from crysmetrics.metrics.emd import NO_ENERGY
+    from crysmetrics.metrics.subset import parse_subset
 
     if properties == "energy":
         raise UserError(f"emd_energy can't be computed: {NO_ENERGY}.")
@@ -141,6 +138,7 @@ def emd(
     help="Write coverage against thresholds as .csv, or as a figure (.png, .svg, .pdf).",
 )
 @backend_option
+@cache_option
 @per_structure_option
 @output_options
 @user_errors
@@ -149,7 +147,8 @@ def coverage(
     ref: str,
     thresholds: str,
     sweep_path: str | None,
-    backend: str | None,
+    backend: str,
+    cache: str | None,
     per_structure_path: str | None,
     json_path: str | None,
     workers: int | None,
@@ -163,15 +162,127 @@ def coverage(
     """
     from crysmetrics.cli.sweep import save_sweep
     from crysmetrics.evaluation import evaluate_measures
-    from crysmetrics.features.base import DEFAULT_BACKEND
+    from crysmetrics.features.cache import open_cache
     from crysmetrics.metrics.base import Settings, parse_thresholds
 
     settings = Settings(thresholds=parse_thresholds(thresholds))
     check_outputs(overwrite, json_path, per_structure_path, sweep_path)
     with progress(quiet):
         report = evaluate_measures(
-            ["coverage"], gen, ref, settings, backend=backend or DEFAULT_BACKEND, workers=workers
+            ["coverage"],
+            gen,
+            ref,
+            settings,
+            backend=backend,
+            workers=workers,
+            cache=open_cache(cache),
         )
     if sweep_path is not None:
         save_sweep(report, settings, sweep_path)
     show(report, json_path=json_path, quiet=quiet, per_structure_path=per_structure_path)
+
+
+@click.command()
+@gen_argument
+@ref_argument
+@click.option(
+    "--features",
+    default="crystalnn",
+    show_default=True,
+    metavar="LIST",
+    help="Comma-separated: crystalnn, cgcnn.",
+)
+@seed_option
+@backend_option
+@cache_option
+@output_options
+@user_errors
+def frechet(
+    gen: str,
+    ref: str,
+    features: str,
+    seed: int,
+    backend: str,
+    cache: str | None,
+    json_path: str | None,
+    workers: int | None,
+    quiet: bool,
+    overwrite: bool,
+) -> None:
+    """Fréchet distances on fingerprints or network activations.
+
+    crystalnn: the 61 CrystalNN numbers. cgcnn: activations before the last layer of the original
+    CGCNN formation-energy model (extra: pip install crysmetrics[cgcnn]).
+    """
+    from crysmetrics.errors import UserError
+    from crysmetrics.evaluation import evaluate_measures
+    from crysmetrics.features.cache import open_cache
+    from crysmetrics.metrics.base import Settings
+    from crysmetrics.metrics.frechet import FRECHET_FEATURES
+
+    names = [name.strip() for name in features.split(",")]
+    for name in names:
+        if name not in FRECHET_FEATURES:
+            known = ", ".join(FRECHET_FEATURES)
+            raise UserError(f"There is no Fréchet distance on {name!r}; known are {known}.")
+    check_outputs(overwrite, json_path)
+    with progress(quiet):
+        report = evaluate_measures(
+            [f"frechet_{name}" for name in dict.fromkeys(names)],
+            gen,
+            ref,
+            Settings(seed=seed),
+            backend=backend,
+            workers=workers,
+            cache=open_cache(cache),
+        )
+    show(report, json_path=json_path, quiet=quiet)
+
+
+@click.command()
+@gen_argument
+@subset_option
+@seed_option
+@oxidation_option
+@distance_option
+@backend_option
+@cache_option
+@output_options
+@user_errors
+def diversity(
+    gen: str,
+    subset: str,
+    seed: int,
+    oxidation_states: str,
+    min_distance: float,
+    backend: str,
+    cache: str | None,
+    json_path: str | None,
+    workers: int | None,
+    quiet: bool,
+    overwrite: bool,
+) -> None:
+    """Mean pairwise distance of structure and of composition fingerprints.
+
+    Validity options decide what a `valid` subset is; CDVAE's tables have --subset valid:1000.
+    """
+    from crysmetrics.evaluation import evaluate_measures
+    from crysmetrics.features.cache import open_cache
+    from crysmetrics.metrics.base import Settings
+    from crysmetrics.metrics.subset import parse_subset
+
+    parse_subset(subset)
+    check_outputs(overwrite, json_path)
+    settings = Settings(
+        subset=subset, seed=seed, oxidation_states=oxidation_states, min_distance=min_distance
+    )
+    with progress(quiet):
+        report = evaluate_measures(
+            ["diversity"],
+            gen,
+            settings=settings,
+            backend=backend,
+            workers=workers,
+            cache=open_cache(cache),
+        )
+    show(report, json_path=json_path, quiet=quiet)

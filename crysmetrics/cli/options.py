@@ -47,14 +47,25 @@ quiet_option = click.option("--quiet", is_flag=True, help="No progress and no ta
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
 
 
-def backend_option(command: Command) -> Command:
-    """`--backend`, with the backends that fingerprints have."""
-    return click.option(
-        "--backend",
-        default=None,
-        metavar="NAME",
-        help="What computes fingerprints; matminer is the original.",
-    )(command)
+cache_option = click.option(
+    "--cache",
+    metavar="DIR|off",
+    help="Where features are kept between runs; the user's cache folder by default.",
+)
+backend_option = click.option(
+    "--backend",
+    type=click.Choice(["native", "matminer"]),
+    default="native",
+    show_default=True,
+    help="What computes fingerprints: our kernels, or matminer's own featurizers.",
+)
+subset_option = click.option(
+    "--subset",
+    default="all",
+    show_default=True,
+    metavar="SUBSET",
+    help="Generated structures that enter: all, N, valid or valid:N (CDVAE's is valid:1000).",
+)
 
 
 def output_options(command: Command) -> Command:
@@ -132,6 +143,9 @@ def show(
     if not console.is_terminal:
         console.width = 160  # piped tables are not folded to a guessed width
     console.print(report.table())
+    for key, value in report.metrics.items():
+        if value.reason or value.note:
+            console.print(f"{key}: {value.reason or value.note}", highlight=False)
     show_failures(report, console)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysmetrics.errors import UserError
+from crysmetrics.features.cache import FeatureCache
 from crysmetrics.io import Crystals
 
 Compute = Callable[[Crystals, int | None], tuple[NDArray[np.float64], dict[int, str]]]
@@ -37,6 +38,8 @@ class Extractor:
     labels: tuple[str, ...]
     compute: Compute
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    cached: bool = True
+    """Whether looking a structure up is cheaper than computing it."""
 
     @property
     def hash(self) -> str:
@@ -61,23 +64,31 @@ class Features:
 
 
 _MODULES: dict[tuple[str, str], str] = {
+    ("crystalnn", "native"): "crysmetrics.features.crystalnn",
+    ("magpie", "native"): "crysmetrics.features.magpie",
+    ("cgcnn", "native"): "crysmetrics.features.cgcnn",
     ("crystalnn", "matminer"): "crysmetrics.features.matminer_backend",
     ("magpie", "matminer"): "crysmetrics.features.matminer_backend",
 }
-DEFAULT_BACKEND = "matminer"
-BACKENDS = ("matminer",)
+DEFAULT_BACKEND = "native"
+BACKENDS = tuple(dict.fromkeys(backend for _, backend in _MODULES))
+FEATURES = tuple(dict.fromkeys(name for name, _ in _MODULES))
+
+_BATCH = 2000
+"""Structures whose features are kept at once, so that an interrupted run can go on from there."""
 
 
 def get_extractor(name: str, backend: str = DEFAULT_BACKEND) -> Extractor:
-    """The extractor of this name.
+    """The extractor of this name; ours where the backend has none of its own.
 
     Raises:
-        UserError: if there is none, or none of this backend.
+        UserError: if there is no such feature or backend.
     """
-    module = _MODULES.get((name, backend))
-    if module is None:
-        known = sorted({n for n, _ in _MODULES})
-        raise UserError(f"There are no features {name!r} by {backend!r}; known are {known}.")
+    if name not in FEATURES:
+        raise UserError(f"There are no features {name!r}; known are {', '.join(FEATURES)}.")
+    if backend not in BACKENDS:
+        raise UserError(f"There is no backend {backend!r}; known are {', '.join(BACKENDS)}.")
+    module = _MODULES.get((name, backend)) or _MODULES[name, DEFAULT_BACKEND]
     extractor: Extractor = import_module(module).extractor(name)
     return extractor
 
@@ -91,6 +102,7 @@ class Sample:
         path: where they came from, as the user gave it.
         backend: of the extractors.
         workers: cores to use; None for all.
+        cache: where features are kept between runs; None to compute all.
     """
 
     def __init__(
@@ -101,12 +113,14 @@ class Sample:
         *,
         backend: str = DEFAULT_BACKEND,
         workers: int | None = None,
+        cache: FeatureCache | None = None,
     ) -> None:
         self.crystals = crystals
         self.role = role
         self.path = path
         self.backend = backend
         self.workers = workers
+        self.cache = cache
         self.extractors: dict[str, Extractor] = {}
         self._features: dict[str, Features] = {}
 
@@ -114,12 +128,11 @@ class Sample:
         return len(self.crystals)
 
     def features(self, name: str) -> Features:
-        """Features of this name; computed at the first call."""
+        """Features of this name; computed, or read from the cache, at the first call."""
         if name not in self._features:
             extractor = get_extractor(name, self.backend)
-            values, failures = extractor.compute(self.crystals, self.workers)
             self.extractors[name] = extractor
-            self._features[name] = Features(values, failures)
+            self._features[name] = extract(extractor, self.crystals, self.workers, self.cache)
         return self._features[name]
 
     def failed_features(self) -> list[tuple[str, str]]:
@@ -130,3 +143,37 @@ class Sample:
             for name in sorted(self._features)
             for i, reason in sorted(self._features[name].failures.items())
         ]
+
+
+def extract(
+    extractor: Extractor,
+    crystals: Crystals,
+    workers: int | None = None,
+    cache: FeatureCache | None = None,
+) -> Features:
+    """Features of all structures, those that `cache` knows read from it and the others added.
+
+    Structures of equal content are computed once.
+    """
+    if cache is None or not extractor.cached:
+        values, failures = extractor.compute(crystals, workers)
+        return Features(values, failures)
+    keys, name = crystals.content_hashes(), f"{extractor.name} {extractor.hash}"
+    known = cache.get(name, keys)
+    first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in known}
+    missing = sorted(first.values())
+    for start in range(0, len(missing), _BATCH):
+        batch = missing[start : start + _BATCH]
+        values, failures = extractor.compute(crystals[batch], workers)
+        cache.put(name, [keys[i] for i in batch], values, failures)
+        for row, i in enumerate(batch):
+            known[keys[i]] = (None if row in failures else values[row], failures.get(row))
+    values = np.full((len(crystals), len(extractor.labels)), np.nan)
+    reasons = {}
+    for i, key in enumerate(keys):
+        row_values, reason = known[key]
+        if row_values is None:
+            reasons[i] = reason or "unknown"
+        else:
+            values[i] = row_values
+    return Features(values, reasons)

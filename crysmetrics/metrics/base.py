@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any, Literal
 
@@ -43,6 +43,7 @@ class Value:
         n_gen: generated structures that entered, failures included where they count.
         n_ref: reference structures that entered; None if there is no reference.
         reason: why `value` is None.
+        note: what to keep in mind when reading the value.
     """
 
     value: float | None
@@ -51,6 +52,11 @@ class Value:
     n_gen: int | None = None
     n_ref: int | None = None
     reason: str | None = None
+    note: str | None = None
+
+    def with_note(self, note: str) -> Value:
+        """The same value with something to keep in mind."""
+        return replace(self, note=note)
 
 
 def undefined(reason: str, n_gen: int | None = None, n_ref: int | None = None) -> Value:
@@ -158,14 +164,17 @@ class Measure:
     settings: tuple[str, ...] = ()
 
 
-_MODULES = ("validity", "emd", "coverage")
-"""Modules of this package that declare a `MEASURE`, in the order of tables."""
+_MODULES = ("validity", "emd", "coverage", "diversity", "frechet")
+"""Modules of this package that declare a `MEASURE` or `MEASURES`, in the order of tables."""
 
 
 def all_measures() -> dict[str, Measure]:
     """Every measure by name; imports their modules."""
-    modules = [import_module(f"crysmetrics.metrics.{name}") for name in _MODULES]
-    return {module.MEASURE.name: module.MEASURE for module in modules}
+    found: list[Measure] = []
+    for name in _MODULES:
+        module = import_module(f"crysmetrics.metrics.{name}")
+        found += getattr(module, "MEASURES", None) or [module.MEASURE]
+    return {measure.name: measure for measure in found}
 
 
 def all_metrics() -> dict[str, Metric]:

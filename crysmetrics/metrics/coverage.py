@@ -127,9 +127,7 @@ def _declare() -> tuple[Metric, ...]:
     for side, short in (("recall", "R"), ("precision", "P")):
         metrics += [
             Metric(f"cov_{side}", f"COV-{short}", "share", "higher", paper),
-            Metric(
-                f"cov_{side}_marginal", f"COV-{short} as published", "share", "higher", script
-            ),
+            Metric(f"cov_{side}_marginal", f"COV-{short} as published", "share", "higher", script),
             Metric(f"amsd_{side}", f"AMSD-{short}", "1", "lower", appendix),
             Metric(f"amcd_{side}", f"AMCD-{short}", "1", "lower", appendix),
         ]
@@ -137,6 +135,4 @@ def _declare() -> tuple[Metric, ...]:
     return tuple(sorted(metrics, key=lambda m: order.index(m.key) if m.key in order else 9))
 
 
-MEASURE = Measure(
-    "coverage", _declare(), coverage, needs_reference=True, settings=("thresholds",)
-)
+MEASURE = Measure("coverage", _declare(), coverage, needs_reference=True, settings=("thresholds",))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import wasserstein_distance
 
-from crysmetrics.errors import UserError
 from crysmetrics.features.base import Sample
 from crysmetrics.io import Crystals
 from crysmetrics.io.elements import SYMBOLS
@@ -23,8 +21,7 @@ from crysmetrics.metrics.base import (
     undefined,
 )
 from crysmetrics.metrics.intervals import subsampled_stderr, with_interval
-from crysmetrics.metrics.oxidation import valid_compositions
-from crysmetrics.metrics.validity import valid_structures
+from crysmetrics.metrics.subset import draw_subset
 
 ATOMIC_MASS_UNIT = 1.66053906660
 """g/cm³ for one atomic mass unit in 1 Å³ (CODATA 2018)."""
@@ -59,40 +56,6 @@ def densities(crystals: Crystals) -> NDArray[np.float64]:
 def num_elements(crystals: Crystals) -> NDArray[np.float64]:
     """(B,) number of distinct elements."""
     return (crystals.element_counts > 0).sum(axis=1).astype(float)
-
-
-def parse_subset(text: str) -> tuple[bool, int | None]:
-    """(only valid ones, how many) of `all`, `N`, `valid` or `valid:N`.
-
-    Raises:
-        UserError: if it is none of these.
-    """
-    match = re.fullmatch(r"(all)|(valid)|(valid:)?([1-9]\d*)", text)
-    if match is None:
-        raise UserError(f"A subset is all, a number, valid, or valid:NUMBER; not {text!r}.")
-    return bool(match[2] or match[3]), int(match[4]) if match[4] else None
-
-
-def draw_subset(gen: Sample, settings: Settings) -> NDArray[np.intp]:
-    """Indices of the generated structures that enter, drawn without replacement.
-
-    CDVAE draws 1,000 valid ones (`valid:1000`); GemsDiff takes all, unfiltered (`all`).
-
-    Raises:
-        UserError: if there are fewer than asked for.
-    """
-    only_valid, count = parse_subset(settings.subset)
-    chosen = np.arange(len(gen))
-    if only_valid:
-        structure, _ = valid_structures(gen.crystals, settings, gen.workers)
-        counts = gen.crystals.element_counts
-        chosen = chosen[structure & valid_compositions(counts, settings.oxidation_states)]
-    if count is None:
-        return chosen
-    if count > len(chosen):
-        kind = "valid generated" if only_valid else "generated"
-        raise UserError(f"The subset asks for {count} {kind} structures; there are {len(chosen)}.")
-    return np.sort(random_generator(settings, "subset").choice(chosen, count, replace=False))
 
 
 def emd_value(

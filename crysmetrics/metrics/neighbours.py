@@ -38,8 +38,8 @@ class Nearest:
     @classmethod
     def nothing(cls, n: int) -> Nearest:
         """Nothing measured yet."""
-        far = (np.full(n, np.inf) for _ in range(4))
-        return cls(*far, index=np.full(n, -1))
+        a, b, c, d = (np.full(n, np.inf) for _ in range(4))
+        return cls(a, b, c, d, np.full(n, -1))
 
 
 def nearest_both_ways(
@@ -93,6 +93,16 @@ def nearest_both_ways(
     for name in ("structure", "composition", "structure_within", "composition_within", "index"):
         getattr(theirs, name)[columns] = getattr(best, name)
     return ours, theirs
+
+
+def distance_sums(points: Array) -> Array:
+    """(n,) sum of each point's distances to all n points (n, d), in blocks."""
+    prepared, sums = _Prepared(points), np.empty(len(points))
+    with task("Pairwise distances", len(points)) as advance:
+        for part in _blocks(len(points), len(points)):
+            sums[part] = prepared.distances(points[part]).sum(axis=1)
+            advance(part.stop - part.start)
+    return sums
 
 
 class _Prepared:

@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from crysmetrics.errors import UserError
 from crysmetrics.io.elements import MAX_ATOMIC_NUMBER, SYMBOLS
 
-OXIDATION_STATE_SETS = (
-    *("smact14", "icsd16", "icsd24", "icsd24-filtered", "pymatgen_sp", "wiki"),
-)
+OXIDATION_STATE_SETS = (*("smact14", "icsd16", "icsd24", "icsd24-filtered", "pymatgen_sp", "wiki"),)
 """Names of the sets that SMACT carries. `smact14` made the published numbers of CDVAE and those
 after it; `icsd24-filtered` is the default of SMACT 4."""
 

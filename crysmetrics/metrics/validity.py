@@ -25,7 +25,9 @@ def valid_structures(
     an atom's own included.
     """
     distances = min_distances(crystals, workers)
-    return (distances > settings.min_distance) & (crystals.volumes >= settings.min_volume), distances
+    return (distances > settings.min_distance) & (
+        crystals.volumes >= settings.min_volume
+    ), distances
 
 
 def validity(gen: Sample, ref: Sample | None, settings: Settings) -> Outcome:

@@ -1,0 +1,52 @@
+"""`crysmetrics demo`: the main job on embedded example data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from crysmetrics.cli.options import overwrite_option, progress, quiet_option, show, user_errors
+
+
+@click.command()
+@click.option(
+    "-o",
+    "--output",
+    default="crysmetrics-demo",
+    show_default=True,
+    metavar="FOLDER",
+    help="Where the example structures and the results go.",
+)
+@quiet_option
+@overwrite_option
+@user_errors
+def demo(output: str, quiet: bool, overwrite: bool) -> None:
+    """Evaluate example structures, and show where the results are."""
+    from crysmetrics import examples
+    from crysmetrics.cli.sweep import save_sweep
+    from crysmetrics.evaluation import evaluate_measures
+    from crysmetrics.io.atomic import atomic_folder, refuse_existing
+    from crysmetrics.metrics.base import Settings
+
+    folder = Path(output)
+    refuse_existing(folder, overwrite)
+    if folder.exists() and not _is_ours(folder):
+        raise click.UsageError(f"{folder} holds other things than a demo; not replaced.")
+    settings = Settings()
+    with atomic_folder(folder) as temporary:
+        gen, ref = examples.unpack(temporary)
+        with progress(quiet):
+            report = evaluate_measures(["validity", "emd", "coverage"], gen, ref, settings)
+        report = report.with_paths(gen=str(folder / gen.name), ref=str(folder / ref.name))
+        report.save_json(temporary / "metrics.json")
+        report.to_pandas().to_csv(temporary / "metrics.csv")
+        report.per_structure["gen"].to_csv(temporary / "per_structure.csv", index=False)
+        save_sweep(report, settings, str(temporary / "coverage_thresholds.png"))
+    show(report, json_path=None, quiet=quiet)
+    click.echo(f"\nStructures and results are in {folder}/ (metrics.json, per_structure.csv).")
+
+
+def _is_ours(folder: Path) -> bool:
+    names = {child.name for child in folder.iterdir()}
+    return not names or {"generated", "reference", "metrics.json"} <= names

@@ -1,0 +1,117 @@
+"""Commands on features: featurize, cache."""
+
+from __future__ import annotations
+
+import click
+
+from crysmetrics.cli.options import (
+    backend_option,
+    cache_option,
+    overwrite_option,
+    progress,
+    quiet_option,
+    user_errors,
+    workers_option,
+)
+
+
+@click.command()
+@click.argument("source", metavar="IN")
+@click.option("-o", "--output", required=True, metavar="FILE.npz", help="Where the arrays go.")
+@click.option(
+    "--features",
+    default="crystalnn,magpie",
+    show_default=True,
+    metavar="LIST",
+    help="Comma-separated: crystalnn, magpie, cgcnn.",
+)
+@backend_option
+@cache_option
+@workers_option
+@quiet_option
+@overwrite_option
+@user_errors
+def featurize(
+    source: str,
+    output: str,
+    features: str,
+    backend: str,
+    cache: str | None,
+    workers: int | None,
+    quiet: bool,
+    overwrite: bool,
+) -> None:
+    """Write features as arrays named after them, with `ids` beside them.
+
+    Rows are the structures that could be read, in order; a structure whose features failed has
+    a row of NaN, and all failures are named on standard error and in `failures`.
+    """
+    import json
+
+    import numpy as np
+
+    from crysmetrics.cli.options import check_outputs
+    from crysmetrics.evaluation import as_sample
+    from crysmetrics.features.base import get_extractor
+    from crysmetrics.features.cache import open_cache
+    from crysmetrics.io.atomic import atomic_file
+
+    names = list(dict.fromkeys(name.strip() for name in features.split(",")))
+    extractors = {name: get_extractor(name, backend) for name in names}
+    check_outputs(overwrite, output)
+    with progress(quiet):
+        sample = as_sample(source, "gen", backend=backend, workers=workers, cache=open_cache(cache))
+        arrays = {name: sample.features(name).values for name in names}
+    failures = [*sample.crystals.failures, *sample.failed_features()]
+    for name, extractor in extractors.items():
+        arrays[f"{name}_labels"] = np.array(extractor.labels, dtype=np.str_)
+    versions = {n: {"version": e.version, "hash": e.hash} for n, e in extractors.items()}
+    with atomic_file(output) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            ids=np.array(sample.crystals.ids, dtype=np.str_),
+            failures=np.array(failures, dtype=np.str_).reshape(-1, 2),
+            extractors=np.array(json.dumps(versions)),
+            **arrays,  # type: ignore[arg-type]
+        )
+    for name, reason in failures:
+        click.echo(f"failed: {name}: {reason}", err=True)
+    if not quiet:
+        click.echo(f"Features of {len(sample):,} structures are in {output}.")
+
+
+@click.group()
+def cache() -> None:
+    """The cache of features: what is in it, and how to empty it."""
+
+
+@cache.command()
+@cache_option
+@user_errors
+def info(cache: str | None) -> None:
+    """Where the cache is, how large, and what is in it."""
+    from crysmetrics.features.cache import open_cache
+
+    opened = open_cache(cache)
+    if opened is None:
+        click.echo("The cache is off.")
+        return
+    found = opened.info()
+    click.echo(f"{found.path}: {found.size / 1e6:.1f} MB of at most {opened.max_bytes / 1e6:.0f}")
+    for name, count in sorted(found.entries.items()):
+        click.echo(f"  {name}: {count:,} structures")
+
+
+@cache.command()
+@cache_option
+@user_errors
+def clear(cache: str | None) -> None:
+    """Remove all cached features."""
+    from crysmetrics.features.cache import open_cache
+
+    opened = open_cache(cache)
+    if opened is None:
+        click.echo("The cache is off.")
+        return
+    opened.clear()
+    click.echo(f"{opened.path} is empty.")

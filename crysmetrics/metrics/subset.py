@@ -1,0 +1,48 @@
+"""Which generated structures enter: all, or a random draw, of all or of the valid ones."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crysmetrics.errors import UserError
+from crysmetrics.features.base import Sample
+from crysmetrics.metrics.base import Settings, random_generator
+from crysmetrics.metrics.oxidation import valid_compositions
+from crysmetrics.metrics.validity import valid_structures
+
+
+def parse_subset(text: str) -> tuple[bool, int | None]:
+    """(only valid ones, how many) of `all`, `N`, `valid` or `valid:N`.
+
+    Raises:
+        UserError: if it is none of these.
+    """
+    match = re.fullmatch(r"(all)|(valid)|(valid:)?([1-9]\d*)", text)
+    if match is None:
+        raise UserError(f"A subset is all, a number, valid, or valid:NUMBER; not {text!r}.")
+    return bool(match[2] or match[3]), int(match[4]) if match[4] else None
+
+
+def draw_subset(gen: Sample, settings: Settings) -> NDArray[np.intp]:
+    """Indices of the generated structures that enter, drawn without replacement.
+
+    CDVAE draws 1,000 valid ones (`valid:1000`); GemsDiff takes all, unfiltered (`all`).
+
+    Raises:
+        UserError: if there are fewer than asked for.
+    """
+    only_valid, count = parse_subset(settings.subset)
+    chosen = np.arange(len(gen))
+    if only_valid:
+        structure, _ = valid_structures(gen.crystals, settings, gen.workers)
+        counts = gen.crystals.element_counts
+        chosen = chosen[structure & valid_compositions(counts, settings.oxidation_states)]
+    if count is None:
+        return chosen
+    if count > len(chosen):
+        kind = "valid generated" if only_valid else "generated"
+        raise UserError(f"The subset asks for {count} {kind} structures; there are {len(chosen)}.")
+    return np.sort(random_generator(settings, "subset").choice(chosen, count, replace=False))
