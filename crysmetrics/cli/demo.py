@@ -25,6 +25,7 @@ def demo(output: str, quiet: bool, overwrite: bool) -> None:
     """Evaluate example structures, and show where the results are."""
     from crysmetrics import examples
     from crysmetrics.cli.sweep import save_sweep
+    from crysmetrics.errors import UserError
     from crysmetrics.evaluation import evaluate_measures
     from crysmetrics.io.atomic import atomic_folder, refuse_existing
     from crysmetrics.metrics.base import Settings
@@ -32,7 +33,7 @@ def demo(output: str, quiet: bool, overwrite: bool) -> None:
     folder = Path(output)
     refuse_existing(folder, overwrite)
     if folder.exists() and not _is_ours(folder):
-        raise click.UsageError(f"{folder} holds other things than a demo; not replaced.")
+        raise UserError(f"{folder} holds other things than a demo; not replaced.")
     settings = Settings()
     with atomic_folder(folder) as temporary:
         gen, ref = examples.unpack(temporary)

@@ -160,12 +160,13 @@ def coverage(
     cov_recall and cov_precision follow the paper's equation; the _marginal ones are those of
     published tables, where nearest structure and nearest composition may be different crystals.
     """
-    from crysmetrics.cli.sweep import save_sweep
+    from crysmetrics.cli.sweep import check_sweep_path, save_sweep
     from crysmetrics.evaluation import evaluate_measures
     from crysmetrics.features.cache import open_cache
     from crysmetrics.metrics.base import Settings, parse_thresholds
 
     settings = Settings(thresholds=parse_thresholds(thresholds))
+    check_sweep_path(sweep_path)
     check_outputs(overwrite, json_path, per_structure_path, sweep_path)
     with progress(quiet):
         report = evaluate_measures(

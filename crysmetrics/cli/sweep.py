@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 _FIGURES = (".png", ".svg", ".pdf")
 
 
-def save_sweep(report: Report, settings: Settings, path: str) -> None:
-    """Write the sweep of CDVAE's Figures 6 to 8 to `path`, whose suffix says how.
-
-    Raises:
-        UserError: if the suffix is neither a table's nor a figure's.
-    """
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".csv", *_FIGURES):
+def check_sweep_path(path: str | None) -> None:
+    """Raise `UserError` if a sweep can't be written under this name."""
+    if path is not None and Path(path).suffix.lower() not in (".csv", *_FIGURES):
         raise UserError(f"{path}: a sweep is written as .csv, .png, .svg or .pdf.")
+
+
+def save_sweep(report: Report, settings: Settings, path: str) -> None:
+    """Write the sweep of CDVAE's Figures 6 to 8 to `path`, whose suffix says how."""
+    suffix = Path(path).suffix.lower()
     found = report.metrics["cov_precision"]
     table = sweep(
         report.outcomes["coverage"], settings, int(found.n_gen or 0), int(found.n_ref or 0)

@@ -189,7 +189,8 @@ class FeatureCache:
                     "(SELECT extractor, key FROM features ORDER BY used LIMIT ?)",
                     [drop],
                 )
-            connection.execute("PRAGMA incremental_vacuum").fetchall()
+            # executescript steps to the end; execute would free a single page.
+            connection.executescript("PRAGMA incremental_vacuum")
             if drop >= total:
                 return
 

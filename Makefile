@@ -1,0 +1,34 @@
+# Everything runs in a virtual environment of its own; nothing else on the machine is touched.
+PYTHON ?= $(firstword $(wildcard $(shell command -v python3.11 python3.12 python3.13 python3)))
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO ?= crysmetrics-demo
+# Where the data of the benchmarks and of the slow tests lie; see benchmarks/RESULTS.md.
+DATA ?= ../shared/data
+
+.PHONY: install demo test lint bench clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[cgcnn,test,lint]"
+	touch $@
+
+demo: install
+	$(BIN)/crysmetrics demo -o $(DEMO) --overwrite
+
+test: install
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install
+	$(BIN)/python benchmarks/run_all.py --data $(DATA)
+
+clean:
+	rm -rf $(VENV) $(DEMO) build *.egg-info

@@ -1,0 +1,159 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+from sets import random_crystals
+
+from crysmetrics.errors import UserError
+from crysmetrics.features import base
+from crysmetrics.features.base import Extractor, extract
+from crysmetrics.features.cache import FeatureCache, open_cache
+from crysmetrics.io import Crystals
+
+
+def counting_extractor(version="1", fail=()):
+    """An extractor that notes how many structures it was asked for."""
+    asked: list[int] = []
+
+    def compute(crystals: Crystals, workers):
+        asked.append(len(crystals))
+        values = np.stack([crystals.volumes, crystals.num_atoms.astype(float)], axis=1)
+        failures = {i: "made to fail" for i, name in enumerate(crystals.ids) if name in fail}
+        values[list(failures)] = np.nan
+        return values, failures
+
+    return Extractor("test", version, ("a", "b"), compute), asked
+
+
+def test_what_is_known_is_read_not_computed(tmp_path):
+    crystals, cache = random_crystals(20), FeatureCache(tmp_path)
+    extractor, asked = counting_extractor(fail=("random-0-3",))
+    first = extract(extractor, crystals[:12], cache=cache)
+    second = extract(extractor, crystals, cache=cache)
+    third = extract(extractor, crystals, cache=FeatureCache(tmp_path))
+    assert asked == [12, 8]
+    assert np.array_equal(second.values, third.values, equal_nan=True)
+    assert np.array_equal(first.values, second.values[:12], equal_nan=True)
+    assert second.failures == third.failures == {3: "made to fail"}
+    assert second.ok.sum() == 19
+
+
+def test_key_is_content_and_version_not_id(tmp_path):
+    crystals, cache = random_crystals(5), FeatureCache(tmp_path)
+    extractor, asked = counting_extractor()
+    extract(extractor, crystals, cache=cache)
+    extract(extractor, crystals.with_ids([f"other-{i}" for i in range(5)]), cache=cache)
+    assert asked == [5]
+    newer, asked_newer = counting_extractor("2")
+    extract(newer, crystals, cache=cache)
+    assert asked_newer == [5]
+    moved = crystals.frac_coords.copy()
+    moved[0, 0] += 1e-12
+    changed = Crystals(
+        crystals.atomic_numbers, moved, crystals.lattices, crystals.num_atoms, crystals.ids
+    )
+    extract(extractor, changed, cache=cache)
+    assert asked == [5, 1]
+
+
+def test_equal_structures_are_computed_once(tmp_path):
+    one = random_crystals(1)
+    many = Crystals.concatenate([one.with_ids([str(i)]) for i in range(7)])
+    extractor, asked = counting_extractor()
+    found = extract(extractor, many, cache=FeatureCache(tmp_path))
+    assert asked == [1]
+    assert (found.values == found.values[0]).all()
+
+
+def test_interrupted_work_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(base, "_BATCH", 5)
+    crystals, cache = random_crystals(20), FeatureCache(tmp_path)
+    extractor, asked = counting_extractor()
+
+    def interrupted(part, workers):
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return extractor.compute(part, workers)
+
+    stopping = Extractor("test", "1", ("a", "b"), interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        extract(stopping, crystals, cache=cache)
+    extract(extractor, crystals, cache=cache)
+    assert asked == [5, 5, 5, 5]
+
+
+def test_size_is_bounded_and_the_oldest_go(tmp_path, monkeypatch):
+    cache = FeatureCache(tmp_path, max_bytes=300_000)
+    for k in range(20):
+        monkeypatch.setattr(time, "time", lambda k=k: 1e9 + 1e6 * k)
+        keys = [f"{1000 * k + i:064x}" for i in range(50)]
+        cache.put("x 1", keys, np.zeros((50, 100)), {})
+    assert cache.info().size <= 330_000
+    assert not cache.get("x 1", [f"{0:064x}"])
+    assert cache.get("x 1", [f"{19_000:064x}"])
+
+
+def test_damaged_file_is_replaced(tmp_path, caplog):
+    cache = FeatureCache(tmp_path)
+    cache.path.write_bytes(b"this is no database" * 100)
+    extractor, _ = counting_extractor()
+    extract(extractor, random_crystals(3), cache=cache)
+    assert "damaged" in caplog.text
+    assert sum(FeatureCache(tmp_path).info().entries.values()) == 3
+
+
+def test_unusable_folder_costs_time_not_results(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    cache = FeatureCache(tmp_path / "file" / "below")
+    extractor, asked = counting_extractor()
+    found = extract(extractor, random_crystals(3), cache=cache)
+    assert asked == [3]
+    assert np.isfinite(found.values).all()
+    assert "no cache" in caplog.text
+    with pytest.raises(UserError, match="folder or off"):
+        open_cache(str(tmp_path / "file"))
+    assert open_cache("off") is None
+
+
+WRITER = """
+    import sys
+    import numpy as np
+    from crysmetrics.features.cache import FeatureCache
+    cache, worker = FeatureCache(sys.argv[1]), int(sys.argv[2])
+    print("ready", flush=True)
+    for k in range(10_000 if worker < 0 else 40):
+        keys = [f"{i:064x}" for i in range(20 * k, 20 * k + 40)]
+        cache.put("x 1", keys, np.full((40, 61), float(k)), {})
+"""
+
+
+def start_writer(folder, worker):
+    code = textwrap.dedent(WRITER)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(folder), str(worker)], stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_concurrent_writers(tmp_path):
+    writers = [start_writer(tmp_path, k) for k in range(3)]
+    assert [w.wait(timeout=120) for w in writers] == [0, 0, 0]
+    known = FeatureCache(tmp_path).get("x 1", [f"{i:064x}" for i in range(820)])
+    assert len(known) == 820
+    assert all(value.shape == (61,) and len(set(value)) == 1 for value, _ in known.values())
+
+
+def test_killed_writer_leaves_a_sound_cache(tmp_path):
+    writer = start_writer(tmp_path, -1)
+    writer.stdout.readline()
+    time.sleep(0.5)
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.wait()
+    cache = FeatureCache(tmp_path)
+    cache.put("x 1", [f"{10**9:064x}"], np.ones((1, 61)), {})
+    assert cache.get("x 1", [f"{10**9:064x}"])
+    assert sum(cache.info().entries.values()) % 20 == 1  # whole transactions only
