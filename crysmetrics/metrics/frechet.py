@@ -42,16 +42,26 @@ class Statistics:
     count: int
 
     @classmethod
-    def of(cls, features: Array) -> Statistics:
-        """Statistics of (n, d) features, n at least 2; always in float64."""
+    def of(cls, features: Array, fast: bool = False) -> Statistics:
+        """Statistics of (n, d) features, n at least 2; always in float64.
+
+        Args:
+            features: (n, d).
+            fast: factorise the covariance, not the features. Several times faster, with half of
+                the digits in its smallest eigenvalues: for the scatter of subsamples.
+        """
         features = np.asarray(features, dtype=np.float64)
         if len(features) < 2:
             raise ValueError(f"a covariance needs at least 2 structures, not {len(features)}")
         mean = features.mean(axis=0)
-        centred = (features - mean) / np.sqrt(len(features) - 1)
-        if len(centred) > centred.shape[1]:
-            centred = np.asarray(np.linalg.qr(centred, mode="r"))
-        return cls(mean, centred, len(features))
+        factor = (features - mean) / np.sqrt(len(features) - 1)
+        if len(factor) > factor.shape[1]:
+            if fast:
+                values, vectors = np.linalg.eigh(factor.T @ factor)
+                factor = np.sqrt(np.clip(values, 0, None))[:, None] * vectors.T
+            else:
+                factor = np.asarray(np.linalg.qr(factor, mode="r"))
+        return cls(mean, factor, len(features))
 
     @property
     def trace(self) -> float:
@@ -78,7 +88,9 @@ def frechet_value(gen: Array, ref: Array, rng: np.random.Generator) -> Value:
         return undefined("a covariance needs at least two structures of each set", n, m)
     value = frechet_distance(Statistics.of(gen), Statistics.of(ref))
     stderr = subsampled_stderr(
-        lambda i, j: frechet_distance(Statistics.of(gen[i]), Statistics.of(ref[j])),
+        lambda i, j: frechet_distance(
+            Statistics.of(gen[i], fast=True), Statistics.of(ref[j], fast=True)
+        ),
         n,
         m,
         rng,

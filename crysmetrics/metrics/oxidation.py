@@ -125,9 +125,12 @@ def valid_compositions(element_counts: NDArray[np.int64], name: str) -> NDArray[
     data = oxidation_data(name)
     metal = np.array(data.is_metal)
     reduced = element_counts // np.gcd.reduce(element_counts, axis=1, keepdims=True)
-    unique, index = np.unique(reduced, axis=0, return_inverse=True)
-    verdicts = np.zeros(len(unique), dtype=bool)
-    for i, row in enumerate(unique):
+    # Rows as single items: sorting them is many times faster than by 119 columns.
+    rows = np.ascontiguousarray(reduced.astype(np.int32))
+    items = rows.view(np.dtype((np.void, rows.shape[1] * rows.itemsize))).reshape(-1)
+    _, first, index = np.unique(items, return_index=True, return_inverse=True)
+    verdicts = np.zeros(len(first), dtype=bool)
+    for i, row in enumerate(rows[first]):
         numbers = np.flatnonzero(row)
         verdicts[i] = (
             len(numbers) == 1
