@@ -13,8 +13,10 @@ from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from crysmetrics.metrics.base import Value, undefined
+from crysmetrics.parallel import in_threads
 
 Z95 = 1.959963984540054
 """The 97.5 % quantile of the normal distribution."""
@@ -80,11 +82,14 @@ def subsampled_stderr(
     """
     if min(n_gen, n_ref) < 4:
         return None
-    values = [
-        statistic(
+    draws = [
+        (
             rng.choice(n_gen, n_gen // 2, replace=False),
             rng.choice(n_ref, n_ref // 2, replace=False),
         )
         for _ in range(repeats)
     ]
+    # Small matrices gain more from one core each than from sharing all cores.
+    with threadpool_limits(1, user_api="blas"):
+        values = list(in_threads(statistic, draws))
     return float(np.std(values, ddof=1))
