@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from crysmetrics import references
 from crysmetrics._version import __version__
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.features.base import DEFAULT_BACKEND, Sample
@@ -44,7 +45,8 @@ def as_sample(
     """A set to evaluate, from Crystals, a path, or pymatgen structures.
 
     Args:
-        structures: Crystals, anything `read` takes, or an iterable of pymatgen structures.
+        structures: Crystals, anything `read` takes, the name of a reference, or an iterable of
+            pymatgen structures.
         role: `gen` or `ref`.
         backend: of the feature extractors.
         workers: cores; None for all.
@@ -56,6 +58,10 @@ def as_sample(
     path = None
     if isinstance(structures, (str, os.PathLike)):
         path = os.fspath(structures)
+        named = None if os.path.lexists(path) else references.find(path)
+        if named is not None:  # an existing path wins over a name
+            options: Any = {"backend": backend, "workers": workers, "cache": cache}
+            return references.load(path, named, role, **options)
         crystals = read(path, workers=workers)
     elif isinstance(structures, Crystals):
         crystals = structures

@@ -31,16 +31,14 @@ def random_sample(n, seed, role="gen", failures=()):
     return sample(rng.random((n, 61)), 3 * rng.random((n, 5)), role, failures)
 
 
-LIMITS = Thresholds(2.95, 1.6)
+LIMITS = Thresholds(2.8, 2.0)
 
 
 def test_both_definitions_by_brute_force():
     gen, ref = random_sample(80, 1), random_sample(70, 2, "ref")
     values = coverage(gen, ref, Settings(thresholds=LIMITS)).values
     s = cdist(gen.features("crystalnn").values, ref.features("crystalnn").values)
-    c = cdist(
-        normalise(gen.features("magpie").values), normalise(ref.features("magpie").values)
-    )
+    c = cdist(normalise(gen.features("magpie").values), normalise(ref.features("magpie").values))
     both = (s <= LIMITS.structure) & (c <= LIMITS.composition)
     expected = {
         "cov_recall": both.any(axis=0).mean(),

@@ -59,7 +59,7 @@ def test_interval_of_a_frechet_distance_has_its_coverage():
     rng = np.random.default_rng(0)
     hits = []
     for _ in range(120):
-        gen, ref = rng.normal(size=(400, 3)), rng.normal(size=(500, 3)) + [2, 0, 0]
+        gen, ref = rng.normal(size=(400, 3)), rng.normal(size=(500, 3)) + np.array([2, 0, 0])
         value = frechet_value(gen, ref, rng)
         assert contains(value, value.value)
         hits.append(contains(value, 4.0))

@@ -17,6 +17,7 @@ _COMMANDS = {
     "featurize": "crysmetrics.cli.features",
     "convert": "crysmetrics.cli.structures",
     "cache": "crysmetrics.cli.features",
+    "reference": "crysmetrics.cli.references",
     "demo": "crysmetrics.cli.demo",
 }
 
@@ -41,5 +42,5 @@ def main() -> None:
     """Metrics for generative models of crystals.
 
     GEN and REF are folders of CIF files, .zip or .tar.gz of them, CSV files with a cif column,
-    extended XYZ, JSON of pymatgen structures, or .npz.
+    extended XYZ, JSON of pymatgen structures, .npz, or the name of a reference.
     """

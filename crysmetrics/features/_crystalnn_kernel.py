@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
 from crysmetrics.features import _order_parameters as _op
+from crysmetrics.features._lattice_points import make_crystal, make_neighbourhood
 from crysmetrics.features._order_parameters import (
+    BCC,
     MAX_MOTIFS,
     MAX_NEIGHBOURS,
+    body_centred,
+    make_directions,
     motif_value,
     pair_geometry,
 )
 from crysmetrics.features._voronoi import (
+    MAX_SPHERE_ATOMS,
     OK,
+    OPEN_CELL,
     OVERFLOW,
+    TOO_DENSE,
     build_cell,
-    longest_diagonal,
+    make_cell,
     measure_faces,
-    reduce_lattice,
 )
 
 # Status of a site, after those of _voronoi.
@@ -33,6 +40,8 @@ MAX_X_DIFF = 3.3  # largest difference in electronegativity between two elements
 DISTANCE_LOW = 0.5
 DISTANCE_HIGH = 1.0
 MAX_CN = 24
+# Atoms closer than this cost qhull, and so the peer, digits that show (from about 1e-5 Å).
+CROWDED = 1e-4
 N_FEATURES = 61
 
 
@@ -52,6 +61,61 @@ def _columns() -> tuple[np.ndarray, np.ndarray]:
 
 
 WEIGHT_COLUMN, MOTIF_COLUMN = _columns()
+
+
+class Structures(NamedTuple):
+    """Packed structures.
+
+    Attributes:
+        lattices: (B, 3, 3) in Å, rows are lattice vectors. frac: (N, 3). z: (N,) atomic numbers.
+        offsets: (B + 1,) first site of each structure.
+        skip: (B,) structures to leave alone.
+    """
+
+    lattices: np.ndarray
+    frac: np.ndarray
+    z: np.ndarray
+    offsets: np.ndarray
+    skip: np.ndarray
+
+
+class Outcome(NamedTuple):
+    """Results of `site_fingerprints`.
+
+    Attributes:
+        numbers: (N, 61), NaN where the cell stays open or the structure fails.
+        status, bad_site: (B,) what went wrong (0: nothing) and at which site.
+        crowded: (B,) whether some atoms are closer than CROWDED.
+        n_open: (N,) for how many search radii the cell of the site was open, or UNCERTAIN.
+        doubt: (N,) how far the number for a cube of neighbours can move up or down with the order
+            of neighbours of equal weight.
+    """
+
+    numbers: np.ndarray
+    status: np.ndarray
+    bad_site: np.ndarray
+    crowded: np.ndarray
+    n_open: np.ndarray
+    doubt: np.ndarray
+
+
+class Weights(NamedTuple):
+    """Neighbours of a site and their weights, in work arrays for m faces.
+
+    Attributes:
+        share: (m,) weight of each face. thousandths: (m,) the same rounded.
+        order: (m,) faces by falling weight.
+    """
+
+    share: np.ndarray
+    thousandths: np.ndarray
+    order: np.ndarray
+
+
+@njit(nogil=True, cache=True, fastmath=False)
+def make_weights(size):
+    """Work arrays for up to `size` faces."""
+    return Weights(np.empty(size), np.empty(size), np.empty(size, dtype=np.int64))
 
 
 @njit(nogil=True, cache=True, fastmath=False)
@@ -76,8 +140,8 @@ def _sort_down(key, order, n):
 
 
 @njit(nogil=True, cache=True, fastmath=False)
-def neighbour_weights(z, site, n_faces, solid, area, atoms, electronegativity, radius, weight, order):
-    """CrystalNN's weight of each Voronoi neighbour, in thousandths, largest first.
+def neighbour_weights(z, site, n_faces, cell, electronegativity, radius, weights):
+    """CrystalNN's weight of each Voronoi neighbour.
 
     The weight is the solid angle of the face, times solid angle over area (the correction for
     porous and layered crystals), times a factor for the difference in electronegativity; scaled to
@@ -86,35 +150,35 @@ def neighbour_weights(z, site, n_faces, solid, area, atoms, electronegativity, r
 
     Args:
         z: (n,) atomic numbers of the structure. site: index of the site.
-        solid, area: (n_faces,) of the faces; atoms: (n_faces, 5), see `build_cell`.
+        cell: Cell with measured faces.
         electronegativity, radius: (119,) by atomic number, NaN where unknown.
-        weight, order: (n_faces,) filled; the neighbours in order are `order[:count]`, and
-            `weight[order[i]]` their weights rounded to thousandths.
+        weights: Weights, filled.
 
     Returns:
-        (status, count)
+        (status, number of neighbours whose weight does not round to 0)
     """
+    share, order, atoms = weights.share, weights.order, cell.atoms
     count = 0
     best = 0.0
     x1 = electronegativity[z[site]]
     r1 = radius[z[site]]
     for f in range(n_faces):
-        if solid[f] <= 0.0 or area[f] <= 0.0:
+        if cell.solid[f] <= 0.0 or cell.area[f] <= 0.0:
             continue
-        w = solid[f] * (solid[f] / area[f])
+        w = cell.solid[f] * (cell.solid[f] / cell.area[f])
         other = z[int(atoms[f, 4])]
         x2 = electronegativity[other]
         if not (math.isnan(x1) or math.isnan(x2)):
             w *= 1.0 + X_DIFF_WEIGHT * math.sqrt(abs(x1 - x2) / MAX_X_DIFF)
         if math.isnan(r1) or math.isnan(radius[other]):
             return NO_RADIUS, 0
-        weight[f] = w
+        share[f] = w
         order[count] = f
         count += 1
         best = max(best, w)
     for i in range(count):
         f = order[i]
-        w = weight[f] / best
+        w = share[f] / best
         low = r1 + radius[z[int(atoms[f, 4])]] + DISTANCE_LOW
         high = r1 + radius[z[int(atoms[f, 4])]] + DISTANCE_HIGH
         d = atoms[f, 3]
@@ -122,147 +186,116 @@ def neighbour_weights(z, site, n_faces, solid, area, atoms, electronegativity, r
             w = 0.0
         elif d > low:
             w *= (math.cos((d - low) / (high - low) * math.pi) + 1.0) * 0.5
-        weight[f] = w
-    _sort_down(weight, order, count)
+        share[f] = w
+    _sort_down(share, order, count)
     kept = 0
     for i in range(count):
         f = order[i]
-        weight[f] = np.rint(weight[f] * 1000.0)
-        if weight[f] > 0.0:
+        weights.thousandths[f] = np.rint(share[f] * 1000.0)
+        if weights.thousandths[f] > 0.0:
             kept = i + 1
     return OK, kept
 
 
 @njit(nogil=True, cache=True, fastmath=False)
-def site_numbers(count, order, weight, atoms, table, unit, theta, meridian, defined, score, out):
-    """Add up the 61 numbers of one site in `out`.
+def site_numbers(count, weights, atoms, table, near, out):
+    """The 61 numbers of one site.
 
     Each distinct weight ends a shell: the neighbours down to it are one possible coordination, its
     likelihood the part of a quarter circle between this weight and the next lower one.
+
+    Args:
+        count: number of neighbours. weights: Weights. atoms: (m, 5), see Cell.
+        table: MOTIF_TABLE. near: Directions, scratch.
+        out: (61,) filled.
+
+    Returns:
+        How far the number for a cube of neighbours can move up or down with the order of neighbours
+        of equal weight.
     """
-    for i in range(min(count, MAX_NEIGHBOURS)):
-        for c in range(3):
-            unit[i, c] = atoms[order[i], c] / atoms[order[i], 3]
+    out[:] = 0.0
+    doubt = 0.0
+    order, thousandths = weights.order, weights.thousandths
     have_pairs = False
     i = 0
     while i < count:
-        value = weight[order[i]]
-        while i < count and weight[order[i]] == value:
+        value = thousandths[order[i]]
+        while i < count and thousandths[order[i]] == value:
             i += 1
-        following = weight[order[i]] if i < count else 0.0
+        following = thousandths[order[i]] if i < count else 0.0
         likelihood = _semicircle(value / 1000.0) - _semicircle(following / 1000.0)
         if i > MAX_CN:
-            return
+            break
         out[WEIGHT_COLUMN[i]] = likelihood
         if i > MAX_NEIGHBOURS:
             continue
         if not have_pairs:
-            pair_geometry(unit, min(count, MAX_NEIGHBOURS), theta, meridian, defined)
+            n = min(count, MAX_NEIGHBOURS)
+            for k in range(n):
+                atom = atoms[order[k]]
+                for c in range(3):
+                    near.unit[k, c] = atom[c] / atom[3]
+                near.share[k] = weights.share[order[k]]
+            pair_geometry(near, n)
             have_pairs = True
         for place in range(_op.MOTIF_COUNT[i]):
-            value_here = motif_value(i, place, table, unit, theta, meridian, defined, score)
-            out[MOTIF_COLUMN[i, place]] = likelihood * value_here
+            if table[i, place, 0] == BCC:
+                number, spread = body_centred(i, place, table, near)
+                doubt = likelihood * spread
+            else:
+                number = motif_value(i, place, table, near)
+            out[MOTIF_COLUMN[i, place]] = likelihood * number
+    return doubt
 
 
 @njit(nogil=True, cache=True, fastmath=False)
-def fingerprint_range(
-    first, last, lattices, frac_coords, atomic_numbers, offsets, electronegativity, radius, table,
-    skip, status, bad_site, out, per_site, sites_out,
-):
-    """Fingerprints of structures first to last - 1; every structure stands for itself.
+def site_fingerprints(structures, electronegativity, radius, table, size, outcome):
+    """Fingerprints of the sites of some structures; every structure stands for itself.
 
     Args:
-        lattices (B, 3, 3), frac_coords (N, 3), atomic_numbers (N,): packed structures.
-        offsets: (B + 1,) first site of each structure.
+        structures: Structures.
         electronegativity, radius: (119,) by atomic number.
-        skip: (B,) structures to leave alone.
-        status, bad_site: (B,) filled: what went wrong (0: nothing) and at which site.
-        out: (B, 61) filled with means over sites.
-        per_site: whether to fill sites_out (N, 61) too.
+        table: MOTIF_TABLE.
+        size: of the work arrays; doubled when a site needs more.
+        outcome: Outcome, filled: numbers come as NaN, all else as 0.
     """
-    # Work arrays, doubled when a site needs more.
-    n_near, n_corner, n_plane = 512, 256, 128
-    rel = np.empty((n_near, 3))
-    dist2 = np.empty(n_near)
-    owner = np.empty(n_near, dtype=np.int64)
-    heap = np.empty(n_near, dtype=np.int64)
-    pos = np.empty((n_corner, 3))
-    planes = np.empty((n_corner, 3), dtype=np.int64)
-    links = np.empty((n_corner, 3), dtype=np.int64)
-    side = np.empty(n_corner)
-    ends = np.full(n_plane, -1, dtype=np.int64)
-    starts = np.empty(n_plane, dtype=np.int64)
-    atoms = np.empty((n_plane, 5))
-    solid = np.empty(n_plane)
-    area = np.empty(n_plane)
-    weight = np.empty(n_plane)
-    order = np.empty(n_plane, dtype=np.int64)
-    unit = np.empty((MAX_NEIGHBOURS, 3))
-    theta = np.empty((MAX_NEIGHBOURS, MAX_NEIGHBOURS))
-    score = np.empty((MAX_NEIGHBOURS, MAX_NEIGHBOURS))
-    meridian = np.empty((MAX_NEIGHBOURS, MAX_NEIGHBOURS, 3))
-    defined = np.zeros((MAX_NEIGHBOURS, MAX_NEIGHBOURS), dtype=np.bool_)
-    numbers = np.empty(N_FEATURES)
-    for b in range(first, last):
-        if skip[b]:
+    found = make_neighbourhood(size)
+    cell = make_cell(size)
+    weights = make_weights(size)
+    near = make_directions()
+    for b in range(len(structures.lattices)):
+        if structures.skip[b]:
             continue
-        lattice = lattices[b]
-        frac = frac_coords[offsets[b] : offsets[b + 1]]
-        z = atomic_numbers[offsets[b] : offsets[b + 1]]
-        n_sites = len(z)
-        transform, inverse, lower = reduce_lattice(lattice)
-        volume = lower[0, 0] * lower[1, 1] * lower[2, 2]
-        diagonal = longest_diagonal(lattice)
-        short = np.empty((n_sites, 3))
-        for j in range(n_sites):
-            for c in range(3):
-                short[j, c] = (
-                    frac[j, 0] * inverse[0, c] + frac[j, 1] * inverse[1, c] + frac[j, 2] * inverse[2, c]
-                )
-        total = np.zeros(N_FEATURES)
-        site = 0
-        while site < n_sites:
-            state, n_corners, n_planes = build_cell(
-                frac, short, lattice, transform, lower, volume, diagonal, site, SEARCH_CUTOFF,
-                rel, dist2, owner, heap, pos, planes, links, side, ends, atoms,
+        first, end = structures.offsets[b], structures.offsets[b + 1]
+        crystal = make_crystal(structures.lattices[b], structures.frac[first:end])
+        z = structures.z[first:end]
+        for site in range(len(z)):
+            state, n_corners, n_planes, nearest, n_open = build_cell(
+                crystal, site, SEARCH_CUTOFF, found, cell
             )
+            while state == OVERFLOW and size < MAX_SPHERE_ATOMS:
+                size *= 2
+                found = make_neighbourhood(size)
+                cell = make_cell(size)
+                weights = make_weights(size)
+                state, n_corners, n_planes, nearest, n_open = build_cell(
+                    crystal, site, SEARCH_CUTOFF, found, cell
+                )
             if state == OVERFLOW:
-                n_near, n_corner, n_plane = 2 * n_near, 2 * n_corner, 2 * n_plane
-                rel = np.empty((n_near, 3))
-                dist2 = np.empty(n_near)
-                owner = np.empty(n_near, dtype=np.int64)
-                heap = np.empty(n_near, dtype=np.int64)
-                pos = np.empty((n_corner, 3))
-                planes = np.empty((n_corner, 3), dtype=np.int64)
-                links = np.empty((n_corner, 3), dtype=np.int64)
-                side = np.empty(n_corner)
-                ends = np.full(n_plane, -1, dtype=np.int64)
-                starts = np.empty(n_plane, dtype=np.int64)
-                atoms = np.empty((n_plane, 5))
-                solid = np.empty(n_plane)
-                area = np.empty(n_plane)
-                weight = np.empty(n_plane)
-                order = np.empty(n_plane, dtype=np.int64)
-                continue
-            numbers[:] = 0.0
+                state = TOO_DENSE
+            outcome.n_open[first + site] = n_open
+            if nearest < CROWDED:
+                outcome.crowded[b] = True
             if state == OK:
-                measure_faces(pos, planes, links, n_corners, n_planes, atoms, starts, solid, area)
+                measure_faces(cell, n_corners, n_planes)
                 state, count = neighbour_weights(
-                    z, site, n_planes - 6, solid, area, atoms, electronegativity, radius,
-                    weight, order,
+                    z, site, n_planes - 6, cell, electronegativity, radius, weights
                 )
-            if state != OK:
-                status[b] = state
-                bad_site[b] = site
+            if state == OK:
+                outcome.doubt[first + site] = site_numbers(
+                    count, weights, cell.atoms, table, near, outcome.numbers[first + site]
+                )
+            elif state != OPEN_CELL:  # an open cell is left to the caller
+                outcome.status[b] = state
+                outcome.bad_site[b] = site
                 break
-            site_numbers(
-                count, order, weight, atoms, table, unit, theta, meridian, defined, score, numbers
-            )
-            for c in range(N_FEATURES):
-                total[c] += numbers[c]
-            if per_site:
-                sites_out[offsets[b] + site] = numbers
-            site += 1
-        if status[b] == OK:
-            for c in range(N_FEATURES):
-                out[b, c] = total[c] / n_sites

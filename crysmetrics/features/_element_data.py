@@ -6,8 +6,8 @@ import numpy as np
 
 _NAN = float("nan")
 
-# Pauling electronegativities as in pymatgen's ``Element.X``, from hydrogen on; none is known for He,
-# Ne, Ar and the elements beyond lawrencium.
+# Pauling electronegativities as in pymatgen's ``Element.X``, from hydrogen on; none is known for
+# He, Ne, Ar and the elements beyond lawrencium.
 # fmt: off
 _PAULING = (
     2.2, _NAN, 0.98, 1.57, 2.04, 2.55, 3.04, 3.44, 3.98, _NAN, 0.93, 1.31, 1.61, 1.9, 2.19,

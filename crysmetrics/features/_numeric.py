@@ -38,5 +38,5 @@ def norm(x, y, z):
 
 @njit(nogil=True, cache=True, fastmath=False)
 def cartesian(f0, f1, f2, lattice, axis):
-    """Component `axis` of the point with fractional coordinates f; rows of `lattice` are vectors."""
+    """Component `axis` of the point with fractional coordinates f."""
     return inner(f0, f1, f2, lattice[0, axis], lattice[1, axis], lattice[2, axis])

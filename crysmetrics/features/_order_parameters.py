@@ -20,6 +20,7 @@ trigonometry in the loop over triples.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -103,41 +104,70 @@ CUBOCT_NORTH = 1.3089969389957472
 CUBOCT_SOUTH = 1.8325957145940461
 CUBOCT_WIDTH = 31.25
 
+# Weights of neighbours that differ by less, relatively, are equal up to rounding.
+EQUAL_SHARE = 1e-12
+
 # A direction this close to the pole has no azimuth.
 _VERY_SMALL = 1e-12
 
 
-@njit(nogil=True, cache=True, fastmath=False)
-def pair_geometry(unit, n, theta, meridian, defined):
-    """Polar angles and meridian directions of all pairs of neighbours.
+class Directions(NamedTuple):
+    """Neighbours of a site by falling weight, and the geometry of their pairs; m = 12 at most.
 
-    Args:
-        unit: (n, 3) unit vectors from the site to its neighbours.
-        n: number of neighbours.
-        theta: filled; (n, n) angle between neighbours j and k, in radians.
-        meridian: filled; (n, n, 3) unit vector along the part of k at right angles to j.
-        defined: filled; (n, n) whether that part is not null.
+    Attributes:
+        unit: (m, 3) unit vectors from the site.
+        share: (m,) weights.
+        theta: (m, m) angle between neighbours j and k in radians.
+        meridian: (m, m, 3) unit vector along the part of k at right angles to j.
+        defined: (m, m) whether that part is not null.
+        score: (m, m) scratch.
     """
+
+    unit: np.ndarray
+    share: np.ndarray
+    theta: np.ndarray
+    meridian: np.ndarray
+    defined: np.ndarray
+    score: np.ndarray
+
+
+@njit(nogil=True, cache=True, fastmath=False)
+def make_directions():
+    """Work arrays for the neighbours of a site."""
+    m = MAX_NEIGHBOURS
+    return Directions(
+        np.empty((m, 3)),
+        np.empty(m),
+        np.empty((m, m)),
+        np.empty((m, m, 3)),
+        np.zeros((m, m), dtype=np.bool_),
+        np.empty((m, m)),
+    )
+
+
+@njit(nogil=True, cache=True, fastmath=False)
+def pair_geometry(near, n):
+    """Fill the angles and meridians of the first n neighbours; near: Directions."""
     for j in range(n):
-        zx, zy, zz = unit[j, 0], unit[j, 1], unit[j, 2]
+        zx, zy, zz = near.unit[j, 0], near.unit[j, 1], near.unit[j, 2]
         zz2 = inner(zx, zy, zz, zx, zy, zz)
         for k in range(n):
             if k == j:
-                theta[j, k] = 0.0
+                near.theta[j, k] = 0.0
                 continue
-            x, y, z = unit[k, 0], unit[k, 1], unit[k, 2]
+            x, y, z = near.unit[k, 0], near.unit[k, 1], near.unit[k, 2]
             along = inner(zx, zy, zz, x, y, z)
-            theta[j, k] = math.acos(max(-1.0, min(along, 1.0)))
+            near.theta[j, k] = math.acos(max(-1.0, min(along, 1.0)))
             along /= zz2
             x -= along * zx
             y -= along * zy
             z -= along * zz
             length = norm(x, y, z)
-            defined[j, k] = length >= _VERY_SMALL
-            if defined[j, k]:
-                meridian[j, k, 0] = x / length
-                meridian[j, k, 1] = y / length
-                meridian[j, k, 2] = z / length
+            near.defined[j, k] = length >= _VERY_SMALL
+            if near.defined[j, k]:
+                near.meridian[j, k, 0] = x / length
+                near.meridian[j, k, 1] = y / length
+                near.meridian[j, k, 2] = z / length
 
 
 @njit(nogil=True, cache=True, fastmath=False)
@@ -182,8 +212,9 @@ def _target_score(kind, theta, target, width):
 
 
 @njit(nogil=True, cache=True, fastmath=False)
-def _polyhedron(kind, n, theta, meridian, defined, target, width, twice_f, south, south_width, score):
-    """Order parameters of the common form (see the module's notes); `score` is scratch (n, n)."""
+def _polyhedron(kind, n, near, target, width, twice_f, south, south_width):
+    """Order parameters of the common form (see the module's notes)."""
+    theta, meridian, defined, score = near.theta, near.meridian, near.defined, near.score
     for j in range(n):
         for k in range(n):
             if j == k:
@@ -219,8 +250,9 @@ def _polyhedron(kind, n, theta, meridian, defined, target, width, twice_f, south
 
 
 @njit(nogil=True, cache=True, fastmath=False)
-def _cuboctahedron(n, theta, meridian, defined, width, south, south_width):
-    """Cuboctahedron: the meridian neighbour k lies in the belt around the equator or at the pole."""
+def _cuboctahedron(n, near, width, south, south_width):
+    """Cuboctahedron: neighbour k, on the meridian, lies in the belt around the equator or south."""
+    theta, meridian, defined = near.theta, near.meridian, near.defined
     best = -math.inf
     for j in range(n):
         for k in range(n):
@@ -252,32 +284,62 @@ def _cuboctahedron(n, theta, meridian, defined, width, south, south_width):
 
 
 @njit(nogil=True, cache=True, fastmath=False)
-def _body_centred(n, theta, meridian, defined, pole_weight, south, south_width):
-    """Peters-style order parameter of a cube; it depends on the order of the neighbours."""
-    if n <= 3:
+def _cube_term(n, j, k, near):
+    """Term of the cube's order parameter: j at the pole, k on the meridian and not opposite."""
+    theta, meridian, defined = near.theta, near.meridian, near.defined
+    if not defined[j, k]:
         return 0.0
-    scale = 1.0 / math.exp(-0.5)
     total = 0.0
+    for m in range(n):
+        if m == j or m == k or not defined[j, m]:
+            continue
+        c = _azimuth_cosine(meridian, j, k, m)
+        t = (theta[j, m] - 0.5 * math.pi) / math.asin(1.0 / 3.0)
+        total += c * (4.0 * c * c - 3.0) * t * _gauss(t)  # cos(3 phi) by Chebyshev
+    sign = 1.0 if theta[j, k] > 0.5 * math.pi else -1.0
+    return sign * total / math.exp(-0.5)
+
+
+@njit(nogil=True, cache=True, fastmath=False)
+def body_centred(n, place, table, near):
+    """Peters-style order parameter of a cube of neighbours ("body-centered cubic").
+
+    It depends on the order of the neighbours: of each pair the one that comes first is at the pole.
+    They come by falling weight. Where two weights are equal (by symmetry) the order is an accident
+    of rounding in the peer; here both are taken by halves, which does not depend on how the crystal
+    is turned or its sites are numbered.
+
+    Args:
+        n, place, table, near: as for `motif_value`.
+
+    Returns:
+        The order parameter, and the most it can move up or down by another order of equal weights.
+    """
+    if n <= 3:
+        return 0.0, 0.0
+    pole_weight, south, south_width = table[n, place, 2], table[n, place, 4], table[n, place, 5]
+    theta, share = near.theta, near.share
+    total = 0.0
+    spread = 0.0
     for j in range(n):
         for k in range(j + 1, n):
             if theta[j, k] >= south:
                 total += pole_weight * _gauss(south_width * (theta[j, k] / math.pi - 1.0))
                 continue
-            if not defined[j, k]:
-                continue
-            sign = 1.0 if theta[j, k] > 0.5 * math.pi else -1.0
-            for m in range(n):
-                if m == j or m == k or not defined[j, m]:
-                    continue
-                c = _azimuth_cosine(meridian, j, k, m)
-                t = (theta[j, m] - 0.5 * math.pi) / math.asin(1.0 / 3.0)
-                total += sign * c * (4.0 * c * c - 3.0) * scale * t * _gauss(t)
-    return total / (0.5 * n * (6 + (n - 2) * (n - 3)))
+            term = _cube_term(n, j, k, near)
+            if abs(share[j] - share[k]) <= EQUAL_SHARE * abs(share[j]):
+                other = _cube_term(n, k, j, near)
+                spread += 0.5 * abs(term - other)
+                term = 0.5 * (term + other)
+            total += term
+    count = 0.5 * n * (6 + (n - 2) * (n - 3))
+    return total / count, spread / count
 
 
 @njit(nogil=True, cache=True, fastmath=False)
-def _steinhardt(kind, n, unit):
+def _steinhardt(kind, n, near):
     """q_l by the addition theorem: the squared norm of the mean of Y_lm is a mean of P_l."""
+    unit = near.unit
     total = 0.0
     for j in range(n):
         total += 1.0
@@ -295,15 +357,14 @@ def _steinhardt(kind, n, unit):
 
 
 @njit(nogil=True, cache=True, fastmath=False)
-def motif_value(n, place, table, unit, theta, meridian, defined, score):
-    """One order parameter.
+def motif_value(n, place, table, near):
+    """One order parameter, other than that of the cube (see `body_centred`).
 
     Args:
         n: coordination number, 1 to 12; the first n neighbours count.
         place: of the motif in ``MOTIFS[n]``.
         table: MOTIF_TABLE.
-        unit, theta, meridian, defined: see `pair_geometry`, for at least n neighbours.
-        score: scratch (n, n).
+        near: Directions, with the pairs of at least n neighbours.
     """
     kind = int(table[n, place, 0])
     target = table[n, place, 1]
@@ -314,13 +375,9 @@ def motif_value(n, place, table, unit, theta, meridian, defined, score):
     if kind == SINGLE:
         return 1.0
     if kind == BENT:
-        return _gauss(width * (theta[0, 1] / math.pi - target))
+        return _gauss(width * (near.theta[0, 1] / math.pi - target))
     if kind == CUBOCT:
-        return _cuboctahedron(n, theta, meridian, defined, width, south, south_width)
-    if kind == BCC:
-        return _body_centred(n, theta, meridian, defined, width, south, south_width)
+        return _cuboctahedron(n, near, width, south, south_width)
     if kind >= Q2:
-        return _steinhardt(kind, n, unit)
-    return _polyhedron(
-        kind, n, theta, meridian, defined, target, width, twice_f, south, south_width, score
-    )
+        return _steinhardt(kind, n, near)
+    return _polyhedron(kind, n, near, target, width, twice_f, south, south_width)

@@ -14,11 +14,13 @@ All lengths are in ångström. Kernels are compiled by numba, release the GIL an
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from crysmetrics.features._numeric import cartesian, norm
+from crysmetrics.features._lattice_points import find_atoms, make_heap, take_nearest
+from crysmetrics.features._numeric import norm
 
 # Status of a site; shared with the callers.
 OK = 0
@@ -26,211 +28,195 @@ OVERFLOW = 1  # the work arrays are too small: double them and do the site again
 OPEN_CELL = 2  # the atoms within the largest radius the peer tries do not close the cell
 TOO_DENSE = 3  # too many atoms within the search radius for any sensible crystal
 TANGLED = 4  # rounding errors left the cell inconsistent at every tolerance tried
+_NEEDS_LARGE_CUBE = 5
 
-# Atoms within this distance of a site are the site itself: qhull, too, merges points that coincide
-# to rounding and builds the cell as if the second one were absent.
+# Atoms within this distance of a site are taken for the site itself (qhull, too, builds the cell as
+# if the second one were absent).
 COINCIDENT = 1e-11
-# A corner that sticks out of a plane by less than this stays (see `_cut`); retried with larger ones.
+# A corner that sticks out of a plane by less than this stays (see `_cut`); larger ones are tried
+# where that leads nowhere.
 CUT_TOLERANCE = 1e-11
 CUT_TOLERANCE_MAX = 1e-5
 # Half edge of the starting cube: the small one loses no digits, the large one is for cells that
 # reach farther, and to tell those from cells that are open.
 CUBE_SMALL = 64.0
 CUBE_LARGE = 1e5
+# A cell with a corner farther out than this may be open or closed to qhull.
+FAR_CORNER = 1e3
+UNCERTAIN = 99
 # pymatgen keeps points with d**2 < r**2 + 1e-8.
 RADIUS2_SLACK = 1e-8
 # Aimed number of atoms in the first shell taken from the periodic neighbourhood.
-FIRST_SHELL_ATOMS = 50.0
-# Most atoms expected within the radius that are still enumerated.
-MAX_SPHERE_ATOMS = 3e6
+FIRST_SHELL_ATOMS = 30.0
+# Most atoms around a site that are still enumerated (crystals stay below some thousands).
+MAX_SPHERE_ATOMS = 500_000
+
+
+class Cell(NamedTuple):
+    """A polyhedron around a site and what made it, in work arrays for m corners or planes.
+
+    Attributes:
+        pos: (m, 3) corners, relative to the site.
+        planes: (m, 3) the three planes of each corner; planes 0 to 5 are those of the starting
+            cube, plane k + 6 is the one half way to atom k.
+        links: (m, 3) the corners at the far end of its three edges; edge k is the one *not* on its
+            plane k.
+        side: (m,) scratch.
+        ends: (m,) scratch by plane; -1 outside `_cut`.
+        heads: (m,) scratch by plane.
+        atoms: (m, 5) of the atom behind each plane (from plane 6 on): vector from the site,
+            distance, index in the structure.
+        solid, area: (m,) solid angle in sr and area in Å^2 of the face to each atom, 0 without one.
+    """
+
+    pos: np.ndarray
+    planes: np.ndarray
+    links: np.ndarray
+    side: np.ndarray
+    ends: np.ndarray
+    heads: np.ndarray
+    atoms: np.ndarray
+    solid: np.ndarray
+    area: np.ndarray
 
 
 @njit(nogil=True, cache=True, fastmath=False)
-def reduce_lattice(lattice):
-    """Short basis of a lattice, for enumerating points in a sphere.
+def make_cell(size):
+    """Work arrays for up to `size` corners or planes."""
+    return Cell(
+        np.empty((size, 3)),
+        np.empty((size, 3), dtype=np.int64),
+        np.empty((size, 3), dtype=np.int64),
+        np.empty(size),
+        np.full(size, -1, dtype=np.int64),
+        np.empty(size, dtype=np.int64),
+        np.empty((size, 5)),
+        np.empty(size),
+        np.empty(size),
+    )
+
+
+@njit(nogil=True, cache=True, fastmath=False)
+def build_cell(crystal, site, cutoff, near, cell):
+    """Voronoi cell of one site, from the same atoms as the peer.
+
+    The peer (pymatgen ``VoronoiNN.get_voronoi_polyhedra``) takes the atoms within `cutoff`; while
+    the cell is not closed by them it doubles the radius, up to the cell's longest diagonal.
 
     Args:
-        lattice: (3, 3), rows are the lattice vectors.
+        crystal: Crystal. near, cell: Neighbourhood and Cell, filled.
 
     Returns:
-        transform (3, 3): integers (as floats); the rows of ``transform @ lattice`` are a basis whose
-            vectors cannot be shortened by adding one to another.
-        inverse (3, 3): its inverse; fractional coordinates in the short basis are
-            ``frac @ inverse``.
-        lower (3, 3): the short basis in rotated axes, lower triangular with a positive diagonal.
+        (status, number of corners, number of planes, distance of the nearest atom, number of radii
+        for which the cell was open or UNCERTAIN)
     """
-    t = np.eye(3)
-    b = lattice.copy()
-    for _ in range(200):
-        # The shortest vector first makes the triangular form (and so the search) tight.
-        for p in range(2):
-            for q in range(2 - p):
-                if _dot(b[q], b[q]) > _dot(b[q + 1], b[q + 1]):
-                    for c in range(3):
-                        b[q, c], b[q + 1, c] = b[q + 1, c], b[q, c]
-                        t[q, c], t[q + 1, c] = t[q + 1, c], t[q, c]
-        changed = False
-        for p in range(1, 3):
-            for q in range(p):
-                m = np.rint(_dot(b[p], b[q]) / _dot(b[q], b[q]))
-                if m == 0.0:
-                    continue
-                old = _dot(b[p], b[p])
-                for c in range(3):
-                    t[p, c] -= m * t[q, c]
-                for c in range(3):  # from the lattice itself, so that no error accumulates
-                    b[p, c] = (
-                        t[p, 0] * lattice[0, c] + t[p, 1] * lattice[1, c] + t[p, 2] * lattice[2, c]
-                    )
-                changed = changed or _dot(b[p], b[p]) < old * (1.0 - 1e-12)
-        if not changed:
-            break
-    inverse = np.empty((3, 3))
-    det = (
-        t[0, 0] * (t[1, 1] * t[2, 2] - t[1, 2] * t[2, 1])
-        - t[0, 1] * (t[1, 0] * t[2, 2] - t[1, 2] * t[2, 0])
-        + t[0, 2] * (t[1, 0] * t[2, 1] - t[1, 1] * t[2, 0])
-    )
-    for p in range(3):
-        p1, p2 = (p + 1) % 3, (p + 2) % 3
-        for q in range(3):
-            q1, q2 = (q + 1) % 3, (q + 2) % 3
-            inverse[q, p] = (t[p1, q1] * t[p2, q2] - t[p1, q2] * t[p2, q1]) / det
-    lower = np.zeros((3, 3))
-    lower[0, 0] = math.sqrt(_dot(b[0], b[0]))
-    lower[1, 0] = _dot(b[1], b[0]) / lower[0, 0]
-    lower[1, 1] = math.sqrt(max(_dot(b[1], b[1]) - lower[1, 0] ** 2, 0.0))
-    lower[2, 0] = _dot(b[2], b[0]) / lower[0, 0]
-    volume = abs(
-        b[0, 0] * (b[1, 1] * b[2, 2] - b[1, 2] * b[2, 1])
-        - b[0, 1] * (b[1, 0] * b[2, 2] - b[1, 2] * b[2, 0])
-        + b[0, 2] * (b[1, 0] * b[2, 1] - b[1, 1] * b[2, 0])
-    )
-    if lower[1, 1] > 0.0:
-        lower[2, 1] = (_dot(b[2], b[1]) - lower[2, 0] * lower[1, 0]) / lower[1, 1]
-        lower[2, 2] = volume / (lower[0, 0] * lower[1, 1])
-    return t, inverse, lower
+    eps = CUT_TOLERANCE
+    half = CUBE_SMALL
+    while eps <= CUT_TOLERANCE_MAX:
+        status, n, n_planes, nearest, n_open = _try_cell(
+            crystal, site, cutoff, near, cell, half, eps
+        )
+        if status == _NEEDS_LARGE_CUBE:
+            half = CUBE_LARGE
+        elif status == TANGLED:
+            cell.ends[:] = -1
+            eps *= 100.0
+        else:
+            return status, n, n_planes, nearest, n_open
+    return TANGLED, 0, 0, np.inf, 0
 
 
 @njit(nogil=True, cache=True, fastmath=False)
-def _dot(a, b):
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-
-
-@njit(nogil=True, cache=True, fastmath=False)
-def longest_diagonal(lattice):
-    """Length of the longest body diagonal of the cell: the peer's bound on its search radius."""
-    best = 0.0
-    for k in range(4):
-        s0 = -1.0 if k == 1 else 1.0
-        s1 = -1.0 if k == 2 else 1.0
-        s2 = -1.0 if k == 3 else 1.0
-        d2 = 0.0
-        for c in range(3):
-            x = s0 * lattice[0, c] + s1 * lattice[1, c] + s2 * lattice[2, c]
-            d2 += x * x
-        best = max(best, d2)
-    return math.sqrt(best)
-
-
-@njit(nogil=True, cache=True, fastmath=False)
-def _shell(frac, short, lattice, transform, lower, site, lo2, hi2, rel, dist2, owner):
-    """Atoms around a site with lo2 <= squared distance < hi2, periodic images included.
-
-    Lines of lattice points that meet the sphere are walked in the short basis, so that the work is
-    proportional to the number of atoms found, whatever the shape of the cell.
-
-    Args:
-        frac, short: (n, 3) fractional coordinates in the given and in the short basis.
-        rel, dist2, owner: filled with vectors from the site, squared distances, site indices.
-
-    Returns:
-        Number of atoms found, or -1 if the arrays are too small.
-    """
-    count = 0
-    capacity = len(dist2)
-    radius2 = hi2 * (1.0 + 1e-9) + 1e-9  # never lose an atom to rounding; the exact test follows
-    radius = math.sqrt(radius2)
-    x0 = cartesian(frac[site, 0], frac[site, 1], frac[site, 2], lattice, 0)
-    y0 = cartesian(frac[site, 0], frac[site, 1], frac[site, 2], lattice, 1)
-    z0 = cartesian(frac[site, 0], frac[site, 1], frac[site, 2], lattice, 2)
-    for j in range(frac.shape[0]):
-        d0 = short[j, 0] - short[site, 0]
-        d1 = short[j, 1] - short[site, 1]
-        d2 = short[j, 2] - short[site, 2]
-        reach2 = radius / lower[2, 2]
-        for n2 in range(math.ceil(-reach2 - d2), math.floor(reach2 - d2) + 1):
-            s2 = n2 + d2
-            left = radius2 - (s2 * lower[2, 2]) ** 2
-            if left < 0.0:
-                continue
-            reach1 = math.sqrt(left) / lower[1, 1]
-            c1 = -d1 - s2 * lower[2, 1] / lower[1, 1]
-            for n1 in range(math.ceil(c1 - reach1), math.floor(c1 + reach1) + 1):
-                s1 = n1 + d1
-                y = s1 * lower[1, 1] + s2 * lower[2, 1]
-                rest = left - y * y
-                if rest < 0.0:
-                    continue
-                reach0 = math.sqrt(rest) / lower[0, 0]
-                c0 = -d0 - (s1 * lower[1, 0] + s2 * lower[2, 0]) / lower[0, 0]
-                for n0 in range(math.ceil(c0 - reach0), math.floor(c0 + reach0) + 1):
-                    # Shift in the given basis, then the coordinates the way the peer gets them.
-                    g0 = frac[j, 0] + (
-                        n0 * transform[0, 0] + n1 * transform[1, 0] + n2 * transform[2, 0]
-                    )
-                    g1 = frac[j, 1] + (
-                        n0 * transform[0, 1] + n1 * transform[1, 1] + n2 * transform[2, 1]
-                    )
-                    g2 = frac[j, 2] + (
-                        n0 * transform[0, 2] + n1 * transform[1, 2] + n2 * transform[2, 2]
-                    )
-                    x = cartesian(g0, g1, g2, lattice, 0) - x0
-                    y = cartesian(g0, g1, g2, lattice, 1) - y0
-                    z = cartesian(g0, g1, g2, lattice, 2) - z0
-                    r2 = x * x + y * y + z * z
-                    if r2 < lo2 or r2 >= hi2:
-                        continue
-                    if count == capacity:
-                        return -1
-                    rel[count, 0] = x
-                    rel[count, 1] = y
-                    rel[count, 2] = z
-                    dist2[count] = r2
-                    owner[count] = j
-                    count += 1
-    return count
-
-
-@njit(nogil=True, cache=True, fastmath=False)
-def _sift_down(heap, key, start, end):
-    root = start
+def _try_cell(crystal, site, cutoff, near, cell, half, eps):
+    """`build_cell` with a given half edge of the starting cube and tolerance."""
+    sphere = 4.0 / 3.0 * math.pi * crystal.density  # atoms within 1 Å
+    last_cutoff = crystal.diagonal + 0.01
+    n, n_planes = _start_cube(half, cell)
+    reach = cutoff  # the peer's radius; atoms are fetched shell by shell up to it
+    radius = min((FIRST_SHELL_ATOMS / sphere) ** (1.0 / 3.0), reach)
+    seen2 = 0.0
+    far2 = np.inf  # squared distance of the farthest corner
+    nearest = np.inf
+    n_open = 0
     while True:
-        child = 2 * root + 1
-        if child >= end:
-            return
-        if child + 1 < end and key[heap[child + 1]] < key[heap[child]]:
-            child += 1
-        if key[heap[child]] >= key[heap[root]]:
-            return
-        heap[root], heap[child] = heap[child], heap[root]
-        root = child
+        if sphere * radius**3 > MAX_SPHERE_ATOMS:
+            return TOO_DENSE, 0, 0, nearest, n_open
+        hi2 = radius * radius
+        if radius == reach:
+            hi2 += RADIUS2_SLACK
+        left = find_atoms(crystal, site, seen2, hi2, near)
+        if left < 0:
+            return OVERFLOW, 0, 0, nearest, n_open
+        make_heap(near, left)
+        while left > 0:
+            k = take_nearest(near, left)
+            left -= 1
+            nearest = min(nearest, math.sqrt(near.dist2[k]))
+            if near.dist2[k] <= COINCIDENT**2:
+                continue
+            if near.dist2[k] >= 4.0 * far2:
+                break
+            if 5 * n // 2 + 8 > len(cell.pos) or n_planes >= len(cell.ends):
+                return OVERFLOW, 0, 0, nearest, n_open
+            x, y, z = near.vector[k, 0], near.vector[k, 1], near.vector[k, 2]
+            d = norm(x, y, z)
+            n_new = _cut(cell, n, x / d, y / d, z / d, 0.5 * d, n_planes, eps)
+            if n_new < 0:
+                return TANGLED, 0, 0, nearest, n_open
+            if n_new == 0:
+                continue
+            n = n_new
+            atom = cell.atoms[n_planes - 6]
+            atom[0], atom[1], atom[2], atom[3], atom[4] = x, y, z, d, near.owner[k]
+            n_planes += 1
+            far2 = 0.0
+            for v in range(n):
+                p = cell.pos[v]
+                far2 = max(far2, p[0] * p[0] + p[1] * p[1] + p[2] * p[2])
+        if hi2 >= 4.0 * far2:
+            break
+        seen2 = hi2
+        if radius == reach:
+            if not _touches_cube(cell.planes, n):
+                break
+            if half < CUBE_LARGE:
+                return _NEEDS_LARGE_CUBE, 0, 0, nearest, n_open
+            if reach >= last_cutoff:
+                return OPEN_CELL, n, n_planes, nearest, UNCERTAIN
+            n_open += 1
+            reach = min(reach * 2.0, last_cutoff + 0.001)
+        radius = min(radius * 1.3, reach)
+    return OK, n, n_planes, nearest, UNCERTAIN if far2 > FAR_CORNER**2 else n_open
 
 
 @njit(nogil=True, cache=True, fastmath=False)
-def _start_cube(half, pos, planes, links):
-    """Corners of a cube of given half edge; its planes are 0 to 5 (-x, +x, -y, +y, -z, +z)."""
+def _touches_cube(planes, n):
+    """Whether any of the starting cube is left."""
+    for v in range(n):
+        for c in range(3):
+            if planes[v, c] < 6:
+                return True
+    return False
+
+
+@njit(nogil=True, cache=True, fastmath=False)
+def _start_cube(half, cell):
+    """Corners of a cube of given half edge; its planes are 0 to 5 (-x, +x, -y, +y, -z, +z).
+
+    Returns:
+        Numbers of corners and planes.
+    """
     for v in range(8):
         for axis in range(3):
             up = (v >> axis) & 1
-            pos[v, axis] = half if up else -half
-            planes[v, axis] = 2 * axis + up
-            links[v, axis] = v ^ (1 << axis)
-    return 8
+            cell.pos[v, axis] = half if up else -half
+            cell.planes[v, axis] = 2 * axis + up
+            cell.links[v, axis] = v ^ (1 << axis)
+    return 8, 6
 
 
 @njit(nogil=True, cache=True, fastmath=False)
-def _cut(pos, planes, links, n, nx, ny, nz, h, new_plane, eps, side, ends):
+def _cut(cell, n, nx, ny, nz, h, new_plane, eps):
     """Cut the polyhedron by the half space ``x * normal <= h``.
 
     Corners that stick out by no more than `eps` stay: exact ties (a plane through an edge or corner
@@ -238,15 +224,13 @@ def _cut(pos, planes, links, n, nx, ny, nz, h, new_plane, eps, side, ends):
     otherwise decide it corner by corner. The cut-off left standing is thinner than `eps`.
 
     Args:
-        pos (m, 3), planes (m, 3), links (m, 3): corner positions, the three planes of each corner,
-            and the corners at the far end of its three edges; edge k is the one *not* on plane k.
-        n: number of corners.
-        side (m,), ends: scratch; `ends` must be -1 for every plane and is left so.
+        cell: Cell. n: its number of corners.
 
     Returns:
         New number of corners; 0 when nothing sticks out; -1 if the corners that stick out do
         not form one connected patch (rounding), when the polyhedron is left spoilt.
     """
+    pos, planes, links, side, ends = cell.pos, cell.planes, cell.links, cell.side, cell.ends
     removed = 0
     for v in range(n):
         s = pos[v, 0] * nx + pos[v, 1] * ny + pos[v, 2] * nz - h
@@ -344,143 +328,25 @@ def _compact(pos, planes, links, n, top, eps, side):
 
 
 @njit(nogil=True, cache=True, fastmath=False)
-def build_cell(
-    frac, short, lattice, transform, lower, volume, diagonal, site, cutoff,
-    rel, dist2, owner, heap, pos, planes, links, side, ends, plane_atom,
-):
-    """Voronoi cell of one site, from the same atoms as the peer.
-
-    The peer (pymatgen ``VoronoiNN.get_voronoi_polyhedra``) takes the atoms within `cutoff`; while
-    the cell is not closed by them it doubles the radius, up to the cell's longest diagonal.
-
-    Args:
-        frac, short: (n, 3) fractional coordinates in the given and in the short basis.
-        lattice, transform, lower: (3, 3), see `reduce_lattice`.
-        volume, diagonal: of the cell, in Å^3 and Å.
-        rel, dist2, owner, heap: work arrays for neighbours; afterwards they hold the last shell only.
-        pos, planes, links, side: work arrays for corners.
-        ends: work array for planes, all -1.
-        plane_atom: (p, 5) float; row k gets vector to the atom behind plane k + 6, its distance and
-            its site index.
-
-    Returns:
-        (status, number of corners, number of planes)
-    """
-    density = frac.shape[0] / volume
-    first = (FIRST_SHELL_ATOMS / (density * 4.0 / 3.0 * math.pi)) ** (1.0 / 3.0)
-    last_cutoff = diagonal + 0.01
-    eps = CUT_TOLERANCE
-    large = False
-    while True:
-        n = _start_cube(CUBE_LARGE if large else CUBE_SMALL, pos, planes, links)
-        n_planes = 6
-        reach = cutoff
-        radius = min(first, reach)
-        seen2 = COINCIDENT**2
-        far2 = np.inf
-        status = -1
-        while status < 0:
-            hi2 = radius * radius
-            if radius == reach:
-                hi2 += RADIUS2_SLACK
-            if density * 4.0 / 3.0 * math.pi * radius**3 > MAX_SPHERE_ATOMS:
-                return TOO_DENSE, 0, 0
-            m = _shell(
-                frac, short, lattice, transform, lower, site, seen2, hi2, rel, dist2, owner
-            )
-            if m < 0:
-                return OVERFLOW, 0, 0
-            for k in range(m):
-                heap[k] = k
-            for k in range(m // 2 - 1, -1, -1):
-                _sift_down(heap, dist2, k, m)
-            while m > 0:
-                k = heap[0]
-                m -= 1
-                heap[0] = heap[m]
-                _sift_down(heap, dist2, 0, m)
-                if dist2[k] >= 4.0 * far2:
-                    break
-                if 5 * n // 2 + 8 > len(pos) or n_planes >= len(ends):
-                    return OVERFLOW, 0, 0
-                d = norm(rel[k, 0], rel[k, 1], rel[k, 2])
-                new_n = _cut(
-                    pos, planes, links, n, rel[k, 0] / d, rel[k, 1] / d, rel[k, 2] / d, 0.5 * d,
-                    n_planes, eps, side, ends,
-                )
-                if new_n < 0:
-                    status = TANGLED
-                    break
-                if new_n == 0:
-                    continue
-                n = new_n
-                for c in range(3):
-                    plane_atom[n_planes - 6, c] = rel[k, c]
-                plane_atom[n_planes - 6, 3] = d
-                plane_atom[n_planes - 6, 4] = owner[k]
-                n_planes += 1
-                far2 = 0.0
-                for v in range(n):
-                    far2 = max(far2, pos[v, 0] ** 2 + pos[v, 1] ** 2 + pos[v, 2] ** 2)
-            if status == TANGLED:
-                break
-            if hi2 >= 4.0 * far2:
-                status = OK
-            elif radius < reach:
-                seen2 = hi2
-                radius = min(radius * 1.3, reach)
-            elif not _touches_cube(planes, n):
-                status = OK
-            elif not large:
-                break  # start again with the large cube
-            elif reach >= last_cutoff:
-                status = OPEN_CELL
-            else:
-                seen2 = hi2
-                reach = min(reach * 2.0, last_cutoff + 0.001)
-                radius = min(radius * 1.3, reach)
-        if status == -1:
-            large = True
-            continue
-        if status == TANGLED:
-            for k in range(len(ends)):
-                ends[k] = -1
-            eps *= 100.0
-            if eps > CUT_TOLERANCE_MAX:
-                return TANGLED, 0, 0
-            continue
-        return status, n, n_planes
-
-
-@njit(nogil=True, cache=True, fastmath=False)
-def _touches_cube(planes, n):
-    """Whether any of the starting cube is left."""
-    for v in range(n):
-        for c in range(3):
-            if planes[v, c] < 6:
-                return True
-    return False
-
-
-@njit(nogil=True, cache=True, fastmath=False)
-def measure_faces(pos, planes, links, n, n_planes, plane_atom, first, solid, area):
+def measure_faces(cell, n, n_planes):
     """Solid angle and area of each face, as seen from the site at the origin.
 
     A face is split into triangles from one of its corners; the solid angle of each is that of Van
     Oosterom & Strackee (1983), as in the peer.
 
     Args:
-        first: work array (planes,).
-        solid, area: filled for planes 6 and up (index minus 6), in sr and Å^2; 0 without a face.
+        cell: Cell with n corners and n_planes planes; its `solid` and `area` are filled.
     """
+    pos, planes, links = cell.pos, cell.planes, cell.links
+    first = cell.heads
     for p in range(n_planes):
         first[p] = -1
     for v in range(n):
         for c in range(3):
             first[planes[v, c]] = v
     for p in range(6, n_planes):
-        solid[p - 6] = 0.0
-        area[p - 6] = 0.0
+        cell.solid[p - 6] = 0.0
+        cell.area[p - 6] = 0.0
         if first[p] < 0:
             continue
         a = first[p]
@@ -509,8 +375,8 @@ def measure_faces(pos, planes, links, n, n_planes, plane_atom, first, solid, are
             six_volumes += triple
             d = _next_corner(planes, links, p, c, b)
             b, c = c, d
-        solid[p - 6] = omega
-        area[p - 6] = six_volumes / plane_atom[p - 6, 3]
+        cell.solid[p - 6] = omega
+        cell.area[p - 6] = six_volumes / cell.atoms[p - 6, 3]
 
 
 @njit(nogil=True, cache=True, fastmath=False)

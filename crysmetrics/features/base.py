@@ -123,6 +123,7 @@ class Sample:
         self.cache = cache
         self.extractors: dict[str, Extractor] = {}
         self._features: dict[str, Features] = {}
+        self._preset: dict[str, tuple[Extractor, Features]] = {}
 
     def __len__(self) -> int:
         return len(self.crystals)
@@ -130,10 +131,18 @@ class Sample:
     def features(self, name: str) -> Features:
         """Features of this name; computed, or read from the cache, at the first call."""
         if name not in self._features:
-            extractor = get_extractor(name, self.backend)
+            if name in self._preset:
+                extractor, found = self._preset[name]
+            else:
+                extractor = get_extractor(name, self.backend)
+                found = extract(extractor, self.crystals, self.workers, self.cache)
             self.extractors[name] = extractor
-            self._features[name] = extract(extractor, self.crystals, self.workers, self.cache)
+            self._features[name] = found
         return self._features[name]
+
+    def preset(self, extractor: Extractor, features: Features) -> None:
+        """Use these features, made earlier by this extractor, instead of computing them."""
+        self._preset[extractor.name] = (extractor, features)
 
     def failed_features(self) -> list[tuple[str, str]]:
         """(id, reason) of every structure whose features failed."""

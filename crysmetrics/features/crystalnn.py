@@ -9,9 +9,9 @@ Zimmermann & Jain, RSC Adv. 10, 6063 (2020), as found in pymatgen's ``CrystalNN`
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,22 +21,34 @@ from crysmetrics.features._crystalnn_kernel import (
     MAX_CN,
     N_FEATURES,
     NO_RADIUS,
-    fingerprint_range,
+    Outcome,
+    Structures,
+    site_fingerprints,
 )
 from crysmetrics.features._element_data import COVALENT_RADIUS, ELECTRONEGATIVITY
 from crysmetrics.features._order_parameters import MOTIF_TABLE, MOTIFS
+from crysmetrics.features._qhull_path import PeerError, peer_site
+from crysmetrics.features.base import Extractor
+from crysmetrics.io import Crystals
+from crysmetrics.parallel import cpu_count
+from crysmetrics.progress import task
 
 FEATURE_LABELS: tuple[str, ...] = tuple(
     f"{name} CN_{cn}" for cn in range(1, MAX_CN + 1) for name in ("wt", *MOTIFS.get(cn, ()))
 )
 
+# Smallest change of a structure's number by the order of equal neighbours that is followed up.
+_VISIBLE = 2e-7
+
+# Atoms, corners or planes that the work arrays hold to begin with.
+_WORK_SIZE = 512
+
 # Structures per task and worker: enough tasks to balance the load and to report progress.
 _TASKS_PER_WORKER = 16
 
 _REASONS = {
-    _voronoi.OPEN_CELL: "The Voronoi cell of site {site} is open, or not a number.",
     _voronoi.TOO_DENSE: (
-        "More than three million atoms lie within the search radius of site {site}: "
+        "More than half a million atoms lie within the search radius of site {site}: "
         "the cell is too small for its atoms."
     ),
     _voronoi.TANGLED: (
@@ -47,6 +59,24 @@ _REASONS = {
         "Site {site} or one of its neighbours is an element without a tabulated covalent radius."
     ),
 }
+
+
+def extractor(name: str) -> Extractor:
+    """CrystalNN fingerprints (B, 61), labelled as matminer labels them."""
+    parameters = {"preset": "ops", "statistic": "mean"}
+    return Extractor(name, "crysmetrics 1", FEATURE_LABELS, _compute, parameters)
+
+
+def _compute(crystals: Crystals, workers: int | None) -> tuple[NDArray[np.float64], dict[int, str]]:
+    with task("CrystalNN fingerprints", len(crystals)) as advance:
+        return crystalnn_fingerprints(
+            crystals.lattices,
+            crystals.frac_coords,
+            crystals.atomic_numbers,
+            crystals.num_atoms,
+            workers=workers,
+            progress=advance,
+        )
 
 
 def crystalnn_fingerprints(
@@ -71,8 +101,8 @@ def crystalnn_fingerprints(
         per_site: return the numbers of every site, (N, 61), not their means.
 
     Returns:
-        (B, 61) in the order of FEATURE_LABELS, a row of NaN for a structure whose fingerprint cannot
-        be computed (all its rows with `per_site`), and the reason for each of those by index.
+        (B, 61) in the order of FEATURE_LABELS, a row of NaN for a structure whose fingerprint
+        cannot be computed (all its rows with `per_site`), and the reasons by structure index.
     """
     cells = np.ascontiguousarray(lattices, dtype=np.float64).reshape(-1, 3, 3)
     frac = np.ascontiguousarray(frac_coords, dtype=np.float64).reshape(-1, 3)
@@ -87,46 +117,96 @@ def crystalnn_fingerprints(
             f"and {len(z)} atomic numbers"
         )
     offsets = np.concatenate(([0], np.cumsum(counts)))
-    out = np.full((n, N_FEATURES), np.nan)
-    sites_out = np.full((len(frac) if per_site else 0, N_FEATURES), np.nan)
+    out = np.full((len(frac) if per_site else n, N_FEATURES), np.nan)
     reasons = _check_input(cells, frac, z, offsets)
     skip = np.zeros(n, dtype=np.bool_)
     skip[list(reasons)] = True
-    status = np.zeros(n, dtype=np.int64)
-    bad_site = np.zeros(n, dtype=np.int64)
 
-    def run(first: int, last: int) -> int:
-        fingerprint_range(
-            first, last, cells, frac, z, offsets, ELECTRONEGATIVITY, COVALENT_RADIUS, MOTIF_TABLE,
-            skip, status, bad_site, out, per_site, sites_out,
-        )  # fmt: skip
-        return last - first
+    def run(first: int, last: int) -> dict[int, str]:
+        """Do structures first to last - 1; every task writes to its own rows of `out`."""
+        sites = slice(offsets[first], offsets[last])
+        starts = offsets[first : last + 1] - offsets[first]
+        numbers, failed = _fingerprint_sites(
+            Structures(cells[first:last], frac[sites], z[sites], starts, skip[first:last])
+        )
+        if per_site:
+            out[sites] = numbers
+        else:
+            for b in np.flatnonzero(np.diff(starts)).tolist():
+                out[first + b] = numbers[starts[b] : starts[b + 1]].mean(axis=0)
+        return {first + b: why for b, why in failed.items()}
 
-    n_workers = max(1, workers if workers is not None else _core_count())
+    n_workers = cpu_count(workers)
     tasks = _split(offsets, n_workers * _TASKS_PER_WORKER)
-    if n_workers == 1 or len(tasks) <= 1:
-        for first, last in tasks:
-            done = run(first, last)
+    with ThreadPoolExecutor(n_workers) as pool:
+        waiting = {pool.submit(run, first, last): last - first for first, last in tasks}
+        for future in as_completed(waiting):
+            reasons.update(future.result())
             if progress is not None:
-                progress(done)
-    else:
-        run(0, 0)  # compile once, in this thread
-        with ThreadPoolExecutor(n_workers) as pool:
-            for task in as_completed([pool.submit(run, first, last) for first, last in tasks]):
-                done = task.result()
-                if progress is not None:
-                    progress(done)
-    for b in np.flatnonzero(status):
-        reasons[int(b)] = _REASONS[int(status[b])].format(site=int(bad_site[b]))
-        sites_out[offsets[b] : offsets[b + 1]] = np.nan
-    return (sites_out if per_site else out), dict(sorted(reasons.items()))
+                progress(waiting[future])
+    return out, dict(sorted(reasons.items()))
 
 
-def _core_count() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _fingerprint_sites(structures: Structures) -> tuple[NDArray[np.float64], dict[int, str]]:
+    """Numbers of all sites (N, 61), NaN where a structure fails or is skipped, and the reasons."""
+    n, n_sites = len(structures.lattices), len(structures.z)
+    done = Outcome(
+        numbers=np.full((n_sites, N_FEATURES), np.nan),
+        status=np.zeros(n, dtype=np.int64),
+        bad_site=np.zeros(n, dtype=np.int64),
+        crowded=np.zeros(n, dtype=np.bool_),
+        n_open=np.zeros(n_sites, dtype=np.int64),
+        doubt=np.zeros(n_sites),
+    )
+    site_fingerprints(structures, ELECTRONEGATIVITY, COVALENT_RADIUS, MOTIF_TABLE, _WORK_SIZE, done)
+    reasons: dict[int, str] = {}
+    for b in range(n):
+        sites = slice(structures.offsets[b], structures.offsets[b + 1])
+        status, radii, doubt = done.status[b], done.n_open[sites], done.doubt[sites]
+        if done.crowded[b] or status == _voronoi.TANGLED:
+            radii[:] = _voronoi.UNCERTAIN
+            status = _voronoi.OK
+        elif doubt.sum() > _VISIBLE * len(radii):
+            radii[doubt > 0.1 * _VISIBLE] = _voronoi.UNCERTAIN
+        if status:
+            reasons[b] = _REASONS[int(status)].format(site=int(done.bad_site[b]))
+        elif radii.any():
+            failure = _follow_peer(
+                structures.lattices[b], structures.frac[sites], structures.z[sites], radii,
+                done.numbers[sites],
+            )  # fmt: skip
+            if failure is not None:
+                reasons[b] = failure
+        if b in reasons:
+            done.numbers[sites] = np.nan
+    return done.numbers, reasons
+
+
+def _follow_peer(
+    cell: NDArray[np.float64],
+    frac: NDArray[np.float64],
+    z: NDArray[np.int64],
+    radii: NDArray[np.int64],
+    numbers: NDArray[np.float64],
+) -> str | None:
+    """Do some sites of a structure again by the peer's path; `numbers` (n, 61) is corrected.
+
+    Args:
+        radii: (n,) number of search radii to try, 0 for sites that are settled.
+
+    Returns:
+        Why a site fails, if one does.
+    """
+    for site in np.flatnonzero(radii).tolist():
+        try:
+            row = peer_site(cell, frac, z, site, int(radii[site]))
+        except PeerError as error:
+            return f"Site {site} has no neighbours in pymatgen's CrystalNN: {error}."
+        if row is not None:
+            numbers[site] = row
+        elif np.isnan(numbers[site, 0]):
+            return _REASONS[_voronoi.TANGLED].format(site=site)
+    return None
 
 
 def _split(offsets: NDArray[np.int64], n_tasks: int) -> list[tuple[int, int]]:
@@ -136,7 +216,7 @@ def _split(offsets: NDArray[np.int64], n_tasks: int) -> list[tuple[int, int]]:
         return []
     aims = np.linspace(0, offsets[-1], min(n_tasks, n) + 1)[1:-1]
     cuts = np.unique(np.concatenate(([0], np.searchsorted(offsets, aims), [n])))
-    return [(int(a), int(b)) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    return list(pairwise(cuts.tolist()))
 
 
 def _check_input(
@@ -148,10 +228,10 @@ def _check_input(
     """Structures that no Voronoi cell can be built for, with the reason."""
     reasons: dict[int, str] = {}
     with np.errstate(all="ignore"):
-        volume = np.abs(np.linalg.det(cells)) if len(cells) else np.zeros(0)
         lengths = np.linalg.norm(cells, axis=2)
-        flat = ~(volume > 1e-9 * np.prod(lengths, axis=1))
-    bad_frac = ~np.isfinite(frac).all(axis=1)
+        volumes = np.abs(np.linalg.det(cells))
+        flat = np.logical_not(volumes > 1e-9 * np.prod(lengths, axis=1))
+    bad_frac = np.logical_not(np.isfinite(frac).all(axis=1))
     bad_z = (z < 1) | (z > 118)
     for b in range(len(cells)):
         sites = slice(offsets[b], offsets[b + 1])

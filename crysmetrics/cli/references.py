@@ -1,0 +1,80 @@
+"""Commands on named references: reference build, reference list."""
+
+from __future__ import annotations
+
+import click
+
+from crysmetrics.cli.options import (
+    backend_option,
+    cache_option,
+    overwrite_option,
+    progress,
+    quiet_option,
+    user_errors,
+    workers_option,
+)
+
+
+@click.group()
+def reference() -> None:
+    """Named references: sets with their features, to be given as REF."""
+
+
+@reference.command()
+@click.argument("name")
+@click.argument("ref", metavar="REF")
+@click.option(
+    "--features",
+    default="crystalnn",
+    show_default=True,
+    metavar="LIST",
+    help="Comma-separated: what is computed now and stored.",
+)
+@click.option("--source", default="", metavar="TEXT", help="Where it comes from, and its licence.")
+@backend_option
+@cache_option
+@workers_option
+@quiet_option
+@overwrite_option
+@user_errors
+def build(
+    name: str,
+    ref: str,
+    features: str,
+    source: str,
+    backend: str,
+    cache: str | None,
+    workers: int | None,
+    quiet: bool,
+    overwrite: bool,
+) -> None:
+    """Store the structures REF and their features under NAME."""
+    from crysmetrics import references
+    from crysmetrics.evaluation import as_sample
+    from crysmetrics.features.base import get_extractor
+    from crysmetrics.features.cache import open_cache
+
+    wanted = list(dict.fromkeys(part.strip() for part in features.split(",")))
+    for feature in wanted:
+        get_extractor(feature, backend)
+    with progress(quiet):
+        sample = as_sample(ref, "ref", backend=backend, workers=workers, cache=open_cache(cache))
+        path = references.build(name, sample, wanted, source=source, overwrite=overwrite)
+    for failure in (*sample.crystals.failures, *sample.failed_features()):
+        click.echo(f"failed: {failure[0]}: {failure[1]}", err=True)
+    if not quiet:
+        click.echo(f"{name}: {len(sample):,} structures in {path}.")
+
+
+@reference.command("list")
+@user_errors
+def list_references() -> None:
+    """Names of references, and what is in them."""
+    from crysmetrics import references
+
+    found = references.listing()
+    if not found:
+        click.echo("There are no named references; make one with: crysmetrics reference build")
+    for info in found:
+        features = ", ".join(info.features)
+        click.echo(f"{info.name}: {info.structures:,} structures; {features}. {info.source}")
