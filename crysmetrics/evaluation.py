@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from crysmetrics import references
 from crysmetrics._version import __version__
 from crysmetrics.errors import InputError, UserError
-from crysmetrics.features.base import DEFAULT_BACKEND, Sample
-from crysmetrics.features.cache import FeatureCache, open_cache
+from crysmetrics.features.base import Run, Sample
+from crysmetrics.features.cache import open_cache
 from crysmetrics.io import Crystals, read
 from crysmetrics.metrics.base import (
     Measure,
@@ -34,23 +34,14 @@ Structures = "Crystals | str | os.PathLike[str] | Sequence[Structure]"
 _REPORTED_PACKAGES = ("numpy", "scipy", "pymatgen", "matminer", "smact")
 
 
-def as_sample(
-    structures: Any,
-    role: str,
-    *,
-    backend: str = DEFAULT_BACKEND,
-    workers: int | None = None,
-    cache: FeatureCache | None = None,
-) -> Sample:
+def as_sample(structures: Any, role: str, run: Run | None = None) -> Sample:
     """A set to evaluate, from Crystals, a path, or pymatgen structures.
 
     Args:
         structures: Crystals, anything `read` takes, the name of a reference, or an iterable of
             pymatgen structures.
         role: `gen` or `ref`.
-        backend: of the feature extractors.
-        workers: cores; None for all.
-        cache: of features; None to compute all.
+        run: how features are computed.
 
     Raises:
         InputError: if it holds no structure that can be used.
@@ -60,9 +51,8 @@ def as_sample(
         path = os.fspath(structures)
         named = None if os.path.lexists(path) else references.find(path)
         if named is not None:  # an existing path wins over a name
-            options: Any = {"backend": backend, "workers": workers, "cache": cache}
-            return references.load(path, named, role, **options)
-        crystals = read(path, workers=workers)
+            return references.load(path, named, role, run)
+        crystals = read(path, workers=None if run is None else run.workers)
     elif isinstance(structures, Crystals):
         crystals = structures
     elif isinstance(structures, Iterable):
@@ -77,7 +67,7 @@ def as_sample(
         raise InputError(
             f"The {role} structures hold none that can be used{why if crystals.failures else ''}."
         )
-    return Sample(crystals, role, path, backend=backend, workers=workers, cache=cache)
+    return Sample(crystals, role, path, run)
 
 
 def evaluate_measures(
@@ -87,9 +77,7 @@ def evaluate_measures(
     settings: Settings | None = None,
     *,
     metrics: Sequence[str] | None = None,
-    backend: str = DEFAULT_BACKEND,
-    workers: int | None = None,
-    cache: FeatureCache | None = None,
+    run: Run | None = None,
 ) -> Report:
     """Run some measures on one pair of sets, features shared between them.
 
@@ -99,9 +87,7 @@ def evaluate_measures(
         ref: the reference, if a measure needs one.
         settings: the defaults if not given.
         metrics: keys to keep in the report; all that the measures declare by default.
-        backend: of the feature extractors.
-        workers: cores; None for all.
-        cache: of features; None to compute all.
+        run: how features are computed.
 
     Raises:
         UserError: if a set can't be used, or a setting is none.
@@ -112,13 +98,12 @@ def evaluate_measures(
     timing: dict[str, float] = {}
     with _timed(timing, "total"):
         with _timed(timing, "read"):
-            options: Any = {"backend": backend, "workers": workers, "cache": cache}
-            gen_sample = as_sample(gen, "gen", **options)
+            gen_sample = as_sample(gen, "gen", run)
             ref_sample = None
             if any(m.needs_reference for m in measures):
                 if ref is None:
                     raise UserError(f"{', '.join(names)} needs a reference.")
-                ref_sample = as_sample(ref, "ref", **options)
+                ref_sample = as_sample(ref, "ref", run)
         outcomes = {}
         for measure in measures:
             with _timed(timing, measure.name):
@@ -202,11 +187,12 @@ def diversity(gen: Any, **options: Any) -> Report:
 
 
 def _evaluate(names: list[str], gen: Any, ref: Any, options: dict[str, Any]) -> Report:
-    run: dict[str, Any] = {k: options.pop(k) for k in ("backend", "workers") if k in options}
-    run["cache"] = open_cache(options.pop("cache", None))
+    names_of_run = ("backend", "workers", "device", "alignn")
+    chosen = {k: options.pop(k) for k in names_of_run if k in options}
+    run = Run(cache=open_cache(options.pop("cache", None)), **chosen)
     if not isinstance(options.get("thresholds", Thresholds(0, 0)), Thresholds):
         options["thresholds"] = parse_thresholds(str(options["thresholds"]))
-    return evaluate_measures(names, gen, ref, Settings(**options), **run)
+    return evaluate_measures(names, gen, ref, Settings(**options), run=run)
 
 
 def _settings_json(measures: Sequence[Measure], settings: Settings) -> dict[str, Any]:

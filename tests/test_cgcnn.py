@@ -11,6 +11,7 @@ from sets import one, random_crystals, rocksalt
 
 from crysmetrics.errors import UserError
 from crysmetrics.features import cgcnn
+from crysmetrics.features.base import Run
 from crysmetrics.io import Crystals
 
 torch = pytest.importorskip("torch")
@@ -97,7 +98,7 @@ def test_energy_of_rock_salt():
 
 @needs_weights
 def test_the_extractor_gives_the_features(crystals):
-    chosen = cgcnn.extractor("cgcnn")
+    chosen = cgcnn.extractor("cgcnn", Run())
     values, failures = chosen.compute(crystals, 1)
     assert values.dtype == np.float64
     assert values.shape == (len(crystals), len(chosen.labels))
@@ -174,7 +175,7 @@ def test_a_gpu_gives_the_same(crystals):
 def test_says_what_to_install(monkeypatch):
     monkeypatch.setattr(cgcnn, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'crysmetrics\[cgcnn\]'"):
-        cgcnn.extractor("cgcnn")
+        cgcnn.extractor("cgcnn", Run())
 
 
 class Trap:

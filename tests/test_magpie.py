@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
+from crysmetrics.features.base import Run
 from crysmetrics.features.magpie import (
     FEATURE_LABELS,
     composition_statistics,
@@ -60,7 +61,7 @@ def test_equals_matminer(compositions, impute_nan):
 
 
 def test_the_extractor_gives_the_function(compositions):
-    chosen = extractor("magpie")
+    chosen = extractor("magpie", Run())
     crystals = crystals_of(compositions[:20])
     values, failures = chosen.compute(crystals, 1)
     np.testing.assert_array_equal(values, magpie_fingerprints(crystals))

@@ -72,8 +72,8 @@ def test_outdated_features_are_computed_anew(monkeypatch):
     path = references.find("mine")
     real = base.get_extractor
 
-    def newer(name, backend=base.DEFAULT_BACKEND):
-        extractor = real(name, backend)
+    def newer(name, run=None):
+        extractor = real(name, run)
         return type(extractor)(
             extractor.name, "a later version", extractor.labels, extractor.compute
         )

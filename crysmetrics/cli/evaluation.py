@@ -59,12 +59,13 @@ def validity(
     read counts as invalid.
     """
     from crysmetrics.evaluation import evaluate_measures
+    from crysmetrics.features.base import Run
     from crysmetrics.metrics.base import Settings
 
     check_outputs(overwrite, json_path, per_structure_path)
     settings = Settings(oxidation_states=oxidation_states, min_distance=min_distance)
     with progress(quiet):
-        report = evaluate_measures(["validity"], gen, settings=settings, workers=workers)
+        report = evaluate_measures(["validity"], gen, settings=settings, run=Run(workers=workers))
     show(report, json_path=json_path, quiet=quiet, per_structure_path=per_structure_path)
 
 
@@ -104,6 +105,7 @@ def emd(
     """
     from crysmetrics.errors import UserError
     from crysmetrics.evaluation import evaluate_measures
+    from crysmetrics.features.base import Run
     from crysmetrics.metrics.base import Settings
     from crysmetrics.metrics.emd import NO_ENERGY
     from crysmetrics.metrics.subset import parse_subset
@@ -117,7 +119,9 @@ def emd(
     )
     keys = None if properties == "all" else [f"emd_{properties}"]
     with progress(quiet):
-        report = evaluate_measures(["emd"], gen, ref, settings, metrics=keys, workers=workers)
+        report = evaluate_measures(
+            ["emd"], gen, ref, settings, metrics=keys, run=Run(workers=workers)
+        )
     show(report, json_path=json_path, quiet=quiet)
 
 
@@ -162,6 +166,7 @@ def coverage(
     """
     from crysmetrics.cli.sweep import check_sweep_path, save_sweep
     from crysmetrics.evaluation import evaluate_measures
+    from crysmetrics.features.base import Run
     from crysmetrics.features.cache import open_cache
     from crysmetrics.metrics.base import Settings, parse_thresholds
 
@@ -174,9 +179,7 @@ def coverage(
             gen,
             ref,
             settings,
-            backend=backend,
-            workers=workers,
-            cache=open_cache(cache),
+            run=Run(backend, workers, open_cache(cache)),
         )
     if sweep_path is not None:
         save_sweep(report, settings, sweep_path)
@@ -217,6 +220,7 @@ def frechet(
     """
     from crysmetrics.errors import UserError
     from crysmetrics.evaluation import evaluate_measures
+    from crysmetrics.features.base import Run
     from crysmetrics.features.cache import open_cache
     from crysmetrics.metrics.base import Settings
     from crysmetrics.metrics.frechet import FRECHET_FEATURES
@@ -233,9 +237,7 @@ def frechet(
             gen,
             ref,
             Settings(seed=seed),
-            backend=backend,
-            workers=workers,
-            cache=open_cache(cache),
+            run=Run(backend, workers, open_cache(cache)),
         )
     show(report, json_path=json_path, quiet=quiet)
 
@@ -268,6 +270,7 @@ def diversity(
     Validity options decide what a `valid` subset is; CDVAE's tables have --subset valid:1000.
     """
     from crysmetrics.evaluation import evaluate_measures
+    from crysmetrics.features.base import Run
     from crysmetrics.features.cache import open_cache
     from crysmetrics.metrics.base import Settings
     from crysmetrics.metrics.subset import parse_subset
@@ -282,8 +285,6 @@ def diversity(
             ["diversity"],
             gen,
             settings=settings,
-            backend=backend,
-            workers=workers,
-            cache=open_cache(cache),
+            run=Run(backend, workers, open_cache(cache)),
         )
     show(report, json_path=json_path, quiet=quiet)

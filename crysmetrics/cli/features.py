@@ -52,15 +52,15 @@ def featurize(
 
     from crysmetrics.cli.options import check_outputs
     from crysmetrics.evaluation import as_sample
-    from crysmetrics.features.base import get_extractor
+    from crysmetrics.features.base import Run, get_extractor
     from crysmetrics.features.cache import open_cache
     from crysmetrics.io.atomic import atomic_file
 
     names = list(dict.fromkeys(name.strip() for name in features.split(",")))
-    extractors = {name: get_extractor(name, backend) for name in names}
+    extractors = {name: get_extractor(name, Run(backend)) for name in names}
     check_outputs(overwrite, output)
     with progress(quiet):
-        sample = as_sample(source, "gen", backend=backend, workers=workers, cache=open_cache(cache))
+        sample = as_sample(source, "gen", Run(backend, workers, open_cache(cache)))
         arrays = {name: sample.features(name).values for name in names}
     failures = [*sample.crystals.failures, *sample.failed_features()]
     for name, extractor in extractors.items():

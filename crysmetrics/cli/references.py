@@ -51,14 +51,14 @@ def build(
     """Store the structures REF and their features under NAME."""
     from crysmetrics import references
     from crysmetrics.evaluation import as_sample
-    from crysmetrics.features.base import get_extractor
+    from crysmetrics.features.base import Run, get_extractor
     from crysmetrics.features.cache import open_cache
 
     wanted = list(dict.fromkeys(part.strip() for part in features.split(",")))
     for feature in wanted:
-        get_extractor(feature, backend)
+        get_extractor(feature, Run(backend))
     with progress(quiet):
-        sample = as_sample(ref, "ref", backend=backend, workers=workers, cache=open_cache(cache))
+        sample = as_sample(ref, "ref", Run(backend, workers, open_cache(cache)))
         path = references.build(name, sample, wanted, source=source, overwrite=overwrite)
     for failure in (*sample.crystals.failures, *sample.failed_features()):
         click.echo(f"failed: {failure[0]}: {failure[1]}", err=True)

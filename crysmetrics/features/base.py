@@ -78,18 +78,54 @@ _BATCH = 2000
 """Structures whose features are kept at once, so that an interrupted run can go on from there."""
 
 
-def get_extractor(name: str, backend: str = DEFAULT_BACKEND) -> Extractor:
-    """The extractor of this name; ours where the backend has none of its own.
+@dataclass(frozen=True)
+class Run:
+    """How features are computed: everything that may change their cost.
+
+    Attributes:
+        backend: whose code computes them; ours where it has none of its own.
+        workers: cores to use; None for all.
+        cache: where features are kept between runs; None to compute all.
+        device: for networks: `auto`, `cpu`, `cuda`.
+        alignn: name of ALIGNN's weights; None for those that are shipped.
+    """
+
+    backend: str = DEFAULT_BACKEND
+    workers: int | None = None
+    cache: FeatureCache | None = None
+    device: str = "auto"
+    alignn: str | None = None
+
+    def torch_device(self) -> str:
+        """Where networks compute; imports PyTorch, so ask only when there is work.
+
+        Raises:
+            UserError: if there is no such device here.
+        """
+        import torch
+
+        if self.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise UserError(f"There is no {self.device} here; use --device cpu.")
+        if self.device != "cpu" and not self.device.startswith("cuda"):
+            raise UserError(f"Devices are auto, cpu and cuda; not {self.device!r}.")
+        return self.device
+
+
+def get_extractor(name: str, run: Run | None = None) -> Extractor:
+    """The extractor of this name.
 
     Raises:
         UserError: if there is no such feature or backend.
     """
+    run = run or Run()
     if name not in FEATURES:
         raise UserError(f"There are no features {name!r}; known are {', '.join(FEATURES)}.")
-    if backend not in BACKENDS:
-        raise UserError(f"There is no backend {backend!r}; known are {', '.join(BACKENDS)}.")
-    module = _MODULES.get((name, backend)) or _MODULES[name, DEFAULT_BACKEND]
-    extractor: Extractor = import_module(module).extractor(name)
+    if run.backend not in BACKENDS:
+        raise UserError(f"There is no backend {run.backend!r}; known are {', '.join(BACKENDS)}.")
+    module = _MODULES.get((name, run.backend)) or _MODULES[name, DEFAULT_BACKEND]
+    extractor: Extractor = import_module(module).extractor(name, run)
     return extractor
 
 
@@ -100,27 +136,16 @@ class Sample:
         crystals: the structures and failures.
         role: `gen` or `ref`, as failures and inputs are labelled.
         path: where they came from, as the user gave it.
-        backend: of the extractors.
-        workers: cores to use; None for all.
-        cache: where features are kept between runs; None to compute all.
+        run: how features are computed.
     """
 
     def __init__(
-        self,
-        crystals: Crystals,
-        role: str,
-        path: str | None = None,
-        *,
-        backend: str = DEFAULT_BACKEND,
-        workers: int | None = None,
-        cache: FeatureCache | None = None,
+        self, crystals: Crystals, role: str, path: str | None = None, run: Run | None = None
     ) -> None:
         self.crystals = crystals
         self.role = role
         self.path = path
-        self.backend = backend
-        self.workers = workers
-        self.cache = cache
+        self.run = run or Run()
         self.extractors: dict[str, Extractor] = {}
         self._features: dict[str, Features] = {}
         self._preset: dict[str, tuple[Extractor, Features]] = {}
@@ -134,8 +159,8 @@ class Sample:
             if name in self._preset:
                 extractor, found = self._preset[name]
             else:
-                extractor = get_extractor(name, self.backend)
-                found = extract(extractor, self.crystals, self.workers, self.cache)
+                extractor = get_extractor(name, self.run)
+                found = extract(extractor, self.crystals, self.run.workers, self.run.cache)
             self.extractors[name] = extractor
             self._features[name] = found
         return self._features[name]

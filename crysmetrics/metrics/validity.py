@@ -33,7 +33,7 @@ def valid_structures(
 def validity(gen: Sample, ref: Sample | None, settings: Settings) -> Outcome:
     """Shares of generated structures that are valid; failures count as invalid."""
     crystals = gen.crystals
-    structure, distances = valid_structures(crystals, settings, gen.workers)
+    structure, distances = valid_structures(crystals, settings, gen.run.workers)
     composition = valid_compositions(crystals.element_counts, settings.oxidation_states)
     total = crystals.num_total
     shares = {

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysmetrics.errors import InputError, UserError
-from crysmetrics.features.base import Features, Sample, get_extractor
+from crysmetrics.features.base import Features, Run, Sample, get_extractor
 from crysmetrics.io import Crystals
 from crysmetrics.io.atomic import atomic_file, refuse_existing
 
@@ -125,7 +125,7 @@ def build(
     return path
 
 
-def load(name: str, path: Path, role: str = "ref", **options: Any) -> Sample:
+def load(name: str, path: Path, role: str = "ref", run: Run | None = None) -> Sample:
     """A named reference as a sample.
 
     Features made by an extractor that has changed since are not used; they are computed anew.
@@ -134,7 +134,7 @@ def load(name: str, path: Path, role: str = "ref", **options: Any) -> Sample:
         name: as the user gave it.
         path: from `find`.
         role: `gen` or `ref`.
-        options: of `Sample`.
+        run: how features are computed that the file does not hold.
 
     Raises:
         InputError: if the file is damaged.
@@ -155,9 +155,9 @@ def load(name: str, path: Path, role: str = "ref", **options: Any) -> Sample:
             )
             for feature, entry in meta["features"].items()
         }
-    sample = Sample(crystals, role, name, **options)
+    sample = Sample(crystals, role, name, run)
     for feature, found in stored.items():
-        extractor = get_extractor(feature, sample.backend)
+        extractor = get_extractor(feature, sample.run)
         if extractor.hash == meta["features"][feature]["hash"]:
             sample.preset(extractor, found)
     return sample
