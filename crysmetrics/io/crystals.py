@@ -6,23 +6,18 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from crysmetrics.errors import InputError
 from crysmetrics.io.elements import ATOMIC_NUMBERS, MAX_ATOMIC_NUMBER, SYMBOLS
 
 if TYPE_CHECKING:
     import torch
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
     from pymatgen.core import Structure
-
-MIN_THICKNESS = 0.01
-"""Thinnest cell (Å, between opposite faces) that still counts as a crystal; pymatgen's limit."""
-
-_NPZ_FORMAT = "crysmetrics-crystals/1"
 
 
 class Failure(NamedTuple):
@@ -93,7 +88,8 @@ class Crystals:
                 raise ValueError(f"property {name!r} has shape {values.shape}, not ({structures},)")
         if structures and int(self.num_atoms.min()) < 1:
             raise ValueError("a structure without atoms is no crystal")
-        if atoms and not 1 <= self.atomic_numbers.min() <= self.atomic_numbers.max() <= 118:
+        z = self.atomic_numbers
+        if atoms and not 1 <= z.min() <= z.max() <= MAX_ATOMIC_NUMBER:
             raise ValueError(f"atomic numbers must lie between 1 and {MAX_ATOMIC_NUMBER}")
         if not (np.isfinite(self.frac_coords).all() and np.isfinite(self.lattices).all()):
             raise ValueError("positions and lattices must be finite")
@@ -109,10 +105,10 @@ class Crystals:
             f"{len(self.failures)} failures)"
         )
 
-    @property
+    @cached_property
     def offsets(self) -> NDArray[np.int64]:
         """(B + 1,) index of each structure's first atom, and the number of atoms."""
-        return np.concatenate([[0], np.cumsum(self.num_atoms)])
+        return np.concatenate([[0], np.cumsum(self.num_atoms)]).astype(np.int64)
 
     @property
     def structure_index(self) -> NDArray[np.int64]:
@@ -141,11 +137,11 @@ class Crystals:
         if isinstance(key, (int, np.integer)):
             if not -len(self) <= key < len(self):
                 raise IndexError(f"structure {key} of {len(self)}")
-            key = [int(key) % len(self)]
-        index = np.arange(len(self))[key]
-        offsets, counts = self.offsets, self.num_atoms[index]
-        starts = np.repeat(offsets[:-1][index] - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
-        atoms = starts + np.arange(int(counts.sum()))
+            return self._one(int(key) % len(self))
+        index = np.arange(len(self))[np.asarray(key, dtype=int) if _is_empty(key) else key]
+        counts = self.num_atoms[index]
+        shift = np.cumsum(counts) - counts  # where each chosen structure starts in the new arrays
+        atoms = np.repeat(self.offsets[index] - shift, counts) + np.arange(int(counts.sum()))
         return Crystals(
             self.atomic_numbers[atoms],
             self.frac_coords[atoms],
@@ -155,8 +151,19 @@ class Crystals:
             {name: values[index] for name, values in self.properties.items()},
         )
 
+    def _one(self, i: int) -> Crystals:
+        atoms = slice(self.offsets[i], self.offsets[i + 1])
+        return Crystals(
+            self.atomic_numbers[atoms],
+            self.frac_coords[atoms],
+            self.lattices[i : i + 1],
+            self.num_atoms[i : i + 1],
+            self.ids[i : i + 1],
+            {name: values[i : i + 1] for name, values in self.properties.items()},
+        )
+
     def __iter__(self) -> Iterator[Crystals]:
-        return (self[i] for i in range(len(self)))
+        return (self._one(i) for i in range(len(self)))
 
     def with_failures(self, failures: Iterable[Failure]) -> Crystals:
         """The same structures with these failures instead of their own."""
@@ -171,8 +178,8 @@ class Crystals:
     @classmethod
     def empty(cls, failures: Iterable[Failure] = ()) -> Crystals:
         """No structures, only failures."""
-        z = np.zeros
-        return cls(z(0), z((0, 3)), z((0, 3, 3)), z(0), (), {}, tuple(failures))
+        none = np.zeros(0, dtype=np.int64)
+        return cls(none, np.zeros((0, 3)), np.zeros((0, 3, 3)), none, (), {}, tuple(failures))
 
     @classmethod
     def concatenate(cls, parts: Iterable[Crystals]) -> Crystals:
@@ -208,6 +215,8 @@ class Crystals:
             structures: pymatgen `Structure` objects; other objects end in `failures`.
             ids: one for each; by default their positions, "0", "1", ...
         """
+        from crysmetrics.io.builder import CrystalsBuilder
+
         structures = list(structures)
         if ids is None:
             ids = [str(i) for i in range(len(structures))]
@@ -278,32 +287,24 @@ class Crystals:
         """Hash of the whole set: ids and contents, and the names of what failed.
 
         The order of structures plays no part, nor how they were stored: a folder of files and
-        the same folder zipped have the same hash.
+        the same folder zipped have the same hash. (That is why failures count by the last part
+        of their path: an archive often wraps everything in one more folder.)
         """
         entries = sorted(zip(self.ids, self.content_hashes(), strict=True))
-        failed = sorted(f.file for f in self.failures)
+        failed = sorted(f.file.rpartition("/")[2] for f in self.failures)
         return hashlib.sha256(json.dumps([entries, failed]).encode()).hexdigest()
 
     def save(self, path: str | Path) -> None:
         """Write all of it, bit for bit, to one compressed `.npz` without pickled objects.
 
         The file appears under its name only when it is complete.
-        """
-        from crysmetrics.io.atomic import atomic_file
 
-        properties = {f"property.{k}": _storable(k, v) for k, v in self.properties.items()}
-        text = {"format": _NPZ_FORMAT, "ids": self.ids, "failures": self.failures}
-        with atomic_file(path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(
-                file,
-                atomic_numbers=self.atomic_numbers.astype(np.uint8),
-                frac_coords=self.frac_coords,
-                lattices=self.lattices,
-                num_atoms=self.num_atoms,
-                # JSON keeps every string as it is; NumPy's own would drop trailing NULs.
-                text=np.frombuffer(json.dumps(text).encode(), dtype=np.uint8),
-                **properties,
-            )
+        Raises:
+            UserError: if a property is of a type that can't be stored, or the path is no good.
+        """
+        from crysmetrics.io.packed import save
+
+        save(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> Crystals:
@@ -312,116 +313,9 @@ class Crystals:
         Raises:
             InputError: if the file is not one of ours, or is damaged.
         """
-        import zipfile
+        from crysmetrics.io.packed import load
 
-        try:
-            with np.load(path, allow_pickle=False) as data:
-                arrays = {name: data[name] for name in data.files}
-            text = json.loads(arrays.pop("text").tobytes())
-            if text["format"] != _NPZ_FORMAT:
-                raise ValueError(f"format {text['format']!r}, not {_NPZ_FORMAT!r}")
-            prefix = "property."
-            properties = {k.removeprefix(prefix): arrays[k] for k in arrays if k.startswith(prefix)}
-            return cls(
-                *(arrays[k] for k in ("atomic_numbers", "frac_coords", "lattices", "num_atoms")),
-                ids=text["ids"],
-                properties=properties,
-                failures=text["failures"],
-            )
-        except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} is no packed set of crystals ({error}).") from error
-
-
-class CrystalsBuilder:
-    """Collects structures one by one; checks and packs them all at once in `build`.
-
-    What fails a check becomes a failure with its reason; nothing raises.
-    """
-
-    def __init__(self, max_atoms: int | None = None) -> None:
-        self.max_atoms = max_atoms
-        self._failures: list[tuple[int, Failure]] = []
-        self._seen: dict[str, str] = {}
-        self._rows: list[_Row] = []
-
-    def fail(self, file: str, reason: str) -> None:
-        """Note a failure."""
-        self._failures.append((len(self._rows), Failure(file, reason)))
-
-    def add(
-        self,
-        structure_id: str,
-        numbers: ArrayLike,
-        frac_coords: ArrayLike,
-        lattice: ArrayLike,
-        *,
-        source: str,
-        properties: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Add a structure, or a failure under the name `source` if it is no crystal.
-
-        Args:
-            structure_id: must not have been used before.
-            numbers: (n,) atomic numbers.
-            frac_coords: (n, 3), wrapped or not.
-            lattice: (3, 3) rows in Å.
-            source: its name in `failures`: a file, with row, frame or block.
-            properties: name -> number, boolean or text.
-        """
-        if structure_id in self._seen:
-            first = self._seen[structure_id]
-            self.fail(source, f"duplicate id {structure_id!r}, already used by {first}")
-            return
-        try:
-            numbers = np.asarray(numbers, dtype=np.int64).reshape(-1)
-            frac = np.asarray(frac_coords, dtype=np.float64).reshape(-1, 3)
-            cell = np.asarray(lattice, dtype=np.float64).reshape(3, 3)
-        except (ValueError, TypeError, OverflowError) as error:
-            self.fail(source, f"holds arrays of the wrong kind ({error})")
-            return
-        reason = None
-        if len(numbers) == 0:
-            reason = "has no atoms"
-        elif len(numbers) != len(frac):
-            reason = f"has {len(numbers)} elements but {len(frac)} positions"
-        elif self.max_atoms is not None and len(numbers) > self.max_atoms:
-            reason = f"has {len(numbers)} atoms, more than the {self.max_atoms} allowed"
-        if reason is not None:
-            self.fail(source, reason)
-            return
-        self._seen[structure_id] = source
-        self._rows.append(_Row(structure_id, numbers, frac, cell, source, properties or {}))
-
-    def build(self) -> Crystals:
-        """Everything added so far, in order; failures too."""
-        failures = list(self._failures)
-        reasons = _why_no_crystals(self._rows)
-        for i, reason in reasons.items():
-            failures.append((i, Failure(self._rows[i].source, reason)))
-        failures.sort(key=lambda entry: entry[0])
-        rows = [row for i, row in enumerate(self._rows) if i not in reasons]
-        named = tuple(failure for _, failure in failures)
-        if not rows:
-            return Crystals.empty(named)
-        names = dict.fromkeys(name for row in rows for name in row.properties)
-        return Crystals(
-            np.concatenate([row.numbers for row in rows]),
-            np.concatenate([row.frac for row in rows]),
-            np.stack([row.cell for row in rows]),
-            np.array([len(row.numbers) for row in rows]),
-            tuple(row.id for row in rows),
-            {name: as_property([row.properties.get(name) for row in rows]) for name in names},
-            named,
-        )
-
-
-class _Row(NamedTuple):
-    id: str
-    numbers: NDArray[np.int64]
-    frac: NDArray[np.float64]
-    cell: NDArray[np.float64]
-    source: str
-    properties: Mapping[str, Any]
+        return load(path)
 
 
 def wrap(frac_coords: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -431,41 +325,6 @@ def wrap(frac_coords: NDArray[np.float64]) -> NDArray[np.float64]:
     # -1e-17 - floor(-1e-17) rounds to 1.0, which is 0.
     wrapped[wrapped >= 1.0] = 0.0
     return wrapped
-
-
-def _why_no_crystals(rows: Sequence[_Row]) -> dict[int, str]:
-    """Index -> reason for every row whose numbers describe no crystal; checked in bulk."""
-    if not rows:
-        return {}
-    starts = np.concatenate([[0], np.cumsum([len(row.numbers) for row in rows])[:-1]])
-    numbers = np.concatenate([row.numbers for row in rows])
-    frac = np.concatenate([row.frac for row in rows])
-    cells = np.stack([row.cell for row in rows])
-    unknown = np.add.reduceat((numbers < 1) | (numbers > MAX_ATOMIC_NUMBER), starts, dtype=int) > 0
-    infinite = np.add.reduceat(~np.isfinite(frac).all(axis=1), starts, dtype=int) > 0
-    infinite_cell = ~np.isfinite(cells).all(axis=(1, 2))
-    with np.errstate(all="ignore"):  # overflow in absurd cells is what is looked for
-        volumes = np.abs(np.linalg.det(cells))
-        a, b, c = cells[:, 0], cells[:, 1], cells[:, 2]
-        faces = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], axis=1)
-        largest = np.linalg.norm(faces, axis=2).max(axis=1)
-        flat = ~(volumes > 1e-12) | ~(volumes >= MIN_THICKNESS * largest)
-        huge = ~np.isfinite(volumes) | ~np.isfinite(largest)
-    reasons: dict[int, str] = {}
-    for i in np.flatnonzero(unknown | infinite | infinite_cell | huge | flat):
-        if unknown[i]:
-            z = rows[i].numbers
-            bad = int(z[(z < 1) | (z > MAX_ATOMIC_NUMBER)][0])
-            reasons[int(i)] = f"holds an unknown element (atomic number {bad})"
-        elif infinite[i]:
-            reasons[int(i)] = "has a position that is not a finite number"
-        elif infinite_cell[i]:
-            reasons[int(i)] = "has a cell that is not finite"
-        elif huge[i]:
-            reasons[int(i)] = "has a cell too large for floating-point numbers"
-        else:
-            reasons[int(i)] = f"has a cell of (almost) no volume ({volumes[i]:.3g} Å³)"
-    return reasons
 
 
 def arrays_from_pymatgen(
@@ -496,16 +355,16 @@ def arrays_from_pymatgen(
 def as_property(values: Sequence[Any]) -> NDArray[Any]:
     """One array from per-structure values: numbers (NaN where missing), booleans or text."""
     present = [v for v in values if v is not None]
-    if present and all(isinstance(v, (bool, np.bool_)) for v in present):
-        if len(present) == len(values):
+    complete = len(present) == len(values)
+    try:
+        if complete and values and all(isinstance(v, (bool, np.bool_)) for v in values):
             return np.array(values, dtype=bool)
-    elif all(isinstance(v, (int, float, np.number)) for v in present):
-        if len(present) == len(values) and all(isinstance(v, (int, np.integer)) for v in values):
-            try:
+        if all(isinstance(v, (int, float, np.number)) for v in present):
+            if complete and all(isinstance(v, (int, np.integer)) for v in values):
                 return np.array(values, dtype=np.int64)
-            except OverflowError:
-                pass
-        return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+            return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+    except OverflowError:  # integers beyond 64 bits are identifiers, not numbers: kept as text
+        pass
     return np.array(["" if v is None else str(v) for v in values], dtype=np.str_)
 
 
@@ -516,11 +375,17 @@ def _concatenate_property(parts: Sequence[Crystals], name: str) -> NDArray[Any]:
         return np.concatenate(arrays)
     values: list[Any] = []
     for part, array in zip(parts, found, strict=True):
-        values.extend([None] * len(part) if array is None else array.tolist())
+        values.extend([None] * len(part) if array is None else _with_none(array))
     return as_property(values)
 
 
-def _storable(name: str, values: NDArray[Any]) -> NDArray[Any]:
-    if values.dtype.kind not in "biufU":
-        raise ValueError(f"property {name!r} of type {values.dtype} can't be stored")
-    return values
+def _with_none(values: NDArray[Any]) -> list[Any]:
+    """As a list, None where a number is missing: beside text that becomes "", not "nan"."""
+    if values.dtype.kind != "f":
+        return list(values.tolist())
+    return [None if v != v else v for v in values.tolist()]
+
+
+def _is_empty(key: Any) -> bool:
+    # An empty list has no integers in it that would make it an index.
+    return isinstance(key, (list, tuple, np.ndarray)) and len(key) == 0

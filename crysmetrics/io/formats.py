@@ -15,19 +15,23 @@ from typing import Any
 
 import numpy as np
 
-from crysmetrics.io.cif import lattice_from_parameters, parse_cif, why_no_text
+from crysmetrics.io.cif import lattice_from_parameters, parse_cif
 from crysmetrics.io.crystals import Failure, arrays_from_pymatgen
 from crysmetrics.io.elements import ATOMIC_NUMBERS
-from crysmetrics.io.parsed import Parsed, cart_to_frac, one_line
+from crysmetrics.io.parsed import Parsed, cart_to_frac, one_line, why_no_text
 
-ID_KEYS = ("material_id", "id", "structure_id", "mp_id", "jid", "name")
+ID_KEYS = ("material_id", "id", "structure_id", "entry_id", "mp_id", "jid", "name")
 """Where an id is looked for in rows, frames and JSON records; the first one present is used."""
+
+MAX_PROPERTY_TEXT = 256
+"""Longer texts beside a structure (a second CIF, a list of sites) are no properties."""
 
 
 def parse_extxyz(text: str, source: str) -> list[Parsed | Failure]:
     """All frames of an extended XYZ text; a damaged frame does not harm its neighbours."""
-    from ase.io import read as ase_read
-
+    reason = why_no_text(text)
+    if reason is not None:
+        return [Failure(source, reason)]
     results: list[Parsed | Failure] = []
     frames = list(_xyz_frames(text))
     for number, (comment, frame) in enumerate(frames, start=1):
@@ -36,34 +40,18 @@ def parse_extxyz(text: str, source: str) -> list[Parsed | Failure]:
             results.append(Failure(name, comment))
             continue
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                atoms = ase_read(io.StringIO(frame), format="extxyz")
-        except Exception as error:  # ase raises whatever its parser ran into
-            results.append(Failure(name, f"can't be read as extended XYZ: {one_line(error)}"))
-            continue
-        if not np.any(atoms.cell.array):
-            results.append(Failure(name, "has no Lattice, so it is no crystal"))
-            continue
-        try:
-            frac = cart_to_frac(atoms.positions, atoms.cell.array)
+            results.append(_parse_frame(comment, frame, name))
         except ValueError as error:
-            results.append(Failure(name, str(error)))
-            continue
-        found = dict(atoms.info)
-        if atoms.calc is not None:
-            found |= {k: v for k, v in atoms.calc.results.items() if k == "energy"}
-        properties = {k: v for k, v in found.items() if k not in ID_KEYS and _is_scalar(v)}
-        lattice = atoms.cell.array
-        results.append(
-            Parsed(_comment_id(comment), atoms.numbers, frac, lattice, name, properties)
-        )
-    return results or [Failure(source, "holds no frames")]
+            results.append(Failure(name, one_line(error)))
+    return results
 
 
 def _xyz_frames(text: str) -> Iterator[tuple[str, str | None]]:
     """(comment line, whole frame), or (reason, None) where the frames come to grief."""
-    lines = text.splitlines()
+    # Not splitlines: an id may hold one of the exotic characters that it takes for line ends.
+    lines = text.replace("\r\n", "\n").split("\n")
+    while not lines[-1].strip():
+        lines.pop()
     start = 0
     while start < len(lines):
         if not lines[start].strip():
@@ -85,32 +73,83 @@ def _xyz_frames(text: str) -> Iterator[tuple[str, str | None]]:
         start = end
 
 
-def _comment_id(comment: str) -> str | None:
-    """The id in a frame's comment line, as text: 0012 stays 0012."""
+def _parse_frame(comment: str, frame: str, source: str) -> Parsed:
+    """One frame of extended XYZ.
+
+    Raises:
+        ValueError: with the reason, if it is no crystal.
+    """
+    from ase.io import read as ase_read
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            atoms = ase_read(io.StringIO(frame), format="extxyz")
+    except Exception as error:  # ase raises whatever its parser ran into
+        raise ValueError(f"can't be read as extended XYZ ({one_line(error)})") from error
+    cell = atoms.cell.array
+    if not np.any(cell):
+        raise ValueError("has no Lattice, so it is no crystal")
+    if not atoms.pbc.all():
+        raise ValueError(f"is periodic in {int(atoms.pbc.sum())} directions, not in three")
+    found = dict(atoms.info)
+    if atoms.calc is not None:
+        found |= {k: v for k, v in atoms.calc.results.items() if k == "energy"}
+    id_key, name = _comment_id(comment)
+    properties = {k: v for k, v in found.items() if k != id_key and _is_scalar(v)}
+    frac = cart_to_frac(atoms.positions, cell)
+    return Parsed(name, atoms.numbers, frac, cell, source, properties)
+
+
+def _comment_id(comment: str) -> tuple[str | None, str | None]:
+    """The id in a frame's comment line with its key, as text: 0012 stays 0012."""
     for key in ID_KEYS:
         match = re.search(rf'(?:^|\s){key}=(?:"((?:[^"\\]|\\.)*)"|(\S+))', comment)
         if match:
             quoted, bare = match.groups()
-            return re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else bare
-    return None
+            return key, _unescape(quoted) if quoted is not None else bare
+    return None, None
+
+
+def _unescape(text: str) -> str:
+    return re.sub(r"\\(.)", lambda match: {"n": "\n", "r": "\r"}.get(match[1], match[1]), text)
 
 
 def parse_poscar(text: str, source: str) -> list[Parsed | Failure]:
-    """The structure of a POSCAR or CONTCAR that names its elements (VASP 5 or later)."""
+    """The structure of a POSCAR or CONTCAR that names its elements.
+
+    VASP 5 has a line for them; files of VASP 4 are read if their first line lists one element
+    for each number of atoms, or each position is followed by one. Anything else is a guess.
+    """
     from pymatgen.io.vasp import Poscar
 
-    lines = text.splitlines()
+    reason = why_no_text(text)
+    if reason is not None:
+        return [Failure(source, reason)]
+    lines = [line.strip() for line in text.rstrip().split("\n")]
     if len(lines) < 8:
         return [Failure(source, "is truncated: a POSCAR has at least 8 lines")]
-    if not re.match(r"\s*[A-Za-z]", lines[5]):
-        return [Failure(source, "names no elements (a VASP 4 POSCAR); which they are is a guess")]
+    if re.match(r"\d", lines[5]):
+        counts, listed = lines[5].split(), lines[0].split()
+        first = 8 if lines[6][:1].lower() == "s" else 7
+        site = lines[first].split()
+        if len(listed) == len(counts) and all(s in ATOMIC_NUMBERS for s in listed):
+            lines.insert(5, " ".join(listed))
+        elif not (len(site) > 3 and site[-1] in ATOMIC_NUMBERS):
+            reason = "names no elements (a VASP 4 POSCAR); which they are would be a guess"
+            return [Failure(source, reason)]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            structure = Poscar.from_str(text, read_velocities=False).structure
-        return [Parsed(None, *arrays_from_pymatgen(structure), source)]
+            poscar = Poscar.from_str("\n".join(lines), read_velocities=False)
+    except IndexError:
+        return [Failure(source, "is truncated: it lists fewer positions than atoms")]
     except Exception as error:  # pymatgen raises whatever its parser ran into
-        return [Failure(source, f"can't be read as POSCAR: {one_line(error)}")]
+        return [Failure(source, f"can't be read as POSCAR ({one_line(error)})")]
+    try:
+        return [Parsed(None, *arrays_from_pymatgen(poscar.structure), source)]
+    except ValueError as error:
+        return [Failure(source, str(error))]
 
 
 def parse_json(text: str, source: str) -> list[Parsed | Failure]:
@@ -118,32 +157,62 @@ def parse_json(text: str, source: str) -> list[Parsed | Failure]:
     reason = why_no_text(text)
     if reason is not None:
         return [Failure(source, reason)]
+    lines: list[str] = []
     try:
-        records = _records(json.loads(text))
-    except json.JSONDecodeError as whole:
-        lines = [line for line in text.splitlines() if line.strip()]
+        records = _records(_json(text))
+    except ValueError as error:
+        lines = [line for line in text.split("\n") if line.strip()]
         if len(lines) < 2:
-            return [Failure(source, f"is no JSON: {whole}")]
+            return [Failure(source, str(error))]
         records = [(None, line) for line in lines]
     results: list[Parsed | Failure] = []
     for number, (name, record) in enumerate(records, start=1):
         label = source if len(records) == 1 else f"{source} entry {number}"
         try:
-            if isinstance(record, str) and not record.lstrip().startswith("data_"):
-                record = json.loads(record)
-            results.append(_parse_record(name, record, label))
-        except json.JSONDecodeError as error:
-            results.append(Failure(label, f"is no JSON: {error}"))
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            results.append(Failure(label, one_line(error)))
+            results.append(_parse_record(name, _json(record) if lines else record, label))
+        except KeyError as error:
+            results.append(Failure(label, f"lacks {error}, so it is no pymatgen structure"))
+        except (ValueError, TypeError, IndexError, AttributeError) as error:
+            reason = one_line(error)
+            if not re.match(r"(has|holds|is|lacks) ", reason):
+                reason = f"is no pymatgen structure ({reason})"
+            results.append(Failure(label, reason))
     return results or [Failure(source, "holds no structures")]
+
+
+class _Repeated(dict[str, Any]):
+    """A JSON object in which a key occurs twice; `pairs` has all of them."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.pairs = pairs
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else _Repeated(pairs)
+
+
+def _json(text: str) -> Any:
+    """The JSON value; of repeated keys none is lost.
+
+    Raises:
+        ValueError: if it is no JSON, or nested too deeply to be read.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except ValueError as error:
+        raise ValueError(f"is no JSON ({one_line(error)})") from error
+    except RecursionError as error:
+        raise ValueError("is no JSON (it is nested too deeply)") from error
 
 
 def _records(data: Any) -> list[tuple[str | None, Any]]:
     if isinstance(data, Mapping):
         if "lattice" in data or "structure" in data or "cif" in data:
             return [(None, data)]
-        return [(str(name), record) for name, record in data.items()]
+        pairs = data.pairs if isinstance(data, _Repeated) else data.items()
+        return [(str(name), record) for name, record in pairs]
     if isinstance(data, list):
         return [(None, record) for record in data]
     return [(None, data)]
@@ -152,19 +221,25 @@ def _records(data: Any) -> list[tuple[str | None, Any]]:
 def _parse_record(name: str | None, record: Any, source: str) -> Parsed | Failure:
     """One JSON record: a structure, a CIF text, or a row that holds either beside properties."""
     if isinstance(record, str):
-        return parse_cif(record, source)[0]
+        if record.lstrip()[:1] in ("{", "[", '"'):
+            return _parse_record(name, _json(record), source)
+        # The block's name is a formula more often than an id, so it is none here.
+        found = parse_cif(record, source)
+        if len(found) > 1:
+            raise ValueError(f"holds {len(found)} structures in one CIF text")
+        return found[0]._replace(name=name) if isinstance(found[0], Parsed) else found[0]
     if not isinstance(record, Mapping):
         raise ValueError(f"is a {type(record).__name__}, not a structure")
-    if name is None:
-        name = next((str(record[k]) for k in ID_KEYS if record.get(k) is not None), None)
+    id_key = next((k for k in ID_KEYS if record.get(k) is not None), None)
+    if name is None and id_key is not None:
+        name = str(record[id_key])
     inner = record.get("structure", record.get("cif"))
     if inner is not None:
         parsed = _parse_record(name, inner, source)
         if isinstance(parsed, Failure):
             return parsed
-        row = {k: v for k, v in record.items() if k not in ID_KEYS and _is_scalar(v)}
-        row.pop("cif", None)
-        return parsed._replace(name=name or parsed.name, properties={**row, **parsed.properties})
+        row = {k: v for k, v in record.items() if k not in (id_key, "cif") and _is_scalar(v)}
+        return parsed._replace(properties={**parsed.properties, **row})
     if "lattice" not in record or "sites" not in record:
         raise ValueError("has no lattice and sites, so it is no pymatgen structure")
     cell = record["lattice"]
@@ -191,4 +266,6 @@ def _site_element(site: Mapping[str, Any]) -> int:
 
 
 def _is_scalar(value: Any) -> bool:
-    return isinstance(value, (str, int, float, bool, np.number, np.bool_))
+    if isinstance(value, str):
+        return len(value) <= MAX_PROPERTY_TEXT
+    return isinstance(value, (int, float, bool, np.number, np.bool_))

@@ -4,37 +4,46 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
+import signal
+import stat
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from concurrent.futures import Future
+from itertools import chain, islice
 from pathlib import Path
 
 from crysmetrics.errors import InputError
+from crysmetrics.io.archives import archive_source
+from crysmetrics.io.builder import CrystalsBuilder, say_duplicate
 from crysmetrics.io.cif import parse_cif
-from crysmetrics.io.crystals import Crystals, CrystalsBuilder, Failure
+from crysmetrics.io.crystals import Crystals, Failure
 from crysmetrics.io.formats import parse_extxyz, parse_json, parse_poscar
-from crysmetrics.io.parsed import Parsed, add_all
+from crysmetrics.io.parsed import Parsed, printable
 from crysmetrics.io.sources import (
     JSON_SUFFIXES,
     TABLE_SUFFIXES,
     TAR_SUFFIXES,
     Entry,
-    archive_entries,
-    folder_entries,
+    Source,
+    folder_source,
     format_of,
     has_suffix,
     load,
-    table_entries,
+    why_unreadable,
+    without_suffix,
 )
+from crysmetrics.io.tables import table_entries
+from crysmetrics.parallel import cpu_count
 from crysmetrics.progress import task
 
 MAX_ATOMS = 5000
 """Cells with more atoms are failures unless the caller allows them: no generative model makes
 them, and one of them can take longer than all others together."""
 
-_CHUNK = 500
-_PARALLEL_FROM = 4000
-"""Entries below which starting worker processes costs more than it saves."""
+_CHUNK = 200
+_PATIENCE = 3.0
+"""Seconds of reading after which processes are started, which itself takes a second or more."""
 
 _PARSERS: dict[str, Callable[[str, str], list[Parsed | Failure]]] = {
     "cif": parse_cif,
@@ -72,38 +81,43 @@ def read(
     Raises:
         InputError: if `path` does not exist or holds no structure that can be read.
     """
+    if not os.fspath(path):
+        raise InputError("An empty name was given where a file or folder is wanted.")
     path = Path(path)
     try:
-        path.stat()
-    except OSError as error:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise InputError(_why_no_path(path, error)) from error
-    if has_suffix(path, (".npz",)):
-        crystals = Crystals.load(path)
-        if not len(crystals):
-            raise InputError(f"{path} holds no structures.")
-        return crystals
-    entries, ignored = _entries(path, id_column)
-    if ignored:
-        log.info(_say_ignored(path, ignored))
-    crystals = _parse_all(entries, max_atoms, workers)
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):  # a pipe would be waited for for ever
+        raise InputError(f"{path} is neither a file nor a folder.")
+    if has_suffix(path, (".npz",)) and stat.S_ISREG(mode):
+        crystals, ignored = Crystals.load(path), []
+    else:
+        source = _source(path, id_column)
+        ignored = source.ignored
+        if ignored:
+            log.info(_say_ignored(path, ignored))
+        crystals = _parse_all(source, max_atoms, cpu_count(workers))
     if len(crystals):
         return crystals
     if not crystals.failures:
         raise InputError(_say_nothing_found(path, ignored))
     first, count = crystals.failures[0], len(crystals.failures)
-    subject = f"{path}" if first.file == path.name else f"{path}: {first.file}"
     if count == 1:
+        subject = f"{path}" if first.file == path.name else f"{path}: {first.file}"
         raise InputError(f"{subject} {first.reason}.")
-    raise InputError(f"None of the {count} structures of {path} can be read; {first.file} {first.reason}.")
+    raise InputError(
+        f"None of the {count} structures of {path} can be read; {first.file} {first.reason}."
+    )
 
 
-def _entries(path: Path, id_column: str | None) -> tuple[Iterable[Entry], list[str]]:
+def _source(path: Path, id_column: str | None) -> Source:
     if path.is_dir():
-        return folder_entries(path)
+        return folder_source(path)
     if has_suffix(path, TABLE_SUFFIXES):
-        return table_entries(path, id_column), []
+        return Source(table_entries(path, id_column), None, [])
     if has_suffix(path, (*TAR_SUFFIXES, ".zip")):
-        return archive_entries(path)
+        return archive_source(path)
     if has_suffix(path, JSON_SUFFIXES):
         kind: str | None = "json"
     else:
@@ -113,8 +127,8 @@ def _entries(path: Path, id_column: str | None) -> tuple[Iterable[Entry], list[s
             f"{path} has no known format; give a folder or a .cif, .zip, .tar.gz, .csv, .json, "
             ".xyz, .extxyz, .vasp or .npz file."
         )
-    stem = path.name.split(".")[0] or path.name
-    return [Entry(path.name, kind, path, stem, inner_ids=True)], []
+    stem = path.name.split(".")[0] if kind == "json" else without_suffix(path.name)
+    return Source([Entry(path.name, kind, stem, path=str(path), is_all=True)], 1, [])
 
 
 def _sniff(path: Path) -> str | None:
@@ -123,7 +137,8 @@ def _sniff(path: Path) -> str | None:
         with path.open("rb") as file:
             head = file.read(4096)
     except OSError as error:
-        raise InputError(f"{path} can't be read ({error.strerror}).") from error
+        raise InputError(f"{path} {why_unreadable(path, error)}.") from error
+    head = head.removeprefix(b"\xef\xbb\xbf")
     lines = [line.strip() for line in head.split(b"\n")]
     if any(line.lower().startswith(b"data_") for line in lines):
         return "cif"
@@ -134,18 +149,14 @@ def _sniff(path: Path) -> str | None:
     return None
 
 
-def _parse_all(
-    entries: Iterable[Entry], max_atoms: int | None, workers: int | None
-) -> Crystals:
+def _parse_all(source: Source, max_atoms: int | None, workers: int) -> Crystals:
     """Parse entries in order, in processes if there are many, and put the parts together."""
     parts: list[Crystals] = []
     seen: dict[str, str] = {}
-    total = len(entries) if isinstance(entries, list) else None
-    chunks = _chunks(entries)
-    with task("Reading structures", total) as advance:
-        for part, sources in _parse_chunks(chunks, total, max_atoms, workers):
+    with task("Reading structures", source.total) as advance:
+        for part, sources in _parse_chunks(_chunks(source.entries), max_atoms, workers):
             parts.append(_without_duplicates(part, sources, seen))
-            advance(len(sources))
+            advance(part.num_total)
     return Crystals.concatenate(parts)
 
 
@@ -156,51 +167,67 @@ def _chunks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
 
 
 def _parse_chunks(
-    chunks: Iterator[list[Entry]], total: int | None, max_atoms: int | None, workers: int | None
+    chunks: Iterator[list[Entry]], max_atoms: int | None, workers: int
 ) -> Iterator[tuple[Crystals, list[str]]]:
-    import joblib
-
-    workers = joblib.cpu_count() if workers is None else workers
-    # A table's length is not known beforehand; the first chunks tell whether it is long.
-    ahead = list(islice(chunks, _PARALLEL_FROM // _CHUNK))
-    rest = next(chunks, None) if len(ahead) == _PARALLEL_FROM // _CHUNK else None
-    if workers == 1 or rest is None:
-        for chunk in ahead:
-            yield _parse_chunk(chunk, max_atoms)
-        if rest is not None:
-            yield _parse_chunk(rest, max_atoms)
-            for chunk in chunks:
-                yield _parse_chunk(chunk, max_atoms)
+    begun = time.monotonic()
+    for chunk in chunks:
+        if workers > 1 and time.monotonic() - begun > _PATIENCE:
+            chunks = chain([chunk], chunks)
+            break
+        yield _parse_chunk(chunk, max_atoms)
+    else:
         return
-    every = (chunk for group in (ahead, [rest], chunks) for chunk in group)
-    parallel = joblib.Parallel(n_jobs=workers, return_as="generator")
-    yield from parallel(joblib.delayed(_parse_chunk)(chunk, max_atoms) for chunk in every)
+    # loky's processes need no `if __name__ == "__main__"` in the caller's script and no fork.
+    # This pool belongs to this call alone, so that calls in several threads do not interfere.
+    from joblib.externals.loky import ProcessPoolExecutor
+
+    # Ctrl-C reaches all processes of a terminal; only this one has something to say about it.
+    ignore = (signal.SIGINT, signal.SIG_IGN)
+    pool = ProcessPoolExecutor(workers, initializer=signal.signal, initargs=ignore)
+    pending: deque[Future[tuple[Crystals, list[str]]]] = deque()
+    try:
+        for chunk in chunks:
+            pending.append(pool.submit(_parse_chunk, chunk, max_atoms))
+            if len(pending) > 3 * workers:  # bounds the memory that waiting texts take
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        # After an error or Ctrl-C: what has not begun need not. (Killing what has begun would
+        # save less than a second, and makes loky's own thread print a traceback at times.)
+        for future in pending:
+            future.cancel()
+        pool.shutdown()
 
 
 def _parse_chunk(chunk: list[Entry], max_atoms: int | None) -> tuple[Crystals, list[str]]:
     """Crystals of some entries, and for each structure the name of its source."""
     builder = CrystalsBuilder(max_atoms)
-    sources: dict[str, str] = {}
     for entry in chunk:
         parsed = _parse_entry(entry)
-        ids = _ids_within(entry, parsed)
+        ids = map(printable, _ids_within(entry, parsed))
         for structure_id, item in zip(ids, parsed, strict=True):
-            if isinstance(item, Parsed):
-                sources.setdefault(structure_id, item.source)
-        add_all(builder, ids, parsed)
-    crystals = builder.build()
-    return crystals, [sources[i] for i in crystals.ids]
+            if isinstance(item, Failure):
+                builder.fail(item.file, item.reason)
+            else:
+                builder.add(
+                    structure_id,
+                    item.numbers,
+                    item.frac_coords,
+                    item.lattice,
+                    source=item.source,
+                    properties=item.properties,
+                )
+    return builder.build_with_sources()
 
 
 def _parse_entry(entry: Entry) -> list[Parsed | Failure]:
-    if entry.reason is not None or entry.content is None:
-        return [Failure(entry.name, entry.reason or "is empty")]
+    if entry.reason is not None:
+        return [Failure(entry.name, entry.reason)]
     try:
-        text = load(entry.content)
+        text = load(entry)
     except ValueError as error:
         return [Failure(entry.name, str(error))]
-    if not text.strip():
-        return [Failure(entry.name, "is empty")]
     parsed = _PARSERS[entry.format](text, entry.name)
     if not entry.properties:
         return parsed
@@ -223,8 +250,8 @@ def _ids_within(entry: Entry, parsed: list[Parsed | Failure]) -> list[str]:
     is_cif = entry.format == "cif"
     if len(parsed) == 1:
         # A CIF block's name is a formula more often than an id.
-        return [names[0] if entry.inner_ids and names[0] and not is_cif else entry.id]
-    if entry.inner_ids and not is_cif:
+        return [names[0] if entry.is_all and names[0] and not is_cif else entry.id]
+    if entry.is_all and not is_cif:
         # Ids given by records are kept; one used twice is a failure, not a new id.
         return [name or f"{entry.id}-{k}" for k, name in enumerate(names)]
     counts = Counter(names)
@@ -239,8 +266,7 @@ def _without_duplicates(part: Crystals, sources: list[str], seen: dict[str, str]
     keep, failures = [], list(part.failures)
     for k, (structure_id, source) in enumerate(zip(part.ids, sources, strict=True)):
         if structure_id in seen:
-            reason = f"duplicate id {structure_id!r}, already used by {seen[structure_id]}"
-            failures.append(Failure(source, reason))
+            failures.append(Failure(source, say_duplicate(structure_id, seen[structure_id])))
         else:
             seen[structure_id] = source
             keep.append(k)
@@ -249,12 +275,10 @@ def _without_duplicates(part: Crystals, sources: list[str], seen: dict[str, str]
     return part[keep].with_failures(failures)
 
 
-def _why_no_path(path: Path, error: OSError) -> str:
-    if path.is_symlink():
-        return f"{path} is a broken link or one that leads back to itself."
-    if isinstance(error, FileNotFoundError):
-        return f"{path} does not exist."
-    return f"{path} can't be read ({error.strerror})."
+def _why_no_path(path: Path, error: OSError | ValueError) -> str:
+    if isinstance(error, ValueError):
+        return f"{str(path)!r} is no name that a file can have."
+    return f"{path} {why_unreadable(path, error)}."
 
 
 def _say_ignored(path: Path, ignored: list[str]) -> str:

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
+import unicodedata
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
-from urllib.parse import quote
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crysmetrics.errors import UserError
 from crysmetrics.io.atomic import atomic_file, atomic_folder, refuse_existing
-from crysmetrics.io.crystals import Crystals
+from crysmetrics.io.crystals import Crystals, wrap
 from crysmetrics.io.elements import SYMBOLS
+from crysmetrics.io.sources import JSON_SUFFIXES, SUFFIXES, TABLE_SUFFIXES, TAR_SUFFIXES, has_suffix
 from crysmetrics.progress import task
+
+_NOT_WRITTEN = (
+    *(suffix for suffix in SUFFIXES if suffix not in (".cif", ".xyz", ".extxyz")),
+    *(*TABLE_SUFFIXES, *JSON_SUFFIXES, *TAR_SUFFIXES),
+    *(".gz", ".bz2", ".xz"),
+)
+"""Names of files that `read` takes but `write` can't make; a folder named so would mislead."""
 
 DEFAULT_TOLERANCE = 0.01
 """Distance in Å within which symmetry is found when asked for (spglib's `symprec`)."""
@@ -35,14 +45,16 @@ def write(
 
     The name says the format: `.npz` (loss-free, failures included), `.zip` (of CIFs), `.xyz` or
     `.extxyz` (one frame each, ids and properties in the comment line), `.cif` (one structure
-    one block each); anything else is a folder with one CIF for each id.
+    one block each); anything else is a folder with one CIF for each id. Ids that no file could
+    have as its name are changed to one (see `file_names`).
 
     Args:
         crystals: at least one structure.
         path: where to.
         symmetrize: CIFs in the space group found within `tolerance`, not P1.
         tolerance: in Å.
-        overwrite: replace what exists. A folder is only replaced if it holds nothing but CIFs.
+        overwrite: replace what exists. A folder is only replaced if it holds nothing but CIFs;
+            a link stays, and what it points to is replaced.
 
     Raises:
         UserError: if there is nothing to write, or the path is taken.
@@ -50,31 +62,26 @@ def write(
     path = Path(path)
     if not len(crystals):
         raise UserError(f"There are no structures to write to {path}.")
-    refuse_existing(path, overwrite)
     suffix = path.suffix.lower()
     if symmetrize and suffix in (".npz", ".xyz", ".extxyz"):
         raise UserError(f"Symmetrised structures are written as CIF; {suffix} has no space groups.")
+    if has_suffix(path, _NOT_WRITTEN):
+        raise UserError(f"{path}: can write .npz, .zip, .cif, .xyz, .extxyz or a folder of CIFs.")
+    refuse_existing(path, overwrite)
     if suffix == ".npz":
         crystals.save(path)
     elif suffix in (".xyz", ".extxyz"):
         _write_extxyz(crystals, path)
-    elif suffix == ".zip":
-        _write_zip(crystals, path, symmetrize, tolerance)
-    elif suffix == ".cif":
-        with atomic_file(path) as temporary:
-            texts = [text for _, text in cif_texts(crystals, symmetrize, tolerance)]
-            temporary.write_text("\n".join(texts), encoding="utf-8")
-    elif suffix in (".csv", ".json", ".gz", ".tar", ".vasp"):
-        raise UserError(f"{path}: can write .npz, .zip, .cif, .xyz, .extxyz or a folder of CIFs.")
     else:
-        _write_folder(crystals, path, symmetrize, tolerance)
+        kinds = {".cif": _write_cif, ".zip": _write_zip}
+        kinds.get(suffix, _write_folder)(path, cif_texts(crystals, symmetrize, tolerance))
 
 
 def cif_texts(
     crystals: Crystals, symmetrize: bool = False, tolerance: float = DEFAULT_TOLERANCE
 ) -> Iterator[tuple[str, str]]:
     """(file name, CIF text) of each structure."""
-    names = _file_names(crystals.ids)
+    names = file_names(crystals.ids)
     with task("Writing CIFs", len(crystals)) as advance:
         for name, structure in zip(names, crystals, strict=True):
             yield name, _symmetrized_cif(structure, tolerance) if symmetrize else p1_cif(structure)
@@ -83,15 +90,17 @@ def cif_texts(
 
 def p1_cif(crystal: Crystals) -> str:
     """The CIF text of one structure, all atoms listed; 10 decimals keep 1e-9 Å."""
-    cell = crystal.lattices[0]
+    cell, frac_coords = _right_handed(crystal)
     lengths = np.linalg.norm(cell, axis=1)
-    cosines = [cell[i] @ cell[j] / (lengths[i] * lengths[j]) for i, j in ((1, 2), (0, 2), (0, 1))]
+    pairs = ((1, 2), (0, 2), (0, 1))
+    with np.errstate(all="ignore"):  # a cell without volume is written too, for a reader to name
+        cosines = [cell[i] @ cell[j] / (lengths[i] * lengths[j]) for i, j in pairs]
     angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
     symbols = [SYMBOLS[z] for z in crystal.atomic_numbers]
     counts = {s: symbols.count(s) for s in dict.fromkeys(symbols)}
     formula = " ".join(f"{s}{n}" for s, n in counts.items())
     lines = [
-        f"data_{re.sub(r'[^A-Za-z0-9_.+-]', '_', crystal.ids[0])}",
+        _data_line(crystal),
         "_symmetry_space_group_name_H-M   'P 1'",
         "_symmetry_Int_Tables_number   1",
         *(f"_cell_length_{k}   {v:.10f}" for k, v in zip("abc", lengths, strict=True)),
@@ -116,79 +125,167 @@ def p1_cif(crystal: Crystals) -> str:
     ]
     lines += [
         f"  {symbol}  {symbol}{k}  1  {x:.10f}  {y:.10f}  {z:.10f}  1"
-        for k, (symbol, (x, y, z)) in enumerate(zip(symbols, crystal.frac_coords, strict=True))
+        for k, (symbol, (x, y, z)) in enumerate(zip(symbols, frac_coords.tolist(), strict=True))
     ]
     return "\n".join(lines) + "\n"
 
 
+def _data_line(crystal: Crystals) -> str:
+    return f"data_{re.sub(r'[^A-Za-z0-9_.+-]', '_', crystal.ids[0])[:70] or 'structure'}"
+
+
+def _right_handed(crystal: Crystals) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The same crystal in a right-handed cell, the only kind that lengths and angles describe.
+
+    All three vectors of a left-handed cell change their sign, and so do the positions: written
+    as they are, they would come back as the mirror image.
+    """
+    cell, frac = crystal.lattices[0], crystal.frac_coords
+    return (cell, frac) if np.linalg.det(cell) > 0 else (-cell, wrap(-frac))
+
+
 def _symmetrized_cif(crystal: Crystals, tolerance: float) -> str:
     """CIF in the space group that spglib finds; P1 where it finds none."""
+    from pymatgen.core import Lattice, Structure
     from pymatgen.io.cif import CifWriter
 
+    cell, frac = _right_handed(crystal)
+    symbols = [SYMBOLS[z] for z in crystal.atomic_numbers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            structure = crystal.to_pymatgen()[0]
-            return str(CifWriter(structure, symprec=tolerance, significant_figures=10))
-        except (TypeError, ValueError, AttributeError):
-            # spglib gives up on atoms closer than the tolerance; the crystal is still written.
+            structure = Structure(Lattice(cell), symbols, frac)
+            text = str(CifWriter(structure, symprec=tolerance, significant_figures=10))
+        except Exception:
+            # spglib gives up on atoms closer than the tolerance, in ways that vary with its
+            # version; the crystal is still written.
             return p1_cif(crystal)
+    return re.sub(r"(?m)^data_.*$", _data_line(crystal), text, count=1)
 
 
-def _file_names(ids: tuple[str, ...]) -> list[str]:
-    """Relative CIF paths: the ids, with what a file name can't hold percent-encoded."""
-    names, taken = [], set()
+_SAFE = frozenset(" ()+,;=@[]{}~^!#$&'-_.")
+_PART_BYTES = 200
+_PATH_BYTES = 800
+
+
+def file_names(ids: tuple[str, ...]) -> list[str]:
+    """Relative CIF paths for ids, distinct on every file system.
+
+    A `/` makes folders. Letters and digits of all alphabets stay; what some file system can't
+    hold in a name is percent-encoded, too long names are cut, and names that would clash (also
+    by case alone) get a number.
+    """
+    names: list[str] = []
+    taken: set[str] = set()
+    last: Counter[str] = Counter()
     for structure_id in ids:
-        parts = [quote(part, safe=" ()+,;=@[]{}~^!#$&'")[:200] for part in structure_id.split("/")]
-        parts = [f"%{part}" if part in ("", ".", "..") or part[0] == "." else part for part in parts]
-        base = name = "/".join(parts)
-        number = 1
-        while name.casefold() in taken:  # some file systems do not tell Ab from ab
-            number += 1
-            name = f"{base}~{number}"
-        taken.add(name.casefold())
+        parts = [_file_part(part) for part in structure_id.split("/")]
+        # A folder x.cif would stand in the way of a file x.cif.
+        parts[:-1] = [f"{p}_" if p.lower().endswith(".cif") else p for p in parts[:-1]]
+        base = name = _cut("/".join(parts), _PATH_BYTES).rstrip("/")
+        while _folded(name) in taken:
+            last[base] += 1
+            name = f"{base}~{last[base] + 1}"
+        taken.add(_folded(name))
         names.append(name + ".cif")
     return names
 
 
-def _write_folder(crystals: Crystals, path: Path, symmetrize: bool, tolerance: float) -> None:
+def _folded(name: str) -> str:
+    """What two names have in common that some file system takes for the same."""
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
+def _file_part(part: str) -> str:
+    encoded = "".join(c if c.isalnum() or c in _SAFE else _percent(c) for c in part)
+    # Names that begin with a dot are hidden, those that end in one or a blank lose it on Windows.
+    encoded = re.sub(r"^(?=\.|$)|(?<=[. ])$", "%", encoded)
+    return _cut(encoded, _PART_BYTES)
+
+
+def _percent(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
+
+
+def _cut(text: str, limit: int) -> str:
+    """The text, cut to so many bytes of UTF-8."""
+    return text.encode()[:limit].decode("utf-8", "ignore")
+
+
+def _write_folder(path: Path, texts: Iterator[tuple[str, str]]) -> None:
     if path.is_dir():
-        others = [p for p in path.rglob("*") if p.is_file() and p.suffix.lower() != ".cif"]
+        others = [p for p in path.rglob("*") if not p.is_dir() and p.suffix.lower() != ".cif"]
         if others:
             raise UserError(f"{path} holds other files than CIFs ({others[0].name}); not replaced.")
     with atomic_folder(path) as temporary:
-        for name, text in cif_texts(crystals, symmetrize, tolerance):
+        for name, text in texts:
             file = temporary / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8")
 
 
-def _write_zip(crystals: Crystals, path: Path, symmetrize: bool, tolerance: float) -> None:
+def _write_zip(path: Path, texts: Iterator[tuple[str, str]]) -> None:
     with atomic_file(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for name, text in cif_texts(crystals, symmetrize, tolerance):
+        for name, text in texts:
             # A fixed date, so that equal structures make equal archives.
-            info = zipfile.ZipInfo(str(PurePosixPath(name)), date_time=(1980, 1, 1, 0, 0, 0))
+            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
             info.external_attr = 0o644 << 16
             archive.writestr(info, text, compress_type=zipfile.ZIP_DEFLATED)
 
 
-def _write_extxyz(crystals: Crystals, path: Path) -> None:
-    from ase import Atoms
-    from ase.io import write as ase_write
-
+def _write_cif(path: Path, texts: Iterator[tuple[str, str]]) -> None:
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        with task("Writing frames", len(crystals)) as advance:
-            for i, structure in enumerate(crystals):
-                atoms = Atoms(
-                    numbers=structure.atomic_numbers,
-                    scaled_positions=structure.frac_coords,
-                    cell=structure.lattices[0],
-                    pbc=True,
-                )
-                atoms.info = {"id": structure.ids[0]}
-                for name, values in crystals.properties.items():
-                    atoms.info[re.sub(r"\W", "_", name)] = values[i].item()
-                frame = io.StringIO()
-                ase_write(frame, atoms, format="extxyz")
-                file.write(frame.getvalue())
-                advance(1)
+        for _, text in texts:
+            file.write(text + "\n")
+
+
+def _write_extxyz(crystals: Crystals, path: Path) -> None:
+    keys = _info_keys(list(crystals.properties))
+    with (
+        atomic_file(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="\n") as file,
+        task("Writing frames", len(crystals)) as advance,
+    ):
+        for structure in crystals:
+            lattice = " ".join(map(repr, structure.lattices[0].ravel().tolist()))
+            info = {keys[k]: values[0].item() for k, values in structure.properties.items()}
+            comment = [
+                f'Lattice="{lattice}"',
+                "Properties=species:S:1:pos:R:3",
+                f"{_ID_KEY}={_info_value(structure.ids[0])}",
+                # Missing text reads as empty; ase stumbles over an empty pair of quotes.
+                *(f"{key}={_info_value(v)}" for key, v in info.items() if v != ""),
+                'pbc="T T T"',
+            ]
+            cart = structure.frac_coords @ structure.lattices[0]
+            rows = [
+                f"{SYMBOLS[z]} {x!r} {y!r} {z_!r}"
+                for z, (x, y, z_) in zip(structure.atomic_numbers, cart.tolist(), strict=True)
+            ]
+            file.write("\n".join([str(len(rows)), " ".join(comment), *rows]) + "\n")
+            advance(1)
+
+
+_ID_KEY = "material_id"
+_INFO_TAKEN = ("", "lattice", "properties", "pbc", _ID_KEY)
+
+
+def _info_keys(names: list[str]) -> dict[str, str]:
+    """Property names as keys of a frame's comment line, where only letters and digits may stand."""
+    keys: dict[str, str] = {}
+    for name in names:
+        key = re.sub(r"\W", "_", name, flags=re.ASCII)
+        while key.lower() in _INFO_TAKEN or key in keys.values():
+            key += "_"
+        keys[name] = key
+    return keys
+
+
+def _info_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "T" if value else "F"
+    if not isinstance(value, str):
+        return repr(value)
+    for character, escaped in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r")):
+        value = value.replace(character, escaped)
+    return f'"{value}"'

@@ -1,0 +1,13 @@
+"""Settings of all tests."""
+
+from hypothesis import HealthCheck, settings
+
+# Machines that run tests are slow at times, and a failure must come again at the next run.
+settings.register_profile(
+    "crysmetrics",
+    deadline=None,
+    derandomize=True,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("crysmetrics")
