@@ -14,7 +14,7 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[cgcnn,test,lint]"
-	touch $@
+	@touch $@
 
 demo: install
 	$(BIN)/crysmetrics demo -o $(DEMO) --overwrite
