@@ -331,6 +331,9 @@ def test_paths_that_can_not_be_used(tmp_path):
 def test_every_entry_fails(tmp_path):
     for k in range(3):
         (tmp_path / f"{k}.cif").write_text("")
+    (tmp_path / "0\n.cif").write_text("")
+    assert "None of the 4 structures" in sentence(tmp_path)
+    (tmp_path / "0\n.cif").unlink()
     text = sentence(tmp_path)
     assert text == f"None of the 3 structures of {tmp_path} can be read; 0.cif is empty."
     (tmp_path / "1.cif").unlink()
@@ -406,6 +409,14 @@ def test_zip_with_lying_sizes(tmp_path):
     struct.pack_into("<I", data, data.rindex(b"PK\x01\x02") + 24, 100)  # size once unpacked
     path.write_bytes(data)
     assert "can't be unpacked" in reason_in(path, "bad.cif")
+
+
+def test_zip_of_an_unknown_version(tmp_path):
+    path = zip_with(tmp_path / "x.zip", "bad.cif")
+    data = bytearray(path.read_bytes())
+    data[data.rindex(b"PK\x01\x02") + 6] = 119
+    path.write_bytes(data)
+    assert "can't be read as an archive (zip file version 11.9)" in sentence(path)
 
 
 def test_damaged_member_of_a_zip(tmp_path):
@@ -503,6 +514,7 @@ TABLES: dict[str, tuple[str | bytes, str]] = {
         "material_id,structure\na,b\n",
         "has no column named cif (its columns: mater",
     ),
+    "no header": (f'a,"{GOOD}"\n', "has no column named cif (its columns: a, data_NaCl _symm"),
     "tabs": ("material_id\tcif\na\tb\n", "has no column named cif"),
     "unclosed quote": (f'id,cif\na,"{GOOD}"\nb,"data_', "is no CSV table"),
     "ragged": (f'id,cif\na,"{GOOD}"\nb,c,d,e\n', "is no CSV table"),

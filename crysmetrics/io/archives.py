@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -24,8 +25,11 @@ from crysmetrics.io.sources import (
     read_at_most,
 )
 
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
-"""What Python's archive modules raise at damaged files."""
+_DAMAGE = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, OSError, OverflowError, RuntimeError, ValueError),
+)
+"""What Python's archive modules raise at damaged, encrypted and exotic files."""
 
 
 def archive_source(path: Path) -> Source:
@@ -75,7 +79,7 @@ def _zip_source(path: Path) -> Source:
                 try:
                     with archive.open(item) as file:
                         content = read_at_most(file, sources.MAX_FILE_BYTES)
-                except (*_DAMAGE, RuntimeError, ValueError) as error:
+                except _DAMAGE as error:
                     yield Entry(name, "", name, reason=_why_packed(item, error))
                 else:
                     yield Entry(name, format_of(name) or "", ids[name], content)

@@ -81,6 +81,12 @@ def _parse_frame(comment: str, frame: str, source: str) -> Parsed:
     """
     from ase.io import read as ase_read
 
+    columns = re.search(r'Properties="?([^\s"]+)', comment)
+    if columns:
+        # ase makes room for as many columns as are declared, be they more than memory can hold.
+        declared = sum(int(n[:9]) for n in re.findall(r":(\d+)", columns[1]))
+        if declared > (present := len(frame.split("\n")[2].split())):
+            raise ValueError(f"declares {declared} columns where its rows have {present}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -129,6 +135,9 @@ def parse_poscar(text: str, source: str) -> list[Parsed | Failure]:
     lines = [line.strip() for line in text.rstrip().split("\n")]
     if len(lines) < 8:
         return [Failure(source, "is truncated: a POSCAR has at least 8 lines")]
+    stated = sum(int(n[:9]) for n in re.findall(r"(?<!\S)\d+(?!\S)", " ".join(lines[5:7])))
+    if stated > len(lines):  # pymatgen would make room for all of them first
+        return [Failure(source, f"is truncated: it states {stated} atoms in {len(lines)} lines")]
     if re.match(r"\d", lines[5]):
         counts, listed = lines[5].split(), lines[0].split()
         first = 8 if lines[6][:1].lower() == "s" else 7

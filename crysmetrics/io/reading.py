@@ -105,10 +105,11 @@ def read(
     first, count = crystals.failures[0], len(crystals.failures)
     if count == 1:
         subject = f"{path}" if first.file == path.name else f"{path}: {first.file}"
-        raise InputError(f"{subject} {first.reason}.")
-    raise InputError(
-        f"None of the {count} structures of {path} can be read; {first.file} {first.reason}."
-    )
+        text = f"{subject} {first.reason}."
+    else:
+        text = f"None of the {count} structures of {path} can be read; "
+        text += f"{first.file} {first.reason}."
+    raise InputError(text.replace("\n", " "))  # names may hold line ends
 
 
 def _source(path: Path, id_column: str | None) -> Source:

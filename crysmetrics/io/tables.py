@@ -114,7 +114,7 @@ def _rows(frame: Any, path: Path, id_column: str | None, first: int) -> Iterator
     frame.columns = columns
     cif_column = next((c for c in columns if c.lower() == "cif"), None)
     if cif_column is None:
-        shown = ", ".join(columns[:8])[:200]
+        shown = printable(" ".join(", ".join(columns[:8]).split())[:200])
         raise InputError(f"{path} has no column named cif (its columns: {shown}).")
     if id_column is not None and id_column not in columns:
         raise InputError(f"{path} has no column named {id_column}.")
