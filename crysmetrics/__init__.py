@@ -26,6 +26,7 @@ _WHERE = {
     "coverage": "crysmetrics.evaluation",
     "frechet": "crysmetrics.evaluation",
     "diversity": "crysmetrics.evaluation",
+    "fad": "crysmetrics.evaluation",
 }
 
 __all__ = ["__version__", *_WHERE]

@@ -24,6 +24,7 @@ from crysmetrics.metrics.base import (
     all_measures,
     parse_thresholds,
 )
+from crysmetrics.metrics.emd import MEASURE_OF_PROPERTY
 from crysmetrics.report import Report
 
 if TYPE_CHECKING:
@@ -38,14 +39,16 @@ def as_sample(structures: Any, role: str, run: Run | None = None) -> Sample:
     """A set to evaluate, from Crystals, a path, or pymatgen structures.
 
     Args:
-        structures: Crystals, anything `read` takes, the name of a reference, or an iterable of
-            pymatgen structures.
+        structures: a Sample, which is returned as it is; Crystals, anything `read` takes, the
+            name of a reference, or an iterable of pymatgen structures.
         role: `gen` or `ref`.
         run: how features are computed.
 
     Raises:
         InputError: if it holds no structure that can be used.
     """
+    if isinstance(structures, Sample):
+        return structures
     path = None
     if isinstance(structures, (str, os.PathLike)):
         path = os.fspath(structures)
@@ -143,15 +146,22 @@ def validity(gen: Any, **options: Any) -> Report:
     return _evaluate(["validity"], gen, None, options)
 
 
-def emd(gen: Any, ref: Any, **options: Any) -> Report:
-    """Earth mover's distances of density and number of elements.
+def emd(
+    gen: Any,
+    ref: Any,
+    properties: Sequence[str] = ("density", "energy", "num_elements"),
+    **options: Any,
+) -> Report:
+    """Earth mover's distances of density, energy and number of elements.
 
     Args:
         gen, ref: Crystals, paths, or pymatgen structures.
+        properties: which of the three; energies take a network's time.
         options: fields of `Settings` (`subset`, `seed`, and those of validity, which decide
-            what a valid subset is), and `workers`.
+            what a valid subset is), and `workers`, `cache`, `device`, `alignn`.
     """
-    return _evaluate(["emd"], gen, ref, options)
+    names = list(dict.fromkeys(MEASURE_OF_PROPERTY[name] for name in properties))
+    return _evaluate(names, gen, ref, options, metrics=[f"emd_{name}" for name in properties])
 
 
 def coverage(gen: Any, ref: Any, **options: Any) -> Report:
@@ -186,13 +196,30 @@ def diversity(gen: Any, **options: Any) -> Report:
     return _evaluate(["diversity"], gen, None, options)
 
 
-def _evaluate(names: list[str], gen: Any, ref: Any, options: dict[str, Any]) -> Report:
+def fad(gen: Any, ref: Any, **options: Any) -> Report:
+    """Fréchet ALIGNN distance, its extrapolation to infinite samples, and a kernel distance.
+
+    Args:
+        gen, ref: Crystals, paths, or pymatgen structures.
+        options: `seed`, `alignn` (weights), `backend` (`native`, `alignn-dgl`), `workers`,
+            `device`, `cache`.
+    """
+    return _evaluate(["fad"], gen, ref, options)
+
+
+def _evaluate(
+    names: list[str],
+    gen: Any,
+    ref: Any,
+    options: dict[str, Any],
+    metrics: Sequence[str] | None = None,
+) -> Report:
     names_of_run = ("backend", "workers", "device", "alignn")
     chosen = {k: options.pop(k) for k in names_of_run if k in options}
     run = Run(cache=open_cache(options.pop("cache", None)), **chosen)
     if not isinstance(options.get("thresholds", Thresholds(0, 0)), Thresholds):
         options["thresholds"] = parse_thresholds(str(options["thresholds"]))
-    return evaluate_measures(names, gen, ref, Settings(**options), run=run)
+    return evaluate_measures(names, gen, ref, Settings(**options), metrics=metrics, run=run)
 
 
 def _settings_json(measures: Sequence[Measure], settings: Settings) -> dict[str, Any]:

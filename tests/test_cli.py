@@ -1,3 +1,4 @@
+import io
 import json
 import subprocess
 import sys
@@ -107,6 +108,7 @@ COVERAGE = [k for k in CONTRACT_KEYS if k.startswith(("cov_", "amsd", "amcd"))]
         (["coverage", "GEN", "REF", "--thresholds", "0.5,12"], COVERAGE),
         (["frechet", "GEN", "REF"], ["fd_crystalnn"]),
         (["diversity", "GEN"], ["struct_diversity", "comp_diversity"]),
+        (["fad", "GEN", "REF"], ["fad", "fad_inf", "kad"]),
     ],
 )
 def test_commands_report_by_the_contract(sets, tmp_path, command, keys):
@@ -154,7 +156,11 @@ def test_zip_and_folder_are_the_same_input(sets, tmp_path):
     [
         (["validity", "nowhere"], "nowhere does not exist"),
         (["emd", "GEN", "nowhere"], "nowhere does not exist"),
-        (["emd", "GEN", "REF", "--property", "energy"], "ALIGNN"),
+        (["fad", "GEN", "REF", "--alignn", "mp_e_form_alignn"], "can't be downloaded"),
+        (["fad", "GEN", "REF", "--alignn", "nonsense"], "nonsense"),
+        (["fad", "GEN", "REF", "--device", "tpu"], "tpu"),
+        (["fad", "GEN", "REF", "--by-size", "x", "--by-folder", "y"], "not both"),
+        (["fad", "EXISTS", "REF", "--by-folder", "x"], "no folder"),
         (["emd", "GEN", "REF", "--subset", "valid:999"], "asks for 999"),
         (["emd", "GEN", "REF", "--subset", "most"], "subset"),
         (["coverage", "GEN", "REF", "--thresholds", "mp21"], "mp20, perov5, carbon24"),
@@ -219,6 +225,33 @@ def test_featurize(sets, tmp_path):
     assert data["ids"].tolist() == list(read(sets[0]).ids)
     assert data["failures"].tolist() == [["bad.cif", "is empty"]]
     assert "bad.cif" in result.stderr
+
+
+def test_energy_table_has_every_structure(sets):
+    table = pd.read_csv(io.StringIO(run("energy", sets[0]).stdout))
+    assert list(table.columns) == ["id", "formation_energy_per_atom", "reason"]
+    assert len(table) == 13
+    failed = table[table.id == "bad.cif"].iloc[0]
+    assert failed.reason == "is empty"
+    assert np.isnan(failed.formation_energy_per_atom)
+    assert table.formation_energy_per_atom.notna().sum() == 12
+
+
+def test_fad_by_size_and_by_folder(tmp_path):
+    crystals = random_crystals(60, 3)
+    for name in ("step-2", "step-10"):
+        write(crystals[:30], tmp_path / "runs" / name)
+    write(crystals, tmp_path / "ref.npz")
+    ref = str(tmp_path / "ref.npz")
+    run("fad", ref, ref, "--by-size", str(tmp_path / "size"))
+    table = pd.read_csv(tmp_path / "size.csv")
+    assert table.structures.iloc[-1] == 60
+    assert table.FAD.iloc[-1] < 1e-6 < table.FAD.iloc[0]
+    run("fad", str(tmp_path / "runs"), ref, "--by-folder", str(tmp_path / "steps"))
+    table = pd.read_csv(tmp_path / "steps.csv")
+    assert table.folder.tolist() == ["step-2", "step-10"]
+    assert (tmp_path / "steps.png").read_bytes().startswith(b"\x89PNG")
+    run("fad", ref, ref, "--by-size", str(tmp_path / "size"), status=2)
 
 
 def test_cache_commands(sets, tmp_path):

@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy.stats import wasserstein_distance
@@ -5,8 +7,12 @@ from sets import one, random_crystals, rocksalt
 
 import crysmetrics
 from crysmetrics.errors import UserError
+from crysmetrics.features.alignn import formation_energies
 from crysmetrics.io import Crystals, Failure
 from crysmetrics.metrics.emd import densities, num_elements
+
+
+emd = partial(crysmetrics.emd, properties=("density", "num_elements"))
 
 
 def test_density_is_pymatgens():
@@ -21,14 +27,14 @@ def test_number_of_elements():
 
 
 def test_emd_of_a_set_with_itself_is_zero():
-    report = crysmetrics.emd(random_crystals(20), random_crystals(20))
+    report = emd(random_crystals(20), random_crystals(20))
     assert report["emd_density"] == 0
     assert report["emd_num_elements"] == 0
 
 
 def test_emd_is_the_wasserstein_distance():
     gen, ref = random_crystals(40, 1), random_crystals(50, 2)
-    report = crysmetrics.emd(gen, ref)
+    report = emd(gen, ref)
     assert report["emd_density"] == pytest.approx(
         wasserstein_distance([s.density for s in gen.to_pymatgen()], densities(ref))
     )
@@ -36,15 +42,19 @@ def test_emd_is_the_wasserstein_distance():
     assert report.metrics["emd_density"].n_ref == 50
 
 
-def test_energy_is_undefined_and_says_why():
-    report = crysmetrics.emd(random_crystals(5), random_crystals(5))
-    assert report["emd_energy"] is None
-    assert "ALIGNN" in report.as_json()["metrics"]["emd_energy"]["reason"]
+def test_energies_are_those_of_alignn():
+    gen, ref = random_crystals(6, 1), random_crystals(7, 2)
+    report = crysmetrics.emd(gen, ref, properties=("energy",), cache="off")
+    assert set(report.metrics) == {"emd_energy"}
+    ours, theirs = (formation_energies(c)[0] for c in (gen, ref))
+    assert report["emd_energy"] == pytest.approx(wasserstein_distance(ours, theirs))
+    assert report.extractors["alignn"]["hash"]
+    assert crysmetrics.emd(gen, gen, cache="off")["emd_energy"] == 0
 
 
 def test_failures_are_left_out_and_named():
     gen = rocksalt().with_failures([Failure("bad.cif", "is empty")])
-    report = crysmetrics.emd(gen, rocksalt())
+    report = emd(gen, rocksalt())
     assert report["emd_density"] == 0
     assert report.metrics["emd_density"].n_gen == 1
     assert report.inputs["gen"]["failed"] == 1
@@ -58,26 +68,26 @@ def mixed_set() -> Crystals:
 
 def test_subsets():
     gen, ref = mixed_set(), mixed_set()
-    assert crysmetrics.emd(gen, ref, subset="valid").metrics["emd_density"].n_gen == 10
-    assert crysmetrics.emd(gen, ref, subset="15").metrics["emd_density"].n_gen == 15
-    drawn = [crysmetrics.emd(gen, ref, subset="valid:5", seed=s)["emd_density"] for s in (0, 0, 1)]
+    assert emd(gen, ref, subset="valid").metrics["emd_density"].n_gen == 10
+    assert emd(gen, ref, subset="15").metrics["emd_density"].n_gen == 15
+    drawn = [emd(gen, ref, subset="valid:5", seed=s)["emd_density"] for s in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
     with pytest.raises(UserError, match="there are 10"):
-        crysmetrics.emd(gen, ref, subset="valid:11")
+        emd(gen, ref, subset="valid:11")
     for nonsense in ("valid:0", "some", "-3", "valid:"):
         with pytest.raises(UserError, match="subset"):
-            crysmetrics.emd(gen, ref, subset=nonsense)
+            emd(gen, ref, subset=nonsense)
 
 
 def test_settings_name_what_the_subset_depends_on():
-    report = crysmetrics.emd(mixed_set(), mixed_set(), subset="valid:5")
+    report = emd(mixed_set(), mixed_set(), subset="valid:5")
     assert report.settings["oxidation_states"] == "smact14"
     assert report.settings["subset"] == "valid:5"
-    assert "min_distance" not in crysmetrics.emd(mixed_set(), mixed_set()).settings
+    assert "min_distance" not in emd(mixed_set(), mixed_set()).settings
 
 
 def test_single_structures_have_no_standard_error():
-    value = crysmetrics.emd(rocksalt(5.0), rocksalt(6.0)).metrics["emd_density"]
+    value = emd(rocksalt(5.0), rocksalt(6.0)).metrics["emd_density"]
     assert value.value > 0
     assert value.stderr is None
     assert value.ci95 is None

@@ -12,6 +12,8 @@ _COMMANDS = {
     "validity": "crysmetrics.cli.evaluation",
     "emd": "crysmetrics.cli.evaluation",
     "coverage": "crysmetrics.cli.evaluation",
+    "fad": "crysmetrics.cli.fad",
+    "energy": "crysmetrics.cli.fad",
     "frechet": "crysmetrics.cli.evaluation",
     "diversity": "crysmetrics.cli.evaluation",
     "featurize": "crysmetrics.cli.features",

@@ -38,7 +38,9 @@ def demo(output: str, quiet: bool, overwrite: bool) -> None:
     with atomic_folder(folder) as temporary:
         gen, ref = examples.unpack(temporary)
         with progress(quiet):
-            report = evaluate_measures(["validity", "emd", "coverage"], gen, ref, settings)
+            report = evaluate_measures(
+                ["validity", "emd", "emd_energy", "coverage", "fad"], gen, ref, settings
+            )
         report = report.with_paths(gen=str(folder / gen.name), ref=str(folder / ref.name))
         report.save_json(temporary / "metrics.json")
         report.to_pandas().to_csv(temporary / "metrics.csv")

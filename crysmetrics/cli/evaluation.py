@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from crysmetrics.cli.options import (
+    alignn_options,
     backend_option,
     cache_option,
     check_outputs,
@@ -78,12 +79,13 @@ def validity(
     type=click.Choice(["density", "num_elements", "energy", "all"]),
     default="all",
     show_default=True,
-    help="Whose distributions are compared.",
+    help="Whose distributions are compared; energies are predicted by ALIGNN.",
 )
 @subset_option
 @seed_option
 @oxidation_option
 @distance_option
+@alignn_options
 @output_options
 @user_errors
 def emd(
@@ -94,6 +96,10 @@ def emd(
     seed: int,
     oxidation_states: str,
     min_distance: float,
+    alignn: str | None,
+    backend: str,
+    device: str,
+    cache: str | None,
     json_path: str | None,
     workers: int | None,
     quiet: bool,
@@ -103,24 +109,27 @@ def emd(
 
     Validity options decide what a `valid` subset is. What can't be read is left out.
     """
-    from crysmetrics.errors import UserError
     from crysmetrics.evaluation import evaluate_measures
     from crysmetrics.features.base import Run
+    from crysmetrics.features.cache import open_cache
     from crysmetrics.metrics.base import Settings
-    from crysmetrics.metrics.emd import NO_ENERGY
+    from crysmetrics.metrics.emd import MEASURE_OF_PROPERTY
     from crysmetrics.metrics.subset import parse_subset
 
-    if properties == "energy":
-        raise UserError(f"emd_energy can't be computed: {NO_ENERGY}.")
     parse_subset(subset)
     check_outputs(overwrite, json_path)
     settings = Settings(
         subset=subset, seed=seed, oxidation_states=oxidation_states, min_distance=min_distance
     )
-    keys = None if properties == "all" else [f"emd_{properties}"]
+    wanted = list(MEASURE_OF_PROPERTY) if properties == "all" else [properties]
     with progress(quiet):
         report = evaluate_measures(
-            ["emd"], gen, ref, settings, metrics=keys, run=Run(workers=workers)
+            list(dict.fromkeys(MEASURE_OF_PROPERTY[name] for name in wanted)),
+            gen,
+            ref,
+            settings,
+            metrics=[f"emd_{name}" for name in wanted],
+            run=Run(backend, workers, open_cache(cache), device, alignn),
         )
     show(report, json_path=json_path, quiet=quiet)
 

@@ -68,6 +68,34 @@ subset_option = click.option(
 )
 
 
+def alignn_options(command: Command) -> Command:
+    """The options of every command that runs ALIGNN."""
+    for option in (
+        cache_option,
+        click.option(
+            "--device",
+            default="auto",
+            show_default=True,
+            metavar="NAME",
+            help="Where the network runs: auto, cpu or cuda.",
+        ),
+        click.option(
+            "--backend",
+            type=click.Choice(["native", "alignn-dgl"]),
+            default="native",
+            show_default=True,
+            help="Our ALIGNN, or the original on DGL graphs (extra: dgl).",
+        ),
+        click.option(
+            "--alignn",
+            metavar="WEIGHTS",
+            help="Published weights such as mp_e_form_alignn; ours by default.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def output_options(command: Command) -> Command:
     """The options of every command that reports metrics."""
     for option in (overwrite_option, quiet_option, workers_option, json_option):

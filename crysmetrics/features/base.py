@@ -67,6 +67,8 @@ _MODULES: dict[tuple[str, str], str] = {
     ("crystalnn", "native"): "crysmetrics.features.crystalnn",
     ("magpie", "native"): "crysmetrics.features.magpie",
     ("cgcnn", "native"): "crysmetrics.features.cgcnn",
+    ("alignn", "native"): "crysmetrics.features.alignn",
+    ("alignn", "alignn-dgl"): "crysmetrics.features.alignn_dgl",
     ("crystalnn", "matminer"): "crysmetrics.features.matminer_backend",
     ("magpie", "matminer"): "crysmetrics.features.matminer_backend",
 }

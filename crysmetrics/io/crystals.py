@@ -269,11 +269,19 @@ class Crystals:
 
     # --- identity and storage ----------------------------------------------------------------
 
-    def content_hashes(self) -> list[str]:
-        """SHA-256 of each structure's elements, positions and lattice; ids play no part."""
+    def content_hashes(self, decimals: int | None = None) -> list[str]:
+        """SHA-256 of each structure's elements, positions and lattice; ids play no part.
+
+        Args:
+            decimals: to which numbers are rounded first; None for every bit.
+        """
         offsets = self.offsets
         numbers = self.atomic_numbers.astype("<i8")
         frac, lattices = self.frac_coords.astype("<f8"), self.lattices.astype("<f8")
+        if decimals is not None:
+            # Adding 0 makes -0 and 0 the same.
+            frac = np.round(frac, decimals) % 1.0 + 0.0
+            lattices = np.round(lattices, decimals) + 0.0
         hashes = []
         for i in range(len(self)):
             atoms = slice(offsets[i], offsets[i + 1])
@@ -288,9 +296,10 @@ class Crystals:
 
         The order of structures plays no part, nor how they were stored: a folder of files and
         the same folder zipped have the same hash. (That is why failures count by the last part
-        of their path: an archive often wraps everything in one more folder.)
+        of their path: an archive often wraps everything in one more folder.) Numbers are rounded
+        to 1e-8, because sines of cell angles differ between machines in their last bit.
         """
-        entries = sorted(zip(self.ids, self.content_hashes(), strict=True))
+        entries = sorted(zip(self.ids, self.content_hashes(decimals=8), strict=True))
         failed = sorted(f.file.rpartition("/")[2] for f in self.failures)
         return hashlib.sha256(json.dumps([entries, failed]).encode()).hexdigest()
 

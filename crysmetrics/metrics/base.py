@@ -164,7 +164,7 @@ class Measure:
     settings: tuple[str, ...] = ()
 
 
-_MODULES = ("validity", "emd", "coverage", "diversity", "frechet")
+_MODULES = ("validity", "emd", "coverage", "diversity", "fad", "frechet")
 """Modules of this package that declare a `MEASURE` or `MEASURES`, in the order of tables."""
 
 

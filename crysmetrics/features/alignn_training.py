@@ -1,0 +1,109 @@
+"""Training ALIGNN on formation energies: pack the data, train for a time, finish with a card.
+
+    python -m crysmetrics.features.alignn_training pack --data ../shared/data -o packed.npz
+    python -m crysmetrics.features.alignn_training train packed.npz --out RUN --minutes 60
+    python -m crysmetrics.features.alignn_training train packed.npz --out RUN --resume
+    python -m crysmetrics.features.alignn_training finish RUN packed.npz --data ../shared/data \
+        --name alignn-mp-v0
+
+`train` needs PyTorch, NumPy and safetensors alone; graphs are in the packed file.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from crysmetrics.errors import UserError
+from crysmetrics.features.alignn_data import load_packed
+from crysmetrics.features.alignn_trainer import STATE, Settings, Trainer, open_run
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """The subcommand `train`."""
+    device = arguments.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    # On a CPU `medium` multiplies in bfloat16 and adds in float32, on a GPU `high` in TF32.
+    torch.set_float32_matmul_precision(
+        arguments.precision or ("medium" if device == "cpu" else "high")
+    )
+    packed = load_packed(arguments.packed)
+    options = {"compiled": arguments.compile, "bfloat16": arguments.bf16}
+    if arguments.resume:
+        trainer = open_run(arguments.out, packed, device, **options)
+    else:
+        if (arguments.out / STATE).exists():
+            raise UserError(f"{arguments.out} holds a run; give --resume or another folder.")
+        given = {k: v for k, v in vars(arguments).items() if v is not None}
+        names = set(asdict(Settings()))
+        settings = replace(Settings(), **{k: v for k, v in given.items() if k in names})
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        trainer = Trainer(packed, settings, arguments.out, device, **options)
+    print(
+        f"{len(trainer.train_rows)} structures to train on, {len(trainer.val_rows)} to select by; "
+        f"about {trainer.batch_structures:.0f} in a batch",
+        flush=True,
+    )
+    trainer.run(arguments.save_minutes)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the command line; argparse, since Click may be missing on a bare machine."""
+    top = argparse.ArgumentParser(prog="python -m crysmetrics.features.alignn_training")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    pack = commands.add_parser("pack", help="make the packed file from the data folder")
+    pack.add_argument("--data", type=Path, required=True)
+    pack.add_argument("-o", "--output", type=Path, required=True)
+    pack.set_defaults(function="pack")
+    run = commands.add_parser("train", help="train, or go on")
+    run.add_argument("packed", type=Path)
+    run.add_argument("--out", type=Path, required=True)
+    run.add_argument("--resume", action="store_true")
+    for name, kind in Settings.__annotations__.items():
+        option = "--" + name.replace("_", "-")
+        kind = int if kind == "int" else float
+        run.add_argument(option, type=kind, help=f"by default {getattr(Settings, name)}")
+    run.add_argument("--device", default="auto")
+    run.add_argument("--threads", type=int)
+    run.add_argument("--precision", choices=("highest", "high", "medium"))
+    run.add_argument("--bf16", action="store_true", help="autocast")
+    run.add_argument("--compile", action="store_true")
+    run.add_argument("--save-minutes", type=float, default=5.0)
+    run.set_defaults(function="train")
+    finish = commands.add_parser("finish", help="measure, and write the weights with their card")
+    finish.add_argument("run", type=Path)
+    finish.add_argument("packed", type=Path)
+    finish.add_argument("--data", type=Path, required=True)
+    finish.add_argument("--name", required=True)
+    finish.add_argument("--folder", type=Path, help="by default that of the shipped weights")
+    finish.add_argument("--hardware", default="", help="as the card should name it")
+    finish.add_argument("--status", default="provisional", help="provisional or frozen")
+    finish.set_defaults(function="finish")
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a subcommand; returns the exit status."""
+    given = parser().parse_args(arguments)
+    try:
+        if given.function == "train":
+            train(given)
+        else:
+            # These read crystals, which needs more packages than training does.
+            from crysmetrics.features import alignn_card, alignn_data
+
+            {"pack": alignn_data.pack, "finish": alignn_card.finish}[given.function](given)
+    except UserError as error:
+        print(error)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
