@@ -11,7 +11,6 @@ from crysmetrics.features.alignn import formation_energies
 from crysmetrics.io import Crystals, Failure
 from crysmetrics.metrics.emd import densities, num_elements
 
-
 emd = partial(crysmetrics.emd, properties=("density", "num_elements"))
 
 

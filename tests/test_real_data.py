@@ -1,5 +1,6 @@
 """The published numbers, on the real data sets: CRYSMETRICS_DATA=DIR pytest -m slow."""
 
+import json
 import os
 from pathlib import Path
 
@@ -7,9 +8,13 @@ import numpy as np
 import pytest
 
 import crysmetrics
+from crysmetrics.features.alignn import DEFAULT_WEIGHTS, formation_energies
 from crysmetrics.io import Crystals, read
+from crysmetrics.weights import weights_path
 
 DATA = os.environ.get("CRYSMETRICS_DATA")
+
+PLAIN = ("density", "num_elements")
 
 pytestmark = [
     pytest.mark.slow,
@@ -64,7 +69,7 @@ def halves(crystals: Crystals, seed: int) -> tuple[Crystals, Crystals]:
 
 def test_a_split_covers_itself(mp20_test):
     coverage = crysmetrics.coverage(mp20_test, mp20_test)
-    emd = crysmetrics.emd(mp20_test, mp20_test)
+    emd = crysmetrics.emd(mp20_test, mp20_test, properties=PLAIN)
     for report, expected in ((coverage, 1.0), (emd, 0.0)):
         for key, value in report.metrics.items():
             if key.startswith(("cov", "emd")) and value.value is not None:
@@ -76,7 +81,10 @@ def test_halves_of_a_split(mp20_test):
     reports = [crysmetrics.coverage(*halves(mp20_test, seed)) for seed in range(3)]
     for key in ("cov_recall", "cov_precision"):
         assert np.mean([r[key] for r in reports]) == pytest.approx(0.93, abs=0.01)
-    densities = [crysmetrics.emd(*halves(mp20_test, seed))["emd_density"] for seed in range(10)]
+    densities = [
+        crysmetrics.emd(*halves(mp20_test, seed), properties=PLAIN)["emd_density"]
+        for seed in range(10)
+    ]
     # Two random halves differ by sampling alone; single splits scatter around 0.09.
     assert 0.05 <= np.mean(densities) <= 0.15
 
@@ -113,3 +121,45 @@ def test_folders_of_cifs_read_alike_zipped_and_unpacked(name, tmp_path):
     assert not unpacked.failures
     assert zipped.ids == unpacked.ids
     assert zipped.sha256() == unpacked.sha256()
+
+
+def test_fad_of_real_structures(mp20_test, mp20_val):
+    assert crysmetrics.fad(mp20_test, mp20_test)["fad"] < 1e-6
+    order = np.random.default_rng(0).permutation(len(mp20_test))
+    by_size = []
+    for size in (500, 1000, 2000, 3559):
+        a, b = order[:size], order[-size:]
+        by_size.append(crysmetrics.fad(mp20_test[a], mp20_test[b])["fad"])
+    assert (np.diff(by_size) < 0).all()
+    real = crysmetrics.fad(mp20_val, mp20_test)["fad"]
+    perov = crysmetrics.fad(load("perov5/test.csv.gz"), mp20_test)["fad"]
+    assert perov > 10 * real
+
+
+def test_fad_and_energies_rise_with_noise(mp20_test):
+    rng = np.random.default_rng(0)
+    part = mp20_test[:1000]
+    fads, energies = [], []
+    for noise in (0.0, 0.01, 0.03, 0.1, 0.3):
+        frac = part.frac_coords + noise * rng.normal(size=part.frac_coords.shape)
+        moved = Crystals(part.atomic_numbers, frac, part.lattices, part.num_atoms, part.ids)
+        fads.append(crysmetrics.fad(moved, mp20_test)["fad"])
+        energies.append(formation_energies(moved)[0].mean())
+    assert (np.diff(fads) > 0).all()
+    assert (np.diff(energies) > 0).all()
+
+
+def test_error_of_energies_is_that_of_the_card(mp20_test):
+    energies, failures = formation_energies(mp20_test)
+    assert not failures
+    truth = mp20_test.properties["formation_energy_per_atom"]
+    card = json.loads(weights_path(DEFAULT_WEIGHTS).with_suffix(".json").read_text())
+    stated = card["mae_mp20_test"]["all"]
+    assert np.abs(energies - truth).mean() == pytest.approx(stated, rel=0.01)
+
+
+def test_the_shipped_reference_holds_the_test_split(mp20_test, mp20_val):
+    from_structures = crysmetrics.fad(mp20_val, mp20_test)["fad"]
+    assert crysmetrics.fad(mp20_val, "mp20-test-bt")["fad"] == pytest.approx(
+        from_structures, rel=1e-3
+    )
