@@ -255,6 +255,7 @@ def _versions() -> dict[str, str]:
 
 
 def _tables(samples: Sequence[Sample], outcomes: Sequence[Any]) -> dict[str, pd.DataFrame]:
+    """One row for each structure of a set: those read, in order, then those that failed."""
     import pandas as pd
 
     tables = {}
@@ -262,7 +263,12 @@ def _tables(samples: Sequence[Sample], outcomes: Sequence[Any]) -> dict[str, pd.
         columns: dict[str, Any] = {"id": list(sample.crystals.ids)}
         for outcome in outcomes:
             columns |= outcome.per_structure if sample.role == "gen" else outcome.per_reference
-        tables[sample.role] = pd.DataFrame(columns)
+        table = pd.DataFrame(columns)
+        table["reason"] = table["id"].map(dict(sample.failed_features())).fillna("")
+        if sample.crystals.failures:
+            rows = [{"id": f.file, "reason": f.reason} for f in sample.crystals.failures]
+            table = pd.concat([table, pd.DataFrame(rows)], ignore_index=True)
+        tables[sample.role] = table
     return tables
 
 

@@ -32,7 +32,7 @@ class Report:
         failures: every structure that failed: `input`, `file`, `reason`.
         versions: of the packages that made the numbers.
         timing: seconds by part; no part of comparisons.
-        per_structure: input -> table with one row for each structure read.
+        per_structure: input -> table, one row for each structure; failed ones last, with `reason`.
         outcomes: what each measure returned, by its name.
     """
 

@@ -210,8 +210,10 @@ def test_sweep_and_per_structure_tables(sets, tmp_path):
     run("coverage", *sets, "--sweep", csv, "--per-structure", per)
     assert len(pd.read_csv(csv)) == 102
     table = pd.read_csv(per)
-    assert len(table) == 12
-    assert set(table.nearest_id) <= set(read(sets[1]).ids)
+    assert len(table) == 13
+    assert table.iloc[-1].id == "bad.cif"
+    assert table.iloc[-1].reason == "is empty"
+    assert set(table.nearest_id[:12]) <= set(read(sets[1]).ids)
     run("coverage", *sets, "--sweep", png)
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
 
