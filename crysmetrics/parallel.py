@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -64,3 +65,16 @@ def chunks_of(sizes: Sequence[int], target: int) -> list[slice]:
     if start < len(sizes):
         slices.append(slice(start, len(sizes)))
     return slices
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Within this block PyTorch computes with this many threads, in each thread that calls it."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

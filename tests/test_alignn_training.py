@@ -121,6 +121,7 @@ def test_from_the_command_line_to_the_card(packed, tmp_path, capsys):
     assert main(["train", str(packed), "--out", str(run), *small, "--precision", "highest"]) == 0
     assert main(["train", str(packed), "--out", str(run), *small]) == 2
     assert main(["train", str(packed), "--out", str(tmp_path / "none"), "--resume"]) == 2
+    assert main(["pack", "--data", str(tmp_path), "-o", str(tmp_path / "packed.npz")]) == 2
     assert json.loads((run / STATE).read_text())["step"] == 3
     test = random_crystals(5, seed=8)
     test = Crystals(

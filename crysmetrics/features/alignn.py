@@ -9,8 +9,6 @@ Fréchet distance and the earth mover's distance of energies share a computation
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +21,7 @@ from crysmetrics.errors import UserError
 from crysmetrics.features.alignn_graph import FOLD, TOLERANCE, LineGraphs, line_graphs
 from crysmetrics.features.base import Extractor, Run
 from crysmetrics.io import Crystals
-from crysmetrics.parallel import chunks_of, in_threads
+from crysmetrics.parallel import chunks_of, in_threads, torch_threads
 from crysmetrics.progress import task
 
 if TYPE_CHECKING:
@@ -144,7 +142,7 @@ def evaluate(
     failures: dict[int, str] = {}
     # Each core takes batches of its own: that waits less than all cores on each operation.
     passes = workers if where == "cpu" else 1
-    with task("ALIGNN features", len(crystals)) as advance, one_torch_thread():
+    with task("ALIGNN features", len(crystals)) as advance, torch_threads(1):
         for part in chunks_of(crystals.num_atoms.tolist(), _ATOMS_AT_ONCE):
             graphs = line_graphs(crystals[part], tolerance=tolerance, fold=fold, workers=workers)
             failures.update({part.start + i: why for i, why in graphs.failures.items()})
@@ -230,16 +228,3 @@ def _moved(weights: Weights, device: str) -> ALIGNN:
     from crysmetrics.features.alignn_network import ALIGNN
 
     return ALIGNN.from_state(weights.network.state_dict()).to(device)
-
-
-@contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Within this block PyTorch computes with one thread in each of ours."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

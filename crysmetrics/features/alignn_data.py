@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crysmetrics.errors import InputError
+from crysmetrics.errors import InputError, UserError
 from crysmetrics.features.alignn_graph import LineGraphs, line_graphs
 from crysmetrics.io.atomic import atomic_file
 
@@ -70,12 +70,18 @@ def chosen(data: Path) -> tuple[Crystals, NDArray[np.int64], dict[str, Any]]:
     Returns:
         The structures with the property `formation_energy_per_atom`; 0 or 1 for each split; and
         a description of the choice.
+
+    Raises:
+        UserError: if this is not the data folder.
     """
     import pandas as pd
 
     from crysmetrics.io import Crystals, read
 
-    table = pd.read_csv(data / "splits.csv.gz", dtype={"id": str}, keep_default_na=False)
+    splits = data / "splits.csv.gz"
+    if not splits.is_file():
+        raise UserError(f"{data} is not the data folder: it has no {splits.name}.")
+    table = pd.read_csv(splits, dtype={"id": str}, keep_default_na=False)
     parts, split = [], []
     counts: dict[str, dict[str, int]] = {}
     dropped = 0

