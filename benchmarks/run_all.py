@@ -12,8 +12,10 @@ SCRIPTS = (
     "bench_reading.py",
     "bench_metrics.py",
     "bench_crystalnn.py",
+    "bench_fingerprints.py",
     "bench_cgcnn.py",
     "bench_coverage.py",
+    "bench_alignn.py",
 )
 
 
