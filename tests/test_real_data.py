@@ -138,12 +138,12 @@ def test_fad_of_real_structures(mp20_test, mp20_val):
 
 def test_fad_and_energies_rise_with_noise(mp20_test):
     rng = np.random.default_rng(0)
-    part = mp20_test[:1000]
+    part = mp20_test[:300]  # without symmetry a structure takes many times as long
     fads, energies = [], []
-    for noise in (0.0, 0.01, 0.03, 0.1, 0.3):
+    for noise in (0.0, 0.03, 0.3):
         frac = part.frac_coords + noise * rng.normal(size=part.frac_coords.shape)
         moved = Crystals(part.atomic_numbers, frac, part.lattices, part.num_atoms, part.ids)
-        fads.append(crysmetrics.fad(moved, mp20_test)["fad"])
+        fads.append(crysmetrics.fad(moved, "mp20-test-bt")["fad"])
         energies.append(formation_energies(moved)[0].mean())
     assert (np.diff(fads) > 0).all()
     assert (np.diff(energies) > 0).all()
