@@ -19,7 +19,7 @@ from common import once, seconds, table
 from safetensors.torch import save_file
 
 from crysmetrics.features import alignn
-from crysmetrics.features.alignn_graph import line_graphs
+from crysmetrics.features.alignn_graph import LineGraphs, line_graphs
 from crysmetrics.features.alignn_network import ALIGNN, GraphBatch
 from crysmetrics.io import Crystals, read
 from crysmetrics.parallel import chunks_of
@@ -85,13 +85,14 @@ def measured(
     def forward(fold: float) -> float:
         graphs = line_graphs(crystals, fold=fold, workers=workers)
         parts = chunks_of(graphs.num_pairs.tolist(), alignn.PAIRS_AT_ONCE)
+        jobs = [(graphs[part],) for part in parts]
 
-        def run() -> None:
+        def apply(some: LineGraphs) -> None:
             with torch.inference_mode():
-                for part in parts:
-                    network.features(GraphBatch.of(graphs[part], device)).cpu()
+                network.features(GraphBatch.of(some, device)).cpu()
 
-        return seconds(run, 1) / count * 1e3
+        with torch_threads(1):  # as in `alignn.evaluate`: every core has batches of its own
+            return seconds(lambda: list(in_threads(apply, jobs, workers)), 1) / count * 1e3
 
     def whole() -> None:
         alignn.evaluate(crystals, weights=weights, workers=workers, device=device)
