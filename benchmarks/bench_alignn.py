@@ -22,7 +22,7 @@ from crysmetrics.features import alignn
 from crysmetrics.features.alignn_graph import LineGraphs, line_graphs
 from crysmetrics.features.alignn_network import ALIGNN, GraphBatch
 from crysmetrics.io import Crystals, read
-from crysmetrics.parallel import chunks_of
+from crysmetrics.parallel import chunks_of, in_threads, torch_threads
 from crysmetrics.weights import shipped_weights
 
 _PEER_BATCH = 32
