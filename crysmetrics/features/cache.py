@@ -45,7 +45,9 @@ def default_folder() -> Path:
     """Where the cache is: `$CRYSMETRICS_CACHE`, or the user's cache folder."""
     import platformdirs
 
-    return Path(os.environ.get("CRYSMETRICS_CACHE") or platformdirs.user_cache_dir("crysmetrics"))
+    given = os.environ.get("CRYSMETRICS_CACHE")
+    # Switched off, features are not kept, but published weights still need a place.
+    return Path(given if given and given != "off" else platformdirs.user_cache_dir("crysmetrics"))
 
 
 def open_cache(where: str | None = None) -> FeatureCache | None:
@@ -65,6 +67,8 @@ def open_cache(where: str | None = None) -> FeatureCache | None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--cache takes a folder or off; {folder} is a file.")
     limit = os.environ.get("CRYSMETRICS_CACHE_BYTES")
+    if limit and not limit.isdecimal():
+        raise UserError(f"CRYSMETRICS_CACHE_BYTES must be a number of bytes, not {limit!r}.")
     return FeatureCache(folder, int(limit) if limit else DEFAULT_MAX_BYTES)
 
 
