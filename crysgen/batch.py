@@ -1,0 +1,101 @@
+"""`Batch`: crystals as padded tensors, the form in which networks and processes see them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from crysmetrics.io import Crystals
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """B crystals of at most N atoms each; the rows of shorter ones end in padding.
+
+    Padded, because attention and neighbour search are dense products, and because static shapes
+    are what compiled code and CUDA graphs want. Batches of similar sizes keep the padding small.
+
+    Attributes:
+        atomic_numbers: (B, N) int64; 0 is padding.
+        frac_coords: (B, N, 3) in [0, 1).
+        lattices: (B, 3, 3) in Å, lattice vectors as rows.
+    """
+
+    atomic_numbers: Tensor
+    frac_coords: Tensor
+    lattices: Tensor
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, N) bool: where atoms are."""
+        return self.atomic_numbers > 0
+
+    @property
+    def num_atoms(self) -> Tensor:
+        """(B,) int64."""
+        return self.mask.sum(1)
+
+    def __len__(self) -> int:
+        return len(self.lattices)
+
+    def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> Batch:
+        """The same on another device, with its numbers in another precision."""
+        return Batch(
+            self.atomic_numbers.to(device),
+            self.frac_coords.to(device, dtype),
+            self.lattices.to(device, dtype),
+        )
+
+    def with_geometry(self, frac_coords: Tensor, lattices: Tensor) -> Batch:
+        """The same atoms elsewhere."""
+        return replace(self, frac_coords=frac_coords, lattices=lattices)
+
+    @classmethod
+    def from_crystals(cls, crystals: Crystals, dtype: torch.dtype | None = None) -> Batch:
+        """All structures of `crystals`, padded to the largest."""
+        counts, offsets = crystals.num_atoms, crystals.offsets
+        size = int(counts.max(initial=0))
+        numbers = np.zeros((len(crystals), size), dtype=np.int64)
+        frac = np.zeros((len(crystals), size, 3))
+        rows = crystals.structure_index
+        columns = np.arange(len(rows)) - offsets[:-1][rows]
+        numbers[rows, columns] = crystals.atomic_numbers
+        frac[rows, columns] = crystals.frac_coords
+        real = dtype or torch.get_default_dtype()
+        return cls(
+            torch.from_numpy(numbers),
+            torch.from_numpy(frac).to(real),
+            torch.tensor(crystals.lattices, dtype=real),
+        )
+
+    def to_crystals(self, ids: Sequence[str] | None = None) -> Crystals:
+        """Without the padding, in double precision.
+
+        Args:
+            ids: one for each crystal; their positions by default.
+        """
+        from crysmetrics.io import Crystals
+
+        mask = self.mask.cpu().numpy()
+        return Crystals(
+            self.atomic_numbers.cpu().numpy()[mask],
+            self.frac_coords.detach().double().cpu().numpy()[mask],
+            self.lattices.detach().double().cpu().numpy(),
+            mask.sum(1),
+            tuple(ids) if ids is not None else tuple(str(i) for i in range(len(mask))),
+        )
+
+
+def pad_atomic_numbers(compositions: Sequence[np.ndarray | Sequence[int]]) -> Tensor:
+    """(B, N) atomic numbers, padded with 0, of B lists of atoms."""
+    size = max((len(c) for c in compositions), default=0)
+    padded = np.zeros((len(compositions), size), dtype=np.int64)
+    for row, atoms in zip(padded, compositions, strict=True):
+        row[: len(atoms)] = atoms
+    return torch.from_numpy(padded)

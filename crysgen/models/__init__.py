@@ -1,0 +1,1 @@
+"""Generative models: a process that noises and denoises crystals, over a network."""

@@ -1,0 +1,43 @@
+"""Noise of each crystal from its own seed, so that no result depends on the batch it was in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class Noise:
+    """Normal numbers for cells and positions, draw by draw.
+
+    Made on the CPU, where a seed means the same numbers on every machine.
+
+    Args:
+        seeds: B.
+        num_atoms: (B,).
+        dimensions: of a cell's vector.
+        draws: how often `draw` may be called.
+    """
+
+    def __init__(
+        self, seeds: Sequence[int], num_atoms: Tensor, dimensions: int, draws: int
+    ) -> None:
+        counts = num_atoms.tolist()
+        size = max(counts, default=0)
+        self._cells = torch.zeros(draws, len(counts), dimensions)
+        self._positions = torch.zeros(draws, len(counts), size, 3)
+        for row, (seed, count) in enumerate(zip(seeds, counts, strict=True)):
+            generator = torch.Generator().manual_seed(int(seed))
+            numbers = torch.randn(draws, dimensions + 3 * count, generator=generator)
+            self._cells[:, row] = numbers[:, :dimensions]
+            self._positions[:, row, :count] = numbers[:, dimensions:].unflatten(1, (count, 3))
+        self._next = 0
+
+    def draw(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The next (B, D) and (B, N, 3), as `like` is in type and device and padded as it is."""
+        cells, positions = self._cells[self._next], self._positions[self._next]
+        self._next += 1
+        padding = like.shape[1] - positions.shape[1]
+        positions = torch.nn.functional.pad(positions, (0, 0, 0, padding))
+        return cells.to(like), positions.to(like)

@@ -1,0 +1,96 @@
+"""How much noise a crystal carries after t steps, and the way back (GemsDiff, Eqs. 3, 6, 16).
+
+The lattice follows the usual variance-preserving chain. Positions follow Eq. 16, whose transition
+is centred on x_{t-1}: without a shift the variance after t steps is the sum of the β, and that sum
+is used everywhere (not 1 - ᾱ_t, which the second line of Eq. 16 has; they agree to 5 % at T).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+STEPS = 100
+LATTICE_BETAS = (1e-5, 1e-1)
+POSITION_BETAS = (1e-6, 2e-3)
+"""(β_0, β_T) of Table 1."""
+
+
+class Posterior(NamedTuple):
+    """q(x_s | x_t, x_0) = N(from_start x_0 + from_now x_t, variance), each of shape (...)."""
+
+    from_start: Tensor
+    from_now: Tensor
+    variance: Tensor
+
+
+def linear_betas(steps: int, first: float, last: float) -> Tensor:
+    """(T + 1,) float64: β_0 = 0, which is no step, then T steps from `first` to `last`."""
+    if steps < 1 or not 0 < first <= last < 1:
+        raise ValueError(f"no schedule: {steps} steps from {first} to {last}")
+    zero = torch.zeros(1, dtype=torch.float64)
+    return torch.cat([zero, torch.linspace(first, last, steps, dtype=torch.float64)])
+
+
+class Preserving:
+    """x_t = sqrt(ᾱ_t) x_0 + sqrt(1 - ᾱ_t) ε, for the lattice."""
+
+    def __init__(self, betas: Tensor) -> None:
+        self.alpha_bar = torch.cumprod(1 - betas, 0)
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return len(self.alpha_bar) - 1
+
+    def signal(self, t: Tensor) -> Tensor:
+        """sqrt(ᾱ_t) at the steps t (...)."""
+        return self.alpha_bar.to(t.device)[t].sqrt()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Standard deviation of the noise at the steps t (...)."""
+        return (1 - self.alpha_bar.to(t.device)[t]).sqrt()
+
+    def posterior(self, t: int, s: int) -> Posterior:
+        """The way from step t back to s < t (Eq. 6 as corrected: the posterior mean of DDPM)."""
+        now, then = self.alpha_bar[t], self.alpha_bar[s]
+        ratio = now / then
+        return Posterior(
+            then.sqrt() * (1 - ratio) / (1 - now),
+            ratio.sqrt() * (1 - then) / (1 - now),
+            (1 - ratio) * (1 - then) / (1 - now),
+        )
+
+
+class Exploding:
+    """x_t = [x_0 + σ_t ε] on the torus, with σ_t² the sum of β up to t, for positions."""
+
+    def __init__(self, betas: Tensor) -> None:
+        self.variance = torch.cumsum(betas, 0)
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return len(self.variance) - 1
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Standard deviation of the noise at the steps t (...)."""
+        return self.variance.to(t.device)[t].sqrt()
+
+    def posterior(self, t: int, s: int) -> Posterior:
+        """The way from step t back to s < t, x_0 taken as the image nearest to x_t."""
+        now, then = self.variance[t], self.variance[s]
+        return Posterior(1 - then / now, then / now, then * (now - then) / now)
+
+
+def strided_steps(total: int, count: int) -> list[int]:
+    """`count` + 1 steps from `total` down to 0, as even as whole numbers are.
+
+    Raises:
+        ValueError: unless 1 <= count <= total.
+    """
+    if not 1 <= count <= total:
+        raise ValueError(f"{count} of {total} steps")
+    return [round(total * (count - i) / count) for i in range(count + 1)]
