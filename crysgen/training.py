@@ -148,6 +148,7 @@ class Trainer:
         self.step = self.epoch = self.place = 0
         self.seconds = 0.0
         self.best = math.inf
+        self._show = False
 
     def _floats(self) -> dict[str, Tensor]:
         return {k: v for k, v in self.model.network.state_dict().items() if v.is_floating_point()}
@@ -170,23 +171,29 @@ class Trainer:
         fall = min(1.0, (1 - self.progress) / max(1e-9, self.settings.decay_share))
         return self.settings.learning_rate * rise * max(1e-3, fall)
 
-    def run(self, save_minutes: float = 5.0, stop_after: int | None = None) -> None:
+    def run(
+        self, save_minutes: float = 5.0, stop_after: int | None = None, show: bool = False
+    ) -> None:
         """Train until the budget is spent.
 
         Args:
             save_minutes: between checkpoints.
             stop_after: steps after which this call ends, as if it had been killed.
+            show: print a line at each validation.
         """
+        self._show = show
         last = time.perf_counter()
         saved = validated = self.seconds
         losses: list[Tensor] = []
         seen, taken, since = 0, 0, self.seconds
-        total = self.settings.steps or None
-        with task("training", total) as advance:
+        with task("training", 1000) as advance:
+            shown = 0
             for batch, size in self._batches():
                 losses.append(self._update(batch))
                 seen, taken, self.step = seen + size, taken + 1, self.step + 1
-                advance(1)
+                spent = int(1000 * min(1.0, self.progress))
+                advance(spent - shown)
+                shown = spent
                 if self.fabric.device.type == "cuda" and self.step % 20 == 0:
                     torch.cuda.synchronize()  # so that the clock tells the truth
                 self.seconds += time.perf_counter() - last
@@ -311,7 +318,8 @@ class Trainer:
         for logger in self.fabric.loggers:
             values = {name: float(x) for name, x in zip(_LOG, row, strict=True)}
             logger.log_metrics(values, self.step)
-        print(*(f"{name} {value}" for name, value in zip(_LOG, row, strict=True)), flush=True)
+        if self._show:
+            print(*(f"{name} {value}" for name, value in zip(_LOG, row, strict=True)), flush=True)
 
     # --- checkpoints -----------------------------------------------------------------------------
 

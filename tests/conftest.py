@@ -1,5 +1,11 @@
 """Settings of all tests."""
 
+import os
+
+# Before PyTorch is imported: its threads wait for each other, and where other tests run beside
+# them on the same cores a second becomes a minute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from hypothesis import HealthCheck, settings
 
 # Machines that run tests are slow at times, and a failure must come again at the next run.

@@ -1,0 +1,160 @@
+"""The GemsDiff process: what it does to crystals, and that its variants work."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from crysgen.batch import Batch, pad_atomic_numbers
+from crysgen.lattice import lattice_parameters
+from crysgen.models.gemsdiff import GemsDiff, GemsDiffConfig, cell_statistics
+from crysgen.data import canonical
+from crysmetrics.examples import unpack
+from crysmetrics.io import Crystals, read
+
+SMALL = {
+    "network": "pairformer",
+    "network_settings": {"channels": 16, "layers": 2, "heads": 2, "radial": 8, "angular": 4},
+}
+OURS = {
+    **SMALL,
+    "standardize_lattice": True,
+    "cell_decoder": "residual",
+    "lattice_loss": "vector",
+    "position_loss": "scaled",
+}
+VARIANTS = {
+    "paper": SMALL,
+    "posterior": {**SMALL, "lattice_loss": "posterior"},
+    "noisy cell": {**SMALL, "cell_decoder": "noisy"},
+    "raw cells": {**SMALL, "lattice_space": "raw"},
+    "straight path": {**SMALL, "shortest_path": False},
+    "no lattice diffusion": {**SMALL, "lattice_diffusion": False},
+    "no lattice diffusion, vectors": {**OURS, "lattice_diffusion": False},
+    "ours": OURS,
+}
+
+
+@pytest.fixture(scope="module")
+def crystals(tmp_path_factory: pytest.TempPathFactory) -> Crystals:
+    _, reference = unpack(tmp_path_factory.mktemp("examples"))
+    found = read(reference, workers=1)
+    return canonical(found[found.num_atoms <= 12][:16])
+
+
+def model_of(settings: dict, batch: Batch, double: bool = False) -> GemsDiff:
+    config = GemsDiffConfig(**settings)
+    mean, std = cell_statistics(config, batch)
+    torch.manual_seed(0)
+    model = GemsDiff(
+        GemsDiffConfig(**(settings | {"lattice_mean": mean, "lattice_std": std}))
+    )
+    with torch.no_grad():  # the last layers of a new network are nearly zero
+        for weights in model.parameters():
+            weights += 0.02 * torch.randn_like(weights)
+    return model.double() if double else model
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_trains_and_samples(name: str, crystals: Crystals) -> None:
+    batch = Batch.from_crystals(crystals)
+    model = model_of(VARIANTS[name], batch)
+    losses = model.loss(batch, torch.Generator().manual_seed(0))
+    losses["loss"].backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(torch.isfinite(g).all() for g in gradients)
+    assert sum(float(g.abs().sum()) for g in gradients) > 0
+    again = model.loss(batch, torch.Generator().manual_seed(0))
+    assert float(again["loss"]) == float(losses["loss"])
+    sampled = model.sample(batch.atomic_numbers[:4], [0, 1, 2, 3], steps=5)
+    assert torch.equal(sampled.atomic_numbers, batch.atomic_numbers[:4])
+    inside = sampled.frac_coords[sampled.mask]
+    assert ((inside >= 0) & (inside < 1)).all()
+
+
+def test_settings_that_exclude_each_other_are_refused() -> None:
+    with pytest.raises(ValueError, match="vector space"):
+        GemsDiffConfig(lattice_space="raw", cell_decoder="residual")
+    with pytest.raises(ValueError, match="no noisy cell"):
+        GemsDiffConfig(lattice_diffusion=False, cell_decoder="noisy")
+    with pytest.raises(ValueError, match="unknown settings: nonsense"):
+        GemsDiffConfig.from_json({"nonsense": 1})
+
+
+def test_samples_do_not_depend_on_the_batch(crystals: Crystals) -> None:
+    batch = Batch.from_crystals(crystals, torch.float64)
+    model = model_of(OURS, batch, double=True)
+    together = model.sample(batch.atomic_numbers, list(range(len(batch))), steps=8)
+    for i in (0, 5, 11):
+        count = int(batch.num_atoms[i])
+        alone = model.sample(batch.atomic_numbers[i : i + 1, :count], [i], steps=8)
+        assert torch.allclose(alone.lattices[0], together.lattices[i], atol=1e-8)
+        gap = alone.frac_coords[0] - together.frac_coords[i, :count]
+        assert float((gap - gap.round()).abs().max()) < 1e-8
+
+
+def test_no_noise_at_step_zero_and_more_with_every_step(crystals: Crystals) -> None:
+    batch = Batch.from_crystals(crystals, torch.float64)
+    model = model_of(OURS, batch, double=True)
+    seeds = list(range(len(batch)))
+    same = model.noise(batch, 0, seeds)
+    assert torch.equal(same.lattices, batch.lattices)
+    assert torch.allclose(same.frac_coords, batch.frac_coords)
+    moved = []
+    for step in (1, 20, 60):
+        noisy = model.noise(batch, step, seeds)
+        gap = noisy.frac_coords - batch.frac_coords
+        moved.append(float((gap - gap.round()).abs().mean()))
+        assert torch.equal(noisy.frac_coords, model.noise(batch, step, seeds).frac_coords)
+    assert moved[0] < moved[1] < moved[2]
+
+
+def test_the_process_is_blind_to_orientation_and_follows_permutations(crystals: Crystals) -> None:
+    batch = Batch.from_crystals(crystals, torch.float64)
+    model = model_of(OURS, batch, double=True)
+    vectors = model.cells.encode(batch.lattices, batch.num_atoms)
+    steps = torch.full((len(batch),), 30)
+    turn, _ = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))
+    turned = model.cells.encode(batch.lattices @ turn.T, batch.num_atoms)
+    assert torch.allclose(vectors, turned, atol=1e-9)
+    frac = (batch.frac_coords + 0.03 * torch.randn_like(batch.frac_coords)) % 1
+    moved, cell = model.predict(batch.atomic_numbers, frac, vectors, steps)
+    shifted, same = model.predict(
+        batch.atomic_numbers, (frac + torch.rand(1, 1, 3, dtype=frac.dtype)) % 1, vectors, steps
+    )
+    assert torch.allclose(moved, shifted, atol=1e-6) and torch.allclose(cell, same, atol=1e-6)
+    full = [i for i in range(len(batch)) if int(batch.num_atoms[i]) == int(batch.num_atoms.max())]
+    order = torch.randperm(batch.frac_coords.shape[1])
+    permuted, same = model.predict(
+        batch.atomic_numbers[full][:, order], frac[full][:, order], vectors[full], steps[full]
+    )
+    assert torch.allclose(moved[full][:, order], permuted, atol=1e-6)
+    assert torch.allclose(cell[full], same, atol=1e-6)
+
+
+def test_refining_starts_from_the_given_crystal(crystals: Crystals) -> None:
+    batch = Batch.from_crystals(crystals, torch.float64)
+    model = model_of(OURS, batch, double=True)
+    seeds = list(range(len(batch)))
+    near = model.sample(batch.atomic_numbers, seeds, start=batch, start_step=1)
+    gap = (lattice_parameters(near.lattices) - lattice_parameters(batch.lattices)).abs()
+    assert float((gap / lattice_parameters(batch.lattices)).max()) < 0.1
+    with pytest.raises(ValueError, match="start_step"):
+        model.sample(batch.atomic_numbers, seeds, start=batch, start_step=101)
+
+
+def test_padding_is_of_no_consequence() -> None:
+    padded = pad_atomic_numbers([[3, 3, 8], [11, 17]])
+    assert padded.tolist() == [[3, 3, 8], [11, 17, 0]]
+    assert Batch(padded, torch.zeros(2, 3, 3), torch.eye(3).repeat(2, 1, 1)).num_atoms.tolist() == [
+        3,
+        2,
+    ]
+
+
+def test_crystals_survive_a_batch(crystals: Crystals) -> None:
+    back = Batch.from_crystals(crystals, torch.float64).to_crystals(crystals.ids)
+    assert np.array_equal(back.atomic_numbers, crystals.atomic_numbers)
+    assert np.array_equal(back.frac_coords, crystals.frac_coords)
+    assert np.array_equal(back.lattices, crystals.lattices)

@@ -1,0 +1,193 @@
+"""Training runs: resumed exactly, checkpoints that hold what they say, refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
+
+from crysgen.checkpoints import find_model, load_model, save_model
+from crysgen.configs import config_names, load_config
+from crysgen.data import SPLIT, BatchOrder, DeviceCrystals, canonical, plausible, training_sets
+from crysgen.models.gemsdiff import GemsDiffConfig
+from crysgen.training import Trainer, TrainingSettings
+from crysmetrics.errors import InputError, UserError
+from crysmetrics.io import Crystals
+from sets import one, random_crystals, rocksalt
+
+pytest.importorskip("lightning_fabric", reason="the extra `train` is not installed")
+
+CONFIG = GemsDiffConfig(
+    network="pairformer",
+    network_settings={"channels": 16, "layers": 1, "heads": 2, "radial": 6, "angular": 4},
+    standardize_lattice=True,
+    cell_decoder="residual",
+    lattice_loss="vector",
+    position_loss="scaled",
+)
+SETTINGS = TrainingSettings(steps=8, batch_atoms=40, val_steps=4, val_draws=1, warmup_steps=2)
+
+
+def trainer(folder: Path, settings: TrainingSettings = SETTINGS, seed: int = 0) -> Trainer:
+    crystals = random_crystals(24, seed=seed)
+    return Trainer(CONFIG, settings, folder, crystals[:20], crystals[20:])
+
+
+def test_a_resumed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    whole = trainer(tmp_path / "whole")
+    whole.run()
+    broken = trainer(tmp_path / "broken")
+    broken.run(stop_after=3)
+    resumed = trainer(tmp_path / "broken")
+    resumed.resume()
+    assert resumed.step == 3
+    resumed.run()
+    for name, weights in whole.model.network.state_dict().items():
+        assert torch.equal(weights, resumed.model.network.state_dict()[name]), name
+    assert whole.best == resumed.best
+    for kind in ("average", "exp_avg_sq"):
+        names = [next((tmp_path / run).glob(f"{kind}-*")) for run in ("whole", "broken")]
+        first, second = (load_file(name) for name in names)
+        assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_run_is_not_continued_with_other_data_or_another_model(tmp_path: Path) -> None:
+    trainer(tmp_path).run(stop_after=1)
+    with pytest.raises(UserError, match="other data"):
+        trainer(tmp_path, seed=1).resume()
+    with pytest.raises(UserError, match="no checkpoint"):
+        trainer(tmp_path / "empty").resume()
+
+
+def test_the_best_model_loads_and_samples(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    run.run()
+    model = load_model(tmp_path)
+    assert model.config == run.config
+    card = json.loads((tmp_path / "best.json").read_text())
+    assert card["progress"]["steps"] in (4, 8) and card["data"]["train"] == 20
+    sampled = model.sample(torch.tensor([[3, 3, 8]]), [0], steps=4)
+    assert torch.isfinite(sampled.lattices).all()
+    assert (tmp_path / "log.csv").read_text().count("\n") == 3
+
+
+def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run")
+    path = tmp_path / "model.safetensors"
+    save_model(run.model, path, {}, dtype=torch.bfloat16)
+    assert load_model(path).config == run.config
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(InputError, match="not the file"):
+        load_model(path)
+    path.write_bytes(b"pickle?")
+    with pytest.raises(InputError, match="safetensors"):
+        load_model(path)
+    save_file({"other": torch.zeros(1)}, path)
+    card = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps(card | {"sha256": None}))
+    with pytest.raises(InputError, match="does not fit"):
+        load_model(path)
+    path.with_suffix(".json").unlink()
+    with pytest.raises(InputError, match="has no"):
+        load_model(path)
+    with pytest.raises(UserError, match="There is no model 'nothing'"):
+        find_model("nothing")
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_shipped_configurations_are_valid(name: str) -> None:
+    model, settings = load_config(name, {"seed": 7})
+    assert settings.seed == 7 and model.steps == 100
+
+
+def test_bad_configurations_are_explained(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    for content, message in (
+        ("[1]", "must hold"),
+        ('{"model": {"depth": 3}}', "unknown settings: depth"),
+        ('{"training": {"speed": 3}}', "unknown settings: speed"),
+        ("{", "no configuration"),
+    ):
+        path.write_text(content)
+        with pytest.raises(UserError, match=message):
+            load_config(path)
+    with pytest.raises(UserError, match="known are default"):
+        load_config("nothing")
+
+
+def test_batches_hold_every_crystal_once_and_fit() -> None:
+    counts = np.random.default_rng(0).integers(1, 21, 500)
+    order = BatchOrder(counts, 100, seed=1)
+    batches = order.epoch(3)
+    assert sorted(np.concatenate(batches)) == list(range(500))
+    assert all(len(b) * counts[b].max() <= 100 for b in batches)
+    assert all((a == b).all() for a, b in zip(batches, order.epoch(3), strict=True))
+    assert any(len(a) != len(b) or (a != b).any() for a, b in zip(batches, order.epoch(4)))
+
+
+def test_crystals_are_brought_to_primitive_right_handed_niggli_cells() -> None:
+    salt = rocksalt()
+    cube = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
+    frac = np.concatenate([cube, (cube + 0.5) % 1])
+    conventional = one([11] * 4 + [17] * 4, frac.tolist(), 5.64, "conventional")
+    left = one([11, 17], salt.frac_coords.tolist(), salt.lattices[0][::-1], "left")
+    left = left.with_ids(["left"])
+    cells = canonical(Crystals.concatenate([salt, conventional, left]))
+    assert not cells.failures and cells.num_atoms.tolist() == [2, 2, 2]
+    assert (np.linalg.det(cells.lattices) > 0).all()
+    assert np.allclose(cells.volumes, 5.64**3 / 4)
+    flat = canonical(one([3], [[0, 0, 0]], [[3, 0, 0], [6, 0, 0], [0, 0, 3]], "flat"))
+    assert len(flat) == 0 and flat.failures[0].file == "flat"
+    huge = plausible(one([3], [[0, 0, 0]], 30.0, "huge"))
+    assert len(huge) == 0 and "per atom" in huge.failures[0].reason
+
+
+def test_marked_crystals_are_divided_by_their_mark(tmp_path: Path) -> None:
+    crystals = random_crystals(10)
+    marks = np.array(["train"] * 8 + ["val"] * 2)
+    packed = Crystals(
+        crystals.atomic_numbers, crystals.frac_coords, crystals.lattices, crystals.num_atoms,
+        crystals.ids, {SPLIT: marks},
+    )  # fmt: skip
+    packed.save(tmp_path / "p.npz")
+    train, val = training_sets([tmp_path / "p.npz"], None, 20)
+    assert (len(train), len(val)) == (8, 2)
+    train, val = training_sets([tmp_path / "p.npz"], tmp_path / "p.npz", 20)
+    assert (len(train), len(val)) == (8, 10)
+    with pytest.raises(UserError, match="no crystals of at most 1 atoms"):
+        training_sets([tmp_path / "p.npz"], None, 1)
+
+
+def test_batches_of_a_device_are_the_crystals_themselves() -> None:
+    crystals = random_crystals(6)
+    held = DeviceCrystals(crystals, "cpu")
+    back = held.batch(np.array([4, 1])).to_crystals()
+    assert np.allclose(back.lattices, crystals[[4, 1]].lattices, atol=1e-5)
+    assert np.array_equal(back.atomic_numbers, crystals[[4, 1]].atomic_numbers)
+
+
+def test_the_command_trains_refuses_and_resumes(tmp_path: Path) -> None:
+    from crysgen.cli.train import train as command
+
+    random_crystals(30).save(tmp_path / "data.npz")
+    config = tmp_path / "config.json"
+    small = {"model": CONFIG.to_json(), "training": {"batch_atoms": 40, "val_steps": 2}}
+    config.write_text(json.dumps(small))
+    base = ["gemsdiff", "--data", str(tmp_path / "data.npz"), "-o", str(tmp_path / "run")]
+    options = [*base, "--config", str(config), "--steps", "4", "--device", "cpu"]
+    first = CliRunner().invoke(command, options)
+    assert first.exit_code == 0, first.output
+    assert (tmp_path / "run" / "best.safetensors").is_file()
+    again = CliRunner().invoke(command, options)
+    assert again.exit_code == 2 and "--resume" in again.output
+    resumed = CliRunner().invoke(command, [*options, "--steps", "6", "--resume"])
+    assert resumed.exit_code == 0, resumed.output
+    assert json.loads((tmp_path / "run" / "state.json").read_text())["step"] == 6
+    missing = CliRunner().invoke(command, [*options[:2], str(tmp_path / "no"), *options[3:]])
+    assert missing.exit_code == 2
