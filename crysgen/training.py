@@ -12,7 +12,7 @@ import csv
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,9 +83,13 @@ class Objective(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: Batch, generator: torch.Generator | None) -> dict[str, Tensor]:
-        """The losses of a batch."""
-        return self.model.loss(batch, generator)
+    def forward(self, batch: Callable[[], Batch], generator: torch.Generator) -> dict[str, Tensor]:
+        """The losses of a batch, which comes hidden in a function.
+
+        In mixed precision Fabric rounds every tensor among the arguments to 16 bits; positions
+        must not be.
+        """
+        return self.model.loss(batch(), generator)
 
 
 class Trainer:
@@ -248,7 +252,7 @@ class Trainer:
         generator.manual_seed(
             hash((self.settings.seed, self.step, self.fabric.global_rank)) % 2**62
         )
-        losses = self.objective(batch, generator)
+        losses = self.objective(lambda: batch, generator)
         self.fabric.backward(losses["loss"])
         self.fabric.clip_gradients(self.objective, self.optimizer, max_norm=self.settings.clip)
         self.optimizer.step()

@@ -185,10 +185,25 @@ class GemsDiff(nn.Module):
         """
         mask = atomic_numbers > 0
         counts = mask.sum(1)
-        lattices = self._seen_cells(vectors, counts)
-        neighbours = nearest_images(frac_coords, lattices, mask, self.network.k)
         share = (steps / self.num_steps).to(frac_coords)
+        with _full_precision(frac_coords):
+            lattices = self._seen_cells(vectors, counts)
+            neighbours = nearest_images(frac_coords, lattices, mask, self.network.k)
         displacement, strain = self.run_network(atomic_numbers, lattices, share, neighbours)
+        with _full_precision(frac_coords):
+            return self._decoded(displacement, strain, lattices, vectors, steps, mask, frac_coords)
+
+    def _decoded(
+        self,
+        displacement: Tensor,
+        strain: Tensor,
+        lattices: Tensor,
+        vectors: Tensor,
+        steps: Tensor,
+        mask: Tensor,
+        frac_coords: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        counts = mask.sum(1)
         displacement = remove_mean(displacement.to(frac_coords), mask)
         strain = strain.to(frac_coords)
         one = torch.eye(3, dtype=strain.dtype, device=strain.device)
@@ -230,6 +245,18 @@ class GemsDiff(nn.Module):
             batch: B crystals.
             generator: of steps and noise, on the batch's device.
         """
+        with _full_precision(batch.lattices):
+            vectors, noisy, frac, steps = self._training_noise(batch, generator)
+        displacement, cell = self.predict(batch.atomic_numbers, frac, noisy, steps)
+        with _full_precision(batch.lattices):
+            position = self._position_loss(batch, frac, displacement, steps)
+            lattice = self._lattice_loss(batch, vectors, noisy, cell, steps)
+        return {"loss": position + lattice, "position": position, "lattice": lattice}
+
+    def _training_noise(
+        self, batch: Batch, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Clean and noisy cells (B, D), noisy positions (B, N, 3), and steps (B,)."""
         device, size = batch.lattices.device, len(batch)
         places = torch.rand(1, generator=generator, device=device)
         places = (places + torch.arange(size, device=device) / size) % 1
@@ -240,10 +267,7 @@ class GemsDiff(nn.Module):
         shape = batch.frac_coords.shape
         moves = torch.randn(shape, generator=generator, device=device).to(vectors)
         noisy, frac = self._noised(batch, vectors, steps, cell_noise, moves)
-        displacement, cell = self.predict(batch.atomic_numbers, frac, noisy, steps)
-        position = self._position_loss(batch, frac, displacement, steps)
-        lattice = self._lattice_loss(batch, vectors, noisy, cell, steps)
-        return {"loss": position + lattice, "position": position, "lattice": lattice}
+        return vectors, noisy, frac, steps
 
     def _position_loss(
         self, batch: Batch, frac: Tensor, displacement: Tensor, steps: Tensor
@@ -372,6 +396,11 @@ class GemsDiff(nn.Module):
         # The normal distribution function makes uniform numbers of normal ones.
         uniform = (1 + torch.erf(moves / 2**0.5)) / 2
         return vectors, wrap(uniform) * mask[..., None]
+
+
+def _full_precision(like: Tensor) -> torch.autocast:
+    """Outside the network nothing is rounded to 16 bits, whatever the precision around it."""
+    return torch.autocast(like.device.type, enabled=False)
 
 
 def cell_space(config: GemsDiffConfig) -> CellSpace:

@@ -83,7 +83,10 @@ class PairFormer(Network):
         moments = atoms.new_zeros(*mask.shape, _NINE, _PER_RADIAL * self.angular)
         for block in self.blocks:
             atoms, moments = block(atoms, moments, geometry, hidden[:, None, None])
-        return self._fields(atoms, moments, geometry, lattices, length, mask)
+        with torch.autocast(length.device.type, enabled=False):
+            return self._fields(
+                atoms.to(length), moments.to(length), geometry, lattices, length, mask
+            )
 
     def _fields(
         self,
@@ -102,9 +105,9 @@ class PairFormer(Network):
         atoms = self.norm(atoms)
         batch, size = mask.shape
         shape = (batch, size, _FIELDS, 2, self.angular)
-        sent = self.senders(atoms).float().view(shape)
-        received = self.receivers(atoms).float().view(shape)
-        own = self.atom_fields(atoms).float()
+        sent = self.senders(atoms).view(shape)
+        received = self.receivers(atoms).view(shape)
+        own = self.atom_fields(atoms)
         ones = torch.ones_like(sent[:, :, :1, 0])
         rows = torch.cat([ones, sent[:, :, :, 0], sent[:, :, :, 1]], dim=2)  # 1, b and d of each
         summed = geometry.sum_angular(rows)  # (B, N, 9, rows, angular)
@@ -116,7 +119,7 @@ class PairFormer(Network):
             pairs = (plain * a[:, :, None] + b + d * c[:, :, None]).sum(-1)
             width = moments.shape[-1]
             weights = own[:, :, None, field * width : (field + 1) * width]
-            six.append(pairs + (moments[:, :, part].float() * weights).sum(-1))
+            six.append(pairs + (moments[:, :, part] * weights).sum(-1))
         moved, bent = six
         bent = bent + own[..., -1:] * bent.new_tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
         displacement = (moved * length[:, None, None]) @ torch.linalg.inv(lattices)
