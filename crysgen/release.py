@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def release(
     about_metrics: str,
     provisional: bool,
     folder: Path = SHIPPED,
+    sampling: dict[str, float] | None = None,
 ) -> Path:
     """Write the three files; returns the weights' path.
 
@@ -59,6 +61,7 @@ def release(
         about_metrics: what was measured: which compositions, how many, how many steps.
         provisional: whether a better one is to come.
         folder: where to.
+        sampling: settings of the configuration that only sampling uses, chosen after training.
 
     Raises:
         UserError: if there is a model of this name, or it is too large.
@@ -69,6 +72,7 @@ def release(
     weights = find_model(run)
     card = json.loads(weights.with_suffix(".json").read_text())
     model = load_model(run)
+    model.config = replace(model.config, **(sampling or {}))
     if sum(p.numel() for p in model.network.parameters()) * 2 > LARGEST:
         raise UserError(f"{name} would be larger than {LARGEST / 1e6:.0f} MB.")
     shown = {key: metrics[key] for key in _SHOWN_METRICS if key in metrics}
@@ -141,12 +145,15 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, required=True, help="a metrics.json")
     parser.add_argument("--about", required=True, help="what the metrics were measured on")
     parser.add_argument("--final", action="store_true", help="not provisional")
+    parser.add_argument("--cell-noise", type=float, default=1.0, help="of sampling")
+    parser.add_argument("--position-noise", type=float, default=1.0, help="of sampling")
     arguments = parser.parse_args()
+    sampling = {key: getattr(arguments, key) for key in ("cell_noise", "position_noise")}
     metrics = json.loads(arguments.metrics.read_text())["metrics"]
     try:
         path = release(
             arguments.run, arguments.name, arguments.hardware, metrics, arguments.about,
-            not arguments.final,
+            not arguments.final, sampling=sampling,
         )  # fmt: skip
     except UserError as error:
         raise SystemExit(f"Error: {error}") from None

@@ -61,6 +61,8 @@ class GemsDiffConfig:
         position_spread: in `scaled`, how far a position is from any guess without data.
         position_floor: in `scaled`, smaller errors than this do not count more.
         shortest_path: False is ablation (e): displacements across the border of the cell.
+        cell_noise: of sampling; see `GemsDiff.sample`.
+        position_noise: of sampling.
     """
 
     network: str = "gemsnet"
@@ -79,6 +81,8 @@ class GemsDiffConfig:
     position_spread: float = 0.29
     position_floor: float = 0.01
     shortest_path: bool = True
+    cell_noise: float = 1.0
+    position_noise: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("lattice_betas", "position_betas", "lattice_mean", "lattice_std"):
@@ -320,7 +324,8 @@ class GemsDiff(nn.Module):
         on_step: Callable[[int, int], None] | None = None,
         start: Batch | None = None,
         start_step: int | None = None,
-        noise_scale: float = 1.0,
+        cell_noise: float | None = None,
+        position_noise: float | None = None,
     ) -> Batch:
         """Algorithm 2: crystals of the given compositions.
 
@@ -334,7 +339,9 @@ class GemsDiff(nn.Module):
             start: crystals to begin from instead of pure noise: noised to `start_step`, then
                 denoised.
             start_step: 1 to T.
-            noise_scale: of the noise added on the way back; 1 samples, 0 takes means.
+            cell_noise: factor of the noise added to cells on the way back: 1 draws samples as
+                Algorithm 2 does, less stays closer to the likeliest; the configuration's if None.
+            position_noise: the same for positions.
 
         Raises:
             ValueError: if `start_step` or `steps` don't fit.
@@ -350,14 +357,16 @@ class GemsDiff(nn.Module):
         weights = next(self.network.parameters())
         noise = Noise(seeds, counts, self.cells.dimensions, len(plan))
         zeros = torch.zeros(*mask.shape, 3, dtype=weights.dtype, device=device)
-        cell_noise, moves = noise.draw(zeros)
+        of_cells = self.config.cell_noise if cell_noise is None else cell_noise
+        of_positions = self.config.position_noise if position_noise is None else position_noise
+        draw, moves = noise.draw(zeros)
         now = torch.full((len(mask),), first, device=device)
         if start is None:
-            vectors, frac = self._pure_noise(cell_noise, moves, mask)
+            vectors, frac = self._pure_noise(draw, moves, mask)
         else:
             known = self.cells.encode(start.lattices.to(zeros), counts)
             placed = start.with_geometry(start.frac_coords.to(zeros), start.lattices)
-            vectors, frac = self._noised(placed, known, now, cell_noise, moves)
+            vectors, frac = self._noised(placed, known, now, draw, moves)
         for done, (t, s) in enumerate(pairwise(plan)):
             now = torch.full_like(now, t)
             displacement, cell = self.predict(atomic_numbers, frac, vectors, now)
@@ -365,14 +374,14 @@ class GemsDiff(nn.Module):
                 clean = cell
             else:
                 clean = self.cells.encode(cell, torch.ones_like(counts))
-            cell_noise, moves = noise.draw(zeros)
+            draw, moves = noise.draw(zeros)
             way = self.position_schedule.posterior(t, s)
-            jitter = noise_scale * float(way.variance.sqrt()) * remove_mean(moves, mask)
+            jitter = of_positions * float(way.variance.sqrt()) * remove_mean(moves, mask)
             frac = wrap(frac + float(way.from_start) * displacement + jitter)
             if self.config.lattice_diffusion:
                 way = self.lattice_schedule.posterior(t, s)
                 vectors = float(way.from_start) * clean + float(way.from_now) * vectors
-                vectors = vectors + noise_scale * float(way.variance.sqrt()) * cell_noise
+                vectors = vectors + of_cells * float(way.variance.sqrt()) * draw
             else:
                 vectors = clean
             if on_step is not None:

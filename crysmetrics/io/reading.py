@@ -21,6 +21,7 @@ from crysmetrics.io.crystals import Crystals, Failure
 from crysmetrics.io.formats import parse_extxyz, parse_json, parse_poscar
 from crysmetrics.io.parsed import Parsed, printable
 from crysmetrics.io.sources import (
+    COMPANIONS,
     JSON_SUFFIXES,
     TABLE_SUFFIXES,
     TAR_SUFFIXES,
@@ -94,7 +95,7 @@ def read(
         crystals, ignored = Crystals.load(path), []
     else:
         source = _source(path, id_column)
-        ignored = source.ignored
+        ignored = [n for n in source.ignored if n.rpartition("/")[2] not in COMPANIONS]
         if ignored:
             log.info(_say_ignored(path, ignored))
         crystals = _parse_all(source, max_atoms, cpu_count(workers))
@@ -110,6 +111,58 @@ def read(
         text = f"None of the {count} structures of {path} can be read; "
         text += f"{first.file} {first.reason}."
     raise InputError(text.replace("\n", " "))  # names may hold line ends
+
+
+def takes(path: str | os.PathLike[str]) -> bool:
+    """Whether `read` would look for structures in this, by its name or its first bytes.
+
+    Raises:
+        InputError: if it does not exist, or can't be opened.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            return True
+        path.stat()
+    except (OSError, ValueError) as error:
+        raise InputError(_why_no_path(path, error)) from error
+    known = (*TABLE_SUFFIXES, *TAR_SUFFIXES, *JSON_SUFFIXES, ".zip", ".npz")
+    return has_suffix(path, known) or (format_of(path.name) or _sniff(path)) is not None
+
+
+def read_parts(
+    path: str | os.PathLike[str],
+    size: int,
+    *,
+    max_atoms: int | None = MAX_ATOMS,
+    workers: int | None = None,
+) -> Iterator[Crystals]:
+    """What `read` reads, in parts of at least `size` structures and failures (but the last).
+
+    Only one part is held at a time, where the format allows it: a table is read row by row, of a
+    folder or an archive the names are held, an `.npz` or a single XYZ file is held whole.
+
+    Raises:
+        InputError: if `path` does not exist or can't be read.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path} does not exist.")
+    if has_suffix(path, (".npz",)) and path.is_file():
+        crystals = Crystals.load(path)
+        failures = crystals.failures
+        for start in range(0, len(crystals), size):
+            yield crystals[start : start + size].with_failures(failures)
+            failures = ()
+        return
+    waiting: list[Crystals] = []
+    for part in _parsed(_source(path, None), max_atoms, cpu_count(workers)):
+        waiting.append(part)
+        if sum(p.num_total for p in waiting) >= size:
+            yield Crystals.concatenate(waiting)
+            waiting = []
+    if waiting:
+        yield Crystals.concatenate(waiting)
 
 
 def _source(path: Path, id_column: str | None) -> Source:
@@ -152,13 +205,16 @@ def _sniff(path: Path) -> str | None:
 
 def _parse_all(source: Source, max_atoms: int | None, workers: int) -> Crystals:
     """Parse entries in order, in processes if there are many, and put the parts together."""
-    parts: list[Crystals] = []
+    return Crystals.concatenate(_parsed(source, max_atoms, workers))
+
+
+def _parsed(source: Source, max_atoms: int | None, workers: int) -> Iterator[Crystals]:
+    """Small parts in order; ids are distinct over all of them."""
     seen: dict[str, str] = {}
     with task("Reading structures", source.total) as advance:
         for part, sources in _parse_chunks(_chunks(source.entries), max_atoms, workers):
-            parts.append(_without_duplicates(part, sources, seen))
+            yield _without_duplicates(part, sources, seen)
             advance(part.num_total)
-    return Crystals.concatenate(parts)
 
 
 def _chunks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:

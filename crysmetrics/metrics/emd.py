@@ -6,7 +6,6 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import wasserstein_distance
 
 from crysmetrics.features.base import Sample
 from crysmetrics.io import Crystals
@@ -65,6 +64,8 @@ def emd_value(
 
     The standard error comes from half-samples of both.
     """
+    from scipy.stats import wasserstein_distance  # takes a second; densities need none of it
+
     gen, ref = gen[np.isfinite(gen)], ref[np.isfinite(ref)]
     if not len(gen) or not len(ref):
         return undefined("no structure has this property", len(gen), len(ref))

@@ -1,0 +1,48 @@
+"""The first run after an installation.
+
+Compiled kernels (numba's) are built when they are first called, which takes about 45 s in all;
+later runs find them on disk. A handful of small crystals is done sooner by the same functions as
+plain Python, so that is what a small first run does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from pathlib import Path
+
+SMALL = 1000
+"""Atoms, at some 13 ms each."""
+_LAST_COMPILED = "_alignn_kernel.*.nbi"
+
+
+def interpret_small_work(atoms: int) -> bool:
+    """Switch compilation off for this process, if nothing is compiled yet and the work is small.
+
+    Args:
+        atoms: of all structures together.
+
+    Returns:
+        Whether it was switched off. It is too late once numba is imported.
+    """
+    if atoms > SMALL or "numba" in sys.modules or "NUMBA_DISABLE_JIT" in os.environ:
+        return False
+    if _is_compiled():
+        return False
+    os.environ["NUMBA_DISABLE_JIT"] = "1"
+    # Hashes wrap around, which NumPy's scalars call an overflow.
+    warnings.filterwarnings("ignore", "overflow encountered in scalar", RuntimeWarning)
+    return True
+
+
+def _is_compiled() -> bool:
+    """Whether the kernels of ALIGNN's graphs are on disk where numba looks for them."""
+    import platformdirs
+
+    import crysmetrics
+
+    package = Path(crysmetrics.__file__).parent / "features" / "__pycache__"
+    given = os.environ.get("NUMBA_CACHE_DIR")
+    places = [Path(given)] if given else [package, Path(platformdirs.user_cache_dir("numba"))]
+    return any(next(place.rglob(_LAST_COMPILED), None) is not None for place in places)

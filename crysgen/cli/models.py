@@ -1,0 +1,97 @@
+"""`crysgen models`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from crysmetrics.cli.options import json_option, overwrite_option, user_errors
+
+if TYPE_CHECKING:
+    from crysgen.checkpoints import ModelInfo
+
+
+@click.command()
+@click.argument("name", required=False)
+@json_option
+@overwrite_option
+@user_errors
+def models(name: str | None, json_path: str | None, overwrite: bool) -> None:
+    """List the models that --model knows by name; with NAME, print that model's card."""
+    from crysgen.checkpoints import find_model, known_models
+    from crysmetrics.cli.options import check_outputs
+    from crysmetrics.errors import UserError
+
+    check_outputs(overwrite, json_path)
+    known = known_models()
+    if name is not None:
+        known = [model for model in known if model.name == name]
+        if not known:
+            raise UserError(f"{find_model(name)} is a file; `crysgen models` takes names.")
+    if json_path is not None:
+        _write_json(json_path, known)
+    if json_path == "-":
+        return
+    if name is not None:
+        click.echo(_card(known[0]), nl=False)
+    elif not known:
+        click.echo("This installation holds no models; `crysgen train` makes one.")
+    else:
+        _show(known)
+
+
+def _write_json(path: str, known: list[ModelInfo]) -> None:
+    rows = [{"name": m.name, "path": str(m.path), "card": m.card} for m in known]
+    text = json.dumps({"schema": "crysgen/1", "models": rows}, indent=2, ensure_ascii=False) + "\n"
+    if path == "-":
+        click.echo(text, nl=False)
+        return
+    from crysmetrics.io.atomic import atomic_file
+
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _card(model: ModelInfo) -> str:
+    """The card for people, or the facts where there is none."""
+    card = model.path.with_suffix(".md")
+    if card.is_file():
+        return card.read_text(encoding="utf-8")
+    return json.dumps(model.card, indent=2, ensure_ascii=False) + "\n"
+
+
+def _show(known: list[ModelInfo]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from crysgen.checkpoints import DEFAULT_MODEL, SHIPPED
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 160
+    shown = Table(box=None, pad_edge=False)
+    for title in ("Name", "Kind", "MB", "Trained on", "From"):
+        shown.add_column(title, justify="right" if title == "MB" else "left")
+    for model in known:
+        shown.add_row(
+            model.name + (" (default)" if model.name == DEFAULT_MODEL else ""),
+            _text(model.card.get("kind")),
+            f"{model.path.stat().st_size / 1e6:.1f}",
+            _trained_on(model.card),
+            "crysgen" if model.path.parent == SHIPPED else str(model.path.parent),
+        )
+    console.print(shown)
+    console.print("\n`crysgen models NAME` prints a card.", highlight=False)
+
+
+def _trained_on(card: dict[str, Any]) -> str:
+    data = card.get("data")
+    if isinstance(data, dict) and isinstance(data.get("train"), int):
+        return f"{data['train']:,} structures"
+    return _text(data) if isinstance(data, str) else ""
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)

@@ -1,0 +1,360 @@
+"""`crysgen sample`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from crysgen.cli.options import batch_size_option, device_option, hush, model_option
+from crysgen.methods import METHODS
+from crysmetrics.cli.options import (
+    cache_option,
+    check_outputs,
+    json_option,
+    overwrite_option,
+    progress,
+    quiet_option,
+    seed_option,
+    user_errors,
+    workers_option,
+)
+
+if TYPE_CHECKING:
+    from crysgen.generation import Result
+    from crysgen.requests import Asked
+    from crysgen.settings import Machine, Settings
+
+DEFAULT_COUNT = 16
+_SHOWN = 16
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What was asked on the command line; see the options for what each means."""
+
+    composition: tuple[str, ...]
+    compositions: str | None
+    system: str | None
+    subsystems: bool
+    max_compositions: int | None
+    count: int | None
+    formula_units: str
+    max_atoms: int
+    output: Path | None
+    method: str
+    model: str | None
+    steps: int | None
+    symmetrize: bool
+    tolerance: float
+    energies: bool
+    batch_size: int | None
+    device: str
+    workers: int | None
+    cache: str | None
+    seed: int
+    json_path: str | None
+    quiet: bool
+    overwrite: bool
+
+    def settings(self) -> Settings:
+        """What decides the result."""
+        from crysgen.settings import Settings
+
+        return Settings(
+            method=self.method,
+            model=self.model,
+            steps=self.steps,
+            seed=self.seed,
+            max_atoms=self.max_atoms,
+            energies=self.energies,
+            symmetrize=self.symmetrize,
+            tolerance=self.tolerance,
+        )
+
+    def machine(self) -> Machine:
+        """What decides how fast."""
+        from crysgen.settings import Machine
+
+        return Machine(self.device, self.workers, self.batch_size, self.cache)
+
+
+@click.command()
+@click.option(
+    "--composition",
+    multiple=True,
+    metavar="FORMULA",
+    help="Such as Li2O, Ca(OH)2 or CuSO4·5H2O; repeatable.",
+)
+@click.option(
+    "--compositions",
+    metavar="FILE|FOLDER",
+    help="A text with one formula a line, or structures whose cell compositions are wanted.",
+)
+@click.option("--system", metavar="A-B-C", help="All compositions of a system such as Li-Fe-O.")
+@click.option("--subsystems", is_flag=True, help="With --system: those of fewer elements too.")
+@click.option(
+    "--max-compositions",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="With --system: only the N most plausible (charge-neutral and of a common type first).",
+)
+@click.option(
+    "-n",
+    "--num-samples",
+    "count",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help=f"Structures of each composition, over all its cell sizes.  [default: {DEFAULT_COUNT}]",
+)
+@click.option(
+    "--formula-units",
+    default="auto",
+    show_default=True,
+    metavar="auto|1,2,4",
+    help="Formulas in a cell; auto: as real compounds of that type have it.",
+)
+@click.option(
+    "--max-atoms",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Of a cell. Models may have seen none larger than 20.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="By default a new one named after formula and seed.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(list(METHODS)),
+    default="auto",
+    show_default=True,
+    help="Where candidates come from.",
+)
+@model_option
+@click.option("--steps", type=click.IntRange(min=1), help="Of the diffusion; all by default.")
+@click.option("--symmetrize", is_flag=True, help="CIFs in the space group found, not P1.")
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0, min_open=True),
+    default=0.1,
+    show_default=True,
+    help="Å within which symmetry is found.",
+)
+@click.option(
+    "--energies/--no-energies",
+    default=True,
+    show_default=True,
+    help="Predict formation energies by ALIGNN, and rank by them.",
+)
+@batch_size_option
+@seed_option
+@device_option
+@workers_option
+@cache_option
+@json_option
+@quiet_option
+@overwrite_option
+@user_errors
+def sample(**given: Any) -> None:
+    """Generate crystals of exact compositions.
+
+    Writes CIFs, samples.csv and request.json. A run that was interrupted goes on when the same
+    command is given again.
+    """
+    call = _Call(**given)
+    hush(call.quiet)
+    check_outputs(call.overwrite, call.json_path)
+    asked = _asked(call)
+    _announce(call, asked)
+    try:
+        path, document, result = _run(call, asked)
+    except KeyboardInterrupt:
+        click.echo("Interrupted; the same command goes on where it stopped.", err=True)
+        sys.exit(130)
+    _show(call, path, document, result, asked)
+
+
+def _asked(call: _Call) -> list[Asked]:
+    """The compositions, however they were given."""
+    from crysgen.formula_units import parse_formula_units
+    from crysgen.formulas import parse_formula
+    from crysgen.requests import ask_formulas, ask_path
+    from crysmetrics.errors import UserError
+
+    ways = [call.composition, call.compositions is not None, call.system is not None]
+    if sum(map(bool, ways)) != 1:
+        raise UserError("Give one of --composition, --compositions and --system.")
+    if call.system is None and (call.subsystems or call.max_compositions):
+        raise UserError("--subsystems and --max-compositions go with --system.")
+    units = parse_formula_units(call.formula_units)
+    count = call.count or DEFAULT_COUNT
+    if call.system is not None:
+        return _of_system(call, units)
+    if call.compositions is not None:
+        with progress(call.quiet):
+            return ask_path(call.compositions, count, units, call.max_atoms)
+    formulas = [parse_formula(text) for text in call.composition]
+    return ask_formulas(formulas, count, units, call.max_atoms)
+
+
+def _of_system(call: _Call, units: tuple[int, ...] | None) -> list[Asked]:
+    from crysgen.formulas import parse_system
+    from crysgen.requests import ask_formulas
+    from crysgen.systems import compositions
+    from crysmetrics.errors import UserError
+
+    smallest = max(units or (1,))
+    formulas = compositions(
+        parse_system(call.system or ""), call.max_atoms // smallest, call.subsystems
+    )
+    formulas = formulas[: call.max_compositions]
+    if call.count is None:
+        raise UserError(
+            f"--system {call.system} makes {len(formulas):,} compositions of up to "
+            f"{call.max_atoms} atoms; say with -n how many structures of each are wanted."
+        )
+    return ask_formulas(formulas, call.count, units, call.max_atoms)
+
+
+def _announce(call: _Call, asked: list[Asked]) -> None:
+    """Say what will be made, before it takes its time."""
+    from crysgen.formula_units import MAX_ATOMS
+
+    largest = max(units * one.formula.num_atoms for one in asked for units, _ in one.sizes)
+    if largest > MAX_ATOMS:
+        click.echo(
+            f"Warning: cells of up to {largest} atoms; models trained on at most {MAX_ATOMS} "
+            "may do poorly there.",
+            err=True,
+        )
+    if call.quiet:
+        return
+    total = sum(one.count for one in asked)
+    if len(asked) > 1:
+        text = f"{len(asked):,} compositions, {total:,} structures."
+    else:
+        one = asked[0]
+        parts = [f"{n} of {units * one.formula.num_atoms} atoms" for units, n in one.sizes]
+        text = f"{one.formula}: {total:,} structures ({', '.join(parts)})."
+    click.echo(f"{call.system}: {text}" if call.system else text, err=True)
+
+
+def _run(call: _Call, asked: list[Asked]) -> tuple[Path, dict[str, Any], Result]:
+    """Make everything; returns the folder, the document of the run, and what was made."""
+    from crysgen.cli.first_run import interpret_small_work
+    from crysgen.generation import request_of, run
+    from crysgen.methods import build_methods
+    from crysgen.output import check_folder, free_folder, open_run
+
+    atoms = sum(n * units * one.formula.num_atoms for one in asked for units, n in one.sizes)
+    interpret_small_work(atoms)
+    settings, machine = call.settings(), call.machine()
+    methods = build_methods(asked, settings, machine)
+    record = {
+        "source": {
+            "composition": list(call.composition),
+            "compositions": call.compositions,
+            "system": call.system,
+            "model": call.model,
+        },
+        "request": request_of(asked, methods, settings),
+    }
+    path = call.output or free_folder(_default_name(call, asked), record)
+    check_folder(path, record, call.overwrite)
+    for method in methods:
+        method.prepare()
+    with open_run(path, record, call.overwrite) as (folder, continued):
+        if continued and folder.done and not call.quiet:
+            total = sum(len(method.pieces()) for method in methods)
+            click.echo(f"Going on in {path}: {len(folder.done):,} of {total:,} are done.", err=True)
+        with progress(call.quiet):
+            result = run(asked, methods, settings, machine, folder)
+    return path, record, result
+
+
+def _default_name(call: _Call, asked: list[Asked]) -> str:
+    if call.system is not None:
+        base = call.system.replace(" ", "")
+    elif call.compositions is not None:
+        base = Path(call.compositions).resolve().name.split(".")[0]
+    else:
+        base = "-".join(one.formula.text for one in asked[:3])
+        if len(asked) > 3:
+            base += f"-and-{len(asked) - 3}-more"
+    return f"{base}-seed{call.seed}"
+
+
+def _show(
+    call: _Call, path: Path, record: dict[str, Any], result: Result, asked: list[Asked]
+) -> None:
+    """The JSON, and for people a table of the first structures."""
+    if call.json_path is not None:
+        rows = json.loads(result.table.to_json(orient="records"))
+        document = {
+            "schema": "crysgen/1",
+            **record,
+            "output": str(path),
+            "result": result.summary(),
+            "samples": rows,
+        }
+        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+        if call.json_path == "-":
+            click.echo(text, nl=False)
+        else:
+            from crysmetrics.io.atomic import atomic_file
+
+            with atomic_file(call.json_path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+    if call.quiet:
+        return
+    from rich.console import Console
+
+    console = Console(stderr=call.json_path == "-")
+    if not console.is_terminal:
+        console.width = 160
+    console.print(_rich_table(result, asked))
+    for failure in result.failures[:_SHOWN]:
+        name = failure["ref_id"] or failure["formula"]
+        console.print(f"not made: one of {name}: {failure['reason']}", highlight=False)
+    if len(result.failures) > _SHOWN:
+        console.print(f"... and {len(result.failures) - _SHOWN} more; {path}/request.json has all")
+    again = f" ({result.redrawn} draws were no crystals and were repeated)" * bool(result.redrawn)
+    console.print(
+        f"{len(result.crystals):,} structures in {path}{again}.", highlight=False, soft_wrap=True
+    )
+
+
+def _rich_table(result: Result, asked: list[Asked]) -> Any:
+    """The first structures: all of one composition, or the best of each."""
+    import moyopy
+    from rich.table import Table
+
+    rows = result.table if len(asked) == 1 else result.table[result.table["rank"] == 1]
+    shown = Table(box=None, pad_edge=False)
+    shown.add_column("File")
+    for title in ("Rank", "Atoms", "Space group", "g/cm³", "Min. Å", "eV/atom"):
+        shown.add_column(title, justify="left" if title == "Space group" else "right")
+    for row in rows.head(_SHOWN).to_dict("records"):
+        energy = row["predicted_formation_energy_per_atom"]
+        symbol = moyopy.SpaceGroupType(int(row["space_group"])).hm_short.replace(" ", "")
+        shown.add_row(
+            row["file"],
+            str(row["rank"]),
+            str(row["num_atoms"]),
+            f"{symbol} ({row['space_group']})",
+            f"{row['density']:.3f}",
+            f"{row['min_distance']:.3f}",
+            "" if energy != energy else f"{energy:.3f}",
+        )
+    if len(rows) > _SHOWN:
+        shown.caption = f"and {len(rows) - _SHOWN:,} more in samples.csv"
+    return shown

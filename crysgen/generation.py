@@ -1,0 +1,260 @@
+"""From asked compositions to ranked crystals: methods propose, a ranking orders, output describes.
+
+>>> from crysgen import generate                                      # doctest: +SKIP
+>>> result = generate(["Li2O"], count=16)                             # doctest: +SKIP
+>>> result.table.head()                                               # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crysgen.formulas import parse_formula
+from crysgen.methods import Method, build_methods
+from crysgen.output import COLUMNS, RunFolder, Store
+from crysgen.requests import Asked, ask_formulas, digest
+from crysgen.settings import Machine, Settings
+from crysmetrics.errors import UserError
+from crysmetrics.io import Crystals
+from crysmetrics.progress import task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHORTEST_DISTANCE = 0.5
+"""Å; the limit of structural validity."""
+_KEPT = ("method", "prototype_id", "score", "seed")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run made.
+
+    Attributes:
+        crystals: composition after composition as asked for, the best of each first; ids are
+            names of files without suffix.
+        table: one row for each, with the columns of `samples.csv`.
+        failures: one for each structure that could not be made: `formula`, `ref_id`, `reason`.
+        redrawn: draws that were no crystals and were made again.
+    """
+
+    crystals: Crystals
+    table: pd.DataFrame
+    failures: list[dict[str, str]]
+    redrawn: int
+
+    def summary(self) -> dict[str, Any]:
+        """For the record of the run."""
+        return {
+            "structures": len(self.crystals),
+            "redrawn": self.redrawn,
+            "failures": self.failures,
+        }
+
+
+def generate(
+    compositions: Sequence[str],
+    count: int = 16,
+    *,
+    settings: Settings | None = None,
+    machine: Machine | None = None,
+) -> Result:
+    """Crystals of some compositions, in memory.
+
+    Args:
+        compositions: formulas.
+        count: structures of each.
+        settings: what decides the result.
+        machine: what decides how fast.
+
+    Raises:
+        UserError: if a composition or a setting makes no sense.
+    """
+    settings, machine = settings or Settings(), machine or Machine()
+    formulas = [parse_formula(text) for text in compositions]
+    asked = ask_formulas(formulas, count, None, settings.max_atoms)
+    methods = build_methods(asked, settings, machine)
+    return run(asked, methods, settings, machine, Store())
+
+
+def request_of(
+    asked: Sequence[Asked], methods: Sequence[Method], settings: Settings
+) -> dict[str, Any]:
+    """What must be equal for an interrupted run to be continued."""
+    chosen = settings.to_json()
+    chosen.pop("model")  # the same weights may be named in several ways; their hash decides
+    return {
+        "compositions": {
+            "number": len(asked),
+            "samples": sum(one.count for one in asked),
+            "sha256": digest(asked),
+        },
+        "settings": chosen,
+        "methods": {method.name: method.identity() for method in methods},
+    }
+
+
+def run(
+    asked: Sequence[Asked],
+    methods: Sequence[Method],
+    settings: Settings,
+    machine: Machine,
+    store: Store,
+) -> Result:
+    """Make what is missing in `store`, then rank and describe all; a folder is filled at the end.
+
+    Raises:
+        UserError: if not a single crystal could be made.
+    """
+    from crysmetrics.geometry import min_distances
+
+    begun = time.perf_counter()
+    for method in methods:
+        done = store.done
+        missing = [p for p in method.pieces() if f"{method.name}-{p}" not in done]
+        if not missing:
+            continue
+        title = f"Sampling ({method.name})"
+        with task(title, method.total(missing)) as advance:
+            for crystals in method.run(missing, advance):
+                store.add(method.name, crystals)
+    candidates = store.candidates()
+    if not len(candidates):
+        reason = candidates.failures[0].reason if candidates.failures else "nothing was proposed"
+        raise UserError(f"No crystal could be made: the first {reason}.")
+    failures = _failures(candidates, asked, methods)
+    redrawn = int(np.sum(candidates.properties["redrawn"]))
+    if settings.symmetrize:
+        from crysgen.symmetry import symmetrized
+
+        candidates = symmetrized(candidates, settings.tolerance)
+    distances = min_distances(candidates, machine.workers)
+    energies = _energies(candidates, settings, machine)
+    order, ranks = ranked(candidates, distances, energies, asked)
+    chosen = candidates[order].with_ids(_labels(candidates, order, ranks, asked))
+    columns = {
+        "min_distance": distances[order].round(5),
+        "predicted_formation_energy_per_atom": energies[order].round(6),
+        "rank": ranks,
+    }
+    result = Result(chosen, _table(chosen, columns, asked, settings), failures, redrawn)
+    if isinstance(store, RunFolder):
+        from crysmetrics.io.writing import cif_texts
+
+        record = result.summary() | {"seconds": round(time.perf_counter() - begun, 1)}
+        store.finish(cif_texts(chosen, symmetrize=settings.symmetrize), result.table, record)
+    return result
+
+
+def ranked(
+    candidates: Crystals,
+    distances: NDArray[np.float64],
+    energies: NDArray[np.float64],
+    asked: Sequence[Asked],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The best candidates of each asked composition, as many as it asked for.
+
+    The lowest predicted energy comes first, but crystals with atoms on top of each other come
+    last, where the network has learnt nothing. Where energies are equal or missing, the order in
+    which the candidates were asked for decides.
+
+    Args:
+        candidates: with the property `asked`.
+        distances: (B,) shortest ones in Å.
+        energies: (B,) predicted ones in eV/atom; NaN where there is none.
+        asked: the compositions.
+
+    Returns:
+        Rows of the chosen candidates, composition after composition, and the rank of each, from 1.
+    """
+    position = np.asarray(candidates.properties["asked"], dtype=np.int64)
+    clashing = distances <= SHORTEST_DISTANCE
+    energies = np.nan_to_num(energies, nan=np.inf)
+    order = np.lexsort((_drawn(candidates), energies, clashing, position))
+    rank = np.arange(len(order)) - np.searchsorted(position[order], position[order]) + 1
+    wanted = np.array([one.count for one in asked], dtype=np.int64)
+    kept = rank <= wanted[position[order]]
+    return order[kept], rank[kept]
+
+
+def _drawn(candidates: Crystals) -> NDArray[np.int64]:
+    """Where each candidate stands among all as they were asked for: pieces come by size."""
+    names = [name.partition("/")[0].rpartition("-")[2] for name in candidates.ids]
+    return np.array([int(n) if n.isdigit() else 0 for n in names], dtype=np.int64)
+
+
+def _failures(
+    candidates: Crystals, asked: Sequence[Asked], methods: Sequence[Method]
+) -> list[dict[str, str]]:
+    """What could not be made, in words."""
+    found = []
+    for failure in candidates.failures:
+        name, _, piece = failure.file.partition("-")
+        method = next(m for m in methods if m.name == name)
+        one = asked[method.asked_of(piece)]
+        found.append({"formula": one.formula.text, "ref_id": one.ref_id, "reason": failure.reason})
+    return found
+
+
+def _energies(candidates: Crystals, settings: Settings, machine: Machine) -> NDArray[np.float64]:
+    """(B,) predicted formation energies in eV/atom; NaN where there is none, or none is wanted."""
+    if not settings.energies:
+        return np.full(len(candidates), np.nan)
+    from crysmetrics.features.base import Run, Sample
+    from crysmetrics.features.cache import open_cache
+    from crysmetrics.metrics.alignn import energies
+
+    how = Run(workers=machine.workers, cache=open_cache(machine.cache), device=machine.device)
+    sample = Sample(candidates, "gen", run=how)
+    values = energies(sample)
+    for name, reason in sample.failed_features():
+        log.info("no energy of %s: %s", name, reason)
+    return values
+
+
+def _labels(
+    candidates: Crystals,
+    order: NDArray[np.int64],
+    ranks: NDArray[np.int64],
+    asked: Sequence[Asked],
+) -> list[str]:
+    """Names for files: `Li2O_0001`, the best first; just the id, if one of a structure is asked."""
+    position = candidates.properties["asked"][order]
+    return [
+        one.label if one.ref_id and one.count == 1 else f"{one.label}_{rank:04d}"
+        for one, rank in ((asked[int(p)], rank) for p, rank in zip(position, ranks, strict=True))
+    ]
+
+
+def _table(
+    crystals: Crystals, columns: Mapping[str, Any], asked: Sequence[Asked], settings: Settings
+) -> pd.DataFrame:
+    """The rows of `samples.csv`; they describe the files as they are written."""
+    import pandas as pd
+
+    from crysgen.symmetry import space_groups
+    from crysmetrics.io.writing import file_names
+    from crysmetrics.metrics.emd import densities
+
+    position = [int(p) for p in crystals.properties["asked"]]
+    found = {
+        "file": file_names(crystals.ids),
+        "formula": [asked[p].formula.reduced.text for p in position],
+        "num_atoms": crystals.num_atoms,
+        "space_group": space_groups(crystals, settings.tolerance),
+        "density": densities(crystals).round(5),
+        "volume_per_atom": (crystals.volumes / crystals.num_atoms).round(5),
+        "ref_id": [asked[p].ref_id for p in position],
+        **{name: crystals.properties[name] for name in _KEPT},
+        **columns,
+    }
+    return pd.DataFrame({name: found[name] for name in COLUMNS})

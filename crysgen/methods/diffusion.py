@@ -1,0 +1,103 @@
+"""Candidates from pure noise: a diffusion model, sampled for each asked cell."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crysgen.requests import Asked, draws
+
+if TYPE_CHECKING:
+    from crysgen.sampling import SamplingModel
+    from crysgen.settings import Machine, Settings
+    from crysmetrics.io import Crystals
+    from crysmetrics.progress import Advance
+
+
+class Diffusion:
+    """See `crysgen.methods.Method`; a piece is one draw."""
+
+    name = "diffusion"
+
+    def __init__(self, asked: Sequence[Asked], settings: Settings, machine: Machine) -> None:
+        self.settings, self.machine = settings, machine
+        self.draws = {str(draw.number): draw for draw in draws(asked, settings.seed)}
+
+    def identity(self) -> dict[str, Any]:
+        """The hash of the weights, under whatever name they are."""
+        from crysgen.checkpoints import DEFAULT_MODEL, find_model
+
+        path = find_model(self.settings.model or DEFAULT_MODEL)
+        return {"weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+    def prepare(self) -> None:
+        """Load the model."""
+        _ = self.model
+
+    def pieces(self) -> list[str]:
+        """One for each structure to be made."""
+        return list(self.draws)
+
+    def asked_of(self, piece: str) -> int:
+        """See `Method`."""
+        return self.draws[piece].asked
+
+    @cached_property
+    def model(self) -> SamplingModel:
+        """The model, loaded when it is first needed."""
+        from crysgen.checkpoints import DEFAULT_MODEL, load_model
+
+        return load_model(self.settings.model or DEFAULT_MODEL, self._device)
+
+    @cached_property
+    def _device(self) -> str:
+        from crysmetrics.features.base import Run
+
+        return Run(device=self.machine.device).torch_device()
+
+    def total(self, pieces: Sequence[str]) -> int:
+        """Structures times steps."""
+        return len(pieces) * (self.settings.steps or self.model.num_steps)
+
+    def run(self, pieces: Sequence[str], advance: Advance) -> Iterator[Crystals]:
+        """Batch by batch, large cells first."""
+        from crysgen.sampling import plan_batches, sample
+        from crysmetrics.parallel import cpu_count
+
+        workers = cpu_count(self.machine.workers)
+        wanted = set(pieces)
+        # All batches are planned, and the finished ones left out: what is left is as it was.
+        everything = list(self.draws.values())
+        planned = plan_batches(everything, self._device, self.machine.batch_size, workers)
+        missing = [[draw for draw in batch if str(draw.number) in wanted] for batch in planned]
+        for crystals in sample(
+            self.model,
+            [batch for batch in missing if batch],
+            steps=self.settings.steps,
+            device=self._device,
+            workers=workers,
+            advance=advance,
+        ):
+            yield self._described(crystals)
+
+    def _described(self, crystals: Crystals) -> Crystals:
+        count = len(crystals)
+        asked = [self.asked_of(name) for name in crystals.ids]
+        properties = {
+            **crystals.properties,
+            "asked": np.array(asked, dtype=np.int64),
+            "method": np.full(count, self.name),
+            "prototype_id": np.full(count, "", dtype="<U1"),
+            "score": np.full(count, np.nan),
+        }
+        return replace(crystals, properties=properties)
+
+
+def build(asked: Sequence[Asked], settings: Settings, machine: Machine) -> Diffusion:
+    """The method for a request."""
+    return Diffusion(asked, settings, machine)

@@ -1,0 +1,250 @@
+"""What is asked for: compositions, how many samples of each, and every single draw.
+
+An asked composition is either a formula, whose cell sizes are chosen (`crysgen.formula_units`), or
+the exact cell composition of a given structure. The draws of one composition in one cell size are
+numbered, and a draw's seed follows from the run's seed, that cell and that number: not from what
+else is asked for, in which order, or on which machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crysgen.formula_units import MAX_ATOMS, share_out
+from crysgen.formulas import Formula, parse_formula
+from crysmetrics.errors import InputError, UserError
+
+if TYPE_CHECKING:
+    from crysmetrics.io import Crystals
+
+SEED_BITS = 53
+"""Seeds are whole numbers that every reader of JSON and CSV holds exactly."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One asked composition.
+
+    Attributes:
+        formula: as written; of a given structure, the whole cell.
+        sizes: (formula units in the cell, number of samples), the likeliest size first.
+        ref_id: the structure whose cell was asked for; "" for a formula.
+    """
+
+    formula: Formula
+    sizes: tuple[tuple[int, int], ...]
+    ref_id: str = ""
+
+    @property
+    def count(self) -> int:
+        """Samples over all cell sizes."""
+        return sum(n for _, n in self.sizes)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the cell itself was asked for."""
+        return bool(self.ref_id)
+
+    @property
+    def label(self) -> str:
+        """A name for files."""
+        return self.ref_id or self.formula.text
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One structure to be made.
+
+    Attributes:
+        number: distinct among all draws of a request.
+        asked: position of its composition among those asked for.
+        atomic_numbers: of the cell's atoms.
+        seed: of its noise.
+        index: which of the draws with this cell and run's seed.
+        base_seed: the run's.
+    """
+
+    number: int
+    asked: int
+    atomic_numbers: tuple[int, ...]
+    seed: int
+    index: int
+    base_seed: int
+
+    def again(self, attempt: int) -> Draw:
+        """The same with another seed, for when what came out was no crystal."""
+        seed = derived_seed(self.base_seed, self.atomic_numbers, self.index, attempt)
+        return replace(self, seed=seed)
+
+
+def derived_seed(
+    seed: int, atomic_numbers: Sequence[int], index: int | str, attempt: int = 0
+) -> int:
+    """A seed below 2^53 that follows from these alone; the order of atoms plays no part."""
+    counts = sorted(Counter(map(int, atomic_numbers)).items())
+    text = json.dumps([seed, counts, index, attempt])
+    digest = hashlib.sha256(text.encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> (64 - SEED_BITS)
+
+
+def draws(asked: Sequence[Asked], seed: int) -> list[Draw]:
+    """Every structure to be made: composition after composition, size after size."""
+    found: list[Draw] = []
+    used: Counter[tuple[int, ...]] = Counter()
+    for position, one in enumerate(asked):
+        for units, count in one.sizes:
+            atoms = one.formula.times(units).atoms
+            cell = tuple(sorted(atoms))
+            for _ in range(count):
+                index = used[cell]
+                used[cell] += 1
+                first = derived_seed(seed, atoms, index)
+                found.append(Draw(len(found), position, atoms, first, index, seed))
+    return found
+
+
+def ask_formulas(
+    formulas: Sequence[Formula],
+    count: int,
+    units: Sequence[int] | None = None,
+    max_atoms: int = MAX_ATOMS,
+) -> list[Asked]:
+    """`count` samples of each formula; one that is asked for twice gets twice as many.
+
+    Args:
+        formulas: as written.
+        count: samples of each.
+        units: sizes asked for; None for those that real compounds have.
+        max_atoms: of a cell.
+
+    Raises:
+        UserError: if a cell would have more atoms than allowed.
+    """
+    times = Counter(formulas)
+    return [
+        Asked(formula, tuple(share_out(formula, n * count, units, max_atoms).items()))
+        for formula, n in times.items()
+    ]
+
+
+def read_structures(path: str | Path, workers: int | None = None) -> Crystals:
+    """Structures of anything that `crysmetrics.io.read` takes, or of a named reference."""
+    from crysmetrics.io import read
+
+    named = _reference(path)
+    if named is None:
+        return read(path, workers=workers)
+    from crysmetrics import references
+
+    return references.load(str(path), named).crystals
+
+
+def _reference(path: str | Path) -> Path | None:
+    """The file of a named reference; an existing path wins."""
+    if Path(path).exists():
+        return None
+    from crysmetrics import references
+
+    return references.find(str(path))
+
+
+def ask_structures(path: str | Path, count: int, max_atoms: int = MAX_ATOMS) -> list[Asked]:
+    """`count` samples of the exact cell composition of each structure; ids become `ref_id`.
+
+    Args:
+        path: see `read_structures`.
+        count: samples of each.
+        max_atoms: of a cell.
+
+    Raises:
+        InputError: if it holds no structure, or some can't be read: a benchmark must not lose
+            its difficult cases unnoticed.
+        UserError: if a cell has more atoms than allowed.
+    """
+    crystals = read_structures(path)
+    if crystals.failures:
+        first, more = crystals.failures[0], len(crystals.failures)
+        raise InputError(
+            f"{more} of the {crystals.num_total:,} structures of {path} can't be read, so their "
+            f"compositions are unknown; {first.file} {first.reason}."
+        )
+    large = [i for i, n in enumerate(crystals.num_atoms) if n > max_atoms]
+    if large:
+        raise UserError(
+            f"{len(large)} of the {len(crystals):,} structures of {path} have more than "
+            f"{max_atoms} atoms ({crystals.ids[large[0]]} has {crystals.num_atoms[large[0]]}); "
+            "raise --max-atoms to allow them."
+        )
+    offsets = crystals.offsets
+    return [
+        Asked(
+            Formula.of_atoms(crystals.atomic_numbers[offsets[i] : offsets[i + 1]]),
+            ((1, count),),
+            structure_id,
+        )
+        for i, structure_id in enumerate(crystals.ids)
+    ]
+
+
+def read_formulas(path: str | Path) -> list[Formula]:
+    """Formulas of a text file, one a line; what follows a # is a comment.
+
+    Raises:
+        InputError: naming the line, if one is no formula, or the file can't be read.
+    """
+    path = Path(path)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is neither text nor a known format of structures.") from error
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror}).") from error
+    formulas = []
+    for number, line in enumerate(text.splitlines(), 1):
+        formula = line.partition("#")[0].strip()
+        if not formula:
+            continue
+        try:
+            formulas.append(parse_formula(formula))
+        except UserError as error:
+            raise InputError(f"{path}, line {number}: {error}") from error
+    if not formulas:
+        raise InputError(f"{path} holds no formula.")
+    return formulas
+
+
+def ask_path(
+    path: str | Path,
+    count: int,
+    units: Sequence[int] | None = None,
+    max_atoms: int = MAX_ATOMS,
+) -> list[Asked]:
+    """What `--compositions` names: structures, whose exact cells are meant, or a text of formulas.
+
+    A file whose name ends in `.txt` is a text; of others name and first bytes decide.
+
+    Raises:
+        UserError: see `ask_structures`, `read_formulas` and `ask_formulas`.
+    """
+    from crysmetrics.io.reading import takes
+
+    is_text = Path(path).suffix.lower() == ".txt"
+    if not is_text and (_reference(path) is not None or takes(path)):
+        if units is not None:
+            raise UserError(
+                f"--formula-units goes with formulas; the cells of {path} are taken as they are."
+            )
+        return ask_structures(path, count, max_atoms)
+    return ask_formulas(read_formulas(path), count, units, max_atoms)
+
+
+def digest(asked: Sequence[Asked]) -> str:
+    """SHA-256 of what is asked for, by which an interrupted run knows its request again."""
+    rows = [[a.ref_id, a.formula.elements, a.formula.amounts, a.sizes] for a in asked]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

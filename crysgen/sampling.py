@@ -1,0 +1,267 @@
+"""Draws into crystals: batches by size, one seed for each structure, no result lost.
+
+The noise of a structure follows from its own seed, so it is the same in a batch of one and of a
+thousand, and after an interruption; what differs between batches is rounding alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from crysgen.requests import Draw
+from crysmetrics.errors import UserError
+from crysmetrics.io import Crystals, CrystalsBuilder, Failure
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from crysgen.batch import Batch
+
+ATTEMPTS = 5
+"""Draws of a structure until it is given up."""
+
+_ATOMS_ON_CPU = 400
+_OVERHEAD_ON_CPU = 80
+_OVERHEAD_ON_GPU = 2000
+"""What a batch costs beside its atoms, in atoms: small batches are mostly waiting."""
+_BYTES_AN_ATOM = 2_000_000
+"""On a GPU, neighbours and messages included; too low a guess costs one retry."""
+
+log = logging.getLogger(__name__)
+
+
+class SamplingModel(Protocol):
+    """What is asked of a model."""
+
+    @property
+    def num_steps(self) -> int:
+        """T."""
+        ...
+
+    def sample(
+        self,
+        atomic_numbers: Tensor,
+        seeds: list[int],
+        steps: int | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> Batch:
+        """Crystals of these atoms (B, N), padded with 0; their noise follows from the seeds."""
+        ...
+
+
+def plan_batches(
+    draws: Sequence[Draw],
+    device: str = "cpu",
+    batch_size: int | None = None,
+    workers: int = 1,
+) -> list[list[Draw]]:
+    """Draws that are made together, large cells first.
+
+    Cells of different sizes share a batch where padding the smaller ones costs less than a batch
+    of their own.
+
+    Args:
+        draws: in any order; equal ones keep theirs.
+        device: where they will be made.
+        batch_size: structures of a batch at most; None to choose.
+        workers: batches at the same time; on a CPU each core takes its own.
+    """
+    by_size: dict[int, list[Draw]] = {}
+    for draw in draws:
+        by_size.setdefault(len(draw.atomic_numbers), []).append(draw)
+    sizes = sorted(by_size, reverse=True)
+    on_gpu = device.startswith("cuda")
+    overhead = _OVERHEAD_ON_GPU if on_gpu else _OVERHEAD_ON_CPU
+    batches: list[list[Draw]] = []
+    for group in _groups([(size, len(by_size[size])) for size in sizes], overhead):
+        together = [draw for size in group for draw in by_size[size]]
+        if batch_size is not None:
+            most = batch_size
+        else:
+            atoms = _atoms_on_gpu(device) if on_gpu else _ATOMS_ON_CPU
+            share = -(-len(together) * group[0] // (1 if on_gpu else workers))
+            most = max(1, min(atoms, max(overhead, share)) // group[0])
+        batches += [together[i : i + most] for i in range(0, len(together), most)]
+    return batches
+
+
+def _groups(sizes: Sequence[tuple[int, int]], overhead: int) -> list[list[int]]:
+    """Sizes (with their counts, in descending order) that share batches, at the least cost."""
+    best: list[tuple[float, list[list[int]]]] = [(0.0, [])]
+    for end in range(1, len(sizes) + 1):
+        choices = []
+        for begin in range(end):
+            count = sum(n for _, n in sizes[begin:end])
+            cost = best[begin][0] + overhead + count * sizes[begin][0]
+            choices.append((cost, best[begin][1] + [[size for size, _ in sizes[begin:end]]]))
+        best.append(min(choices, key=lambda choice: choice[0]))
+    return best[-1][1]
+
+
+def _atoms_on_gpu(device: str) -> int:
+    import torch
+
+    # Not what is free now: batches should be the same at every run.
+    memory = torch.cuda.get_device_properties(device).total_memory
+    return max(1, memory // _BYTES_AN_ATOM)
+
+
+def sample(
+    model: SamplingModel,
+    batches: Sequence[Sequence[Draw]],
+    *,
+    steps: int | None = None,
+    device: str = "cpu",
+    workers: int = 1,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Iterator[Crystals]:
+    """Crystals of all draws, batch after batch.
+
+    Args:
+        model: on `device`.
+        batches: what to make together, see `plan_batches`; halved where memory runs out.
+        steps: of the reverse process; None for all of the model's.
+        device: where the model computes.
+        workers: cores; on a CPU each takes batches of its own, which waits less, on a busy
+            machine far less, than all cores on every operation.
+        advance: told how many structures times steps were just done.
+
+    Yields:
+        Crystals of each batch, with the draws' numbers as ids and the properties `seed` and
+        `redrawn`: a draw that is no crystal (a number that is none, a cell without volume) is
+        drawn again with a new seed. After a few times it is a failure, named by its number.
+
+    Raises:
+        UserError: if there is not enough memory for a single structure.
+    """
+    from crysmetrics.parallel import in_threads, torch_threads
+
+    runner = _Runner(model, steps, device, advance)
+    if device.startswith("cuda"):
+        yield from map(runner.crystals, batches)
+        return
+    with torch_threads(1):
+        yield from in_threads(runner.crystals, [(batch,) for batch in batches], workers)
+
+
+class _Runner:
+    """Runs batches, and remembers how large they may be."""
+
+    def __init__(
+        self,
+        model: SamplingModel,
+        steps: int | None,
+        device: str,
+        advance: Callable[[int], None],
+    ) -> None:
+        self.model, self.steps, self.device, self.advance = model, steps, device, advance
+        self.planned = steps or model.num_steps
+        self.most_atoms: int | None = None
+
+    def crystals(self, batch: Sequence[Draw]) -> Crystals:
+        """The crystals of a batch in order, drawn again where they are none."""
+        done: dict[int, Crystals] = {}
+        reasons: dict[int, str] = {}
+        waiting = list(batch)
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                waiting = [draw.again(attempt) for draw in waiting]
+            found = self._sampled(waiting, report=attempt == 0)
+            reasons = {int(f.file): f.reason for f in found.failures}
+            seeds = {draw.number: draw.seed for draw in waiting}
+            for crystal in found:
+                number = int(crystal.ids[0])
+                properties = {"seed": np.array([seeds[number]]), "redrawn": np.array([attempt])}
+                done[number] = replace(crystal, properties=properties)
+            waiting = [draw for draw in waiting if draw.number in reasons]
+            if not waiting:
+                break
+        if reasons:
+            log.warning(
+                "%d structures are no crystals after %d draws each.", len(reasons), ATTEMPTS
+            )
+        failures = [Failure(str(n), f"{why} after {ATTEMPTS} draws") for n, why in reasons.items()]
+        parts = [done[draw.number] for draw in batch if draw.number in done]
+        return Crystals.concatenate(parts).with_failures(failures)
+
+    def _sampled(self, draws: Sequence[Draw], report: bool) -> Crystals:
+        """What the model makes of each draw, in batches that fit into memory."""
+        builder = CrystalsBuilder()
+        parts = [list(draws)]
+        while parts:
+            part = parts.pop(0)
+            size = max(len(draw.atomic_numbers) for draw in part)
+            fitting = len(part)
+            if self.most_atoms is not None:
+                fitting = max(1, min(fitting, self.most_atoms // size))
+            if fitting == len(part):
+                if self._try(part, report, builder):
+                    continue
+                if len(part) == 1:
+                    raise UserError(
+                        f"There is not enough memory on {self.device} for a cell of {size} atoms."
+                    )
+                fitting = (len(part) + 1) // 2
+                self.most_atoms = fitting * size
+                log.info("Memory ran out; going on with batches of %d structures.", fitting)
+            parts = [part[:fitting], part[fitting:], *parts]
+        return builder.build()
+
+    def _try(self, draws: Sequence[Draw], report: bool, builder: CrystalsBuilder) -> bool:
+        """Sample these and add them to `builder`; False if memory runs out."""
+        from crysgen.batch import pad_atomic_numbers
+
+        atoms = pad_atomic_numbers([draw.atomic_numbers for draw in draws]).to(self.device)
+        seeds = [draw.seed for draw in draws]
+        told = 0
+
+        def on_step(done: int, total: int) -> None:
+            nonlocal told
+            now = done * self.planned // total
+            if report:
+                self.advance(len(draws) * (now - told))
+            told = now
+
+        try:
+            made: Batch | None = self.model.sample(atoms, seeds, self.steps, on_step)
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+            made = None  # the error's frames hold the batch until this block ends
+        if made is None:
+            if report:
+                self.advance(-len(draws) * told)
+            _free(self.device)
+            return False
+        frac = made.frac_coords.detach().double().cpu().numpy()
+        lattices = made.lattices.detach().double().cpu().numpy()
+        for draw, positions, lattice in zip(draws, frac, lattices, strict=True):
+            count = len(draw.atomic_numbers)
+            name = str(draw.number)
+            builder.add(name, draw.atomic_numbers, positions[:count], lattice, source=name)
+        return True
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    import torch
+
+    text = str(error)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError)
+        and ("not enough memory" in text or "can't allocate memory" in text)
+    )
+
+
+def _free(device: str) -> None:
+    import gc
+
+    import torch
+
+    gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
