@@ -54,8 +54,9 @@ def symmetric_to_vector(matrices: Tensor) -> Tensor:
 
 def vector_to_symmetric(vectors: Tensor) -> Tensor:
     """Symmetric matrices (..., 3, 3) with the coordinates (..., 6) on π_3 to π_8."""
-    pi = basis()[3:].to(vectors)
-    return torch.einsum("...k,kij->...ij", vectors, pi)
+    # In double precision: GPUs cut the numbers of a single-precision product to ten bits.
+    pi = basis()[3:].to(vectors.device)
+    return torch.einsum("...k,kij->...ij", vectors.double(), pi).to(vectors.dtype)
 
 
 class _SpectralFunction(torch.autograd.Function):
@@ -120,7 +121,7 @@ def exp_lattice(vectors: Tensor) -> Tensor:
 
     With `log_lattice` it gives back the lattice parameters, not the orientation.
     """
-    return symmetric_exp(vector_to_symmetric(vectors))
+    return symmetric_exp(vector_to_symmetric(vectors.double())).to(vectors.dtype)
 
 
 def canonical_lattice(lattices: Tensor) -> Tensor:

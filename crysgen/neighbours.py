@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 _SWEEPS, _ROUNDS = 6, 10
-"""Of the cell reduction. One round is enough for the noise of the paper, and whether it was is asked
-once a round, because asking makes a GPU wait."""
+"""Of the cell reduction. One round is enough for the paper's noise; whether it was is asked once a
+round, because asking makes a GPU wait."""
 _ABSENT = 1e30
 """Squared distance of what is no neighbour."""
 _FIRST_RADIUS = 1.15
@@ -66,7 +66,7 @@ def reduced_cells(lattices: Tensor) -> tuple[Tensor, Tensor]:
         for _ in range(_SWEEPS):
             step = _shortening(cells)
             cells, transforms = step @ cells, step @ transforms
-        if not bool((step.diagonal(dim1=1, dim2=2).sum(1) < step.abs().sum((1, 2))).any()):
+        if not bool((step.abs().sum((1, 2)) > 3).any()):
             break
     # Errors of the steps don't add up: the transform is exact.
     return transforms @ lattices.double(), transforms
@@ -80,14 +80,15 @@ def _shortening(cells: Tensor) -> Tensor:
     aa = (a * a).sum(-1)
     of_b = ((a * b).sum(-1) / aa).round()
     b = b - of_b[:, None] * a
-    # Where c lies on a and b; the nearest corner of that parallelogram goes from it.
+    # Where c lies on a and b; what goes from it is the nearest corner of that parallelogram.
     ab, bb, ac, bc = (a * b).sum(-1), (b * b).sum(-1), (a * c).sum(-1), (b * c).sum(-1)
-    corner = (torch.stack([bb * ac - ab * bc, aa * bc - ab * ac], -1) / (aa * bb - ab**2)[:, None]).floor()
+    where = torch.stack([bb * ac - ab * bc, aa * bc - ab * ac], -1)
+    corner = (where / (aa * bb - ab * ab).clamp_min(1e-30 * aa * bb)[:, None]).floor()
     offsets = torch.tensor([(0, 0), (0, 1), (1, 0), (1, 1)], dtype=c.dtype, device=c.device)
-    corners = corner[:, None] + offsets
+    stay = torch.zeros_like(corner)[:, None]
+    corners = torch.cat([stay, corner[:, None] + offsets], 1)
     lengths = (c[:, None] - corners @ torch.stack([a, b], 1)).square().sum(-1)
-    # Staying where c is wins a tie.
-    lengths = lengths * (1 + 1e-12 * (corners != 0).any(-1))
+    lengths[:, 0] *= 1 - 1e-12  # Staying wins a tie.
     best = lengths.argmin(1)[:, None, None].expand(-1, 1, 2)
     of_c = corners.gather(1, best)[:, 0]
     zero, one = torch.zeros_like(aa), torch.ones_like(aa)
@@ -107,14 +108,15 @@ def nearest_images(frac_coords: Tensor, lattices: Tensor, mask: Tensor, k: int =
     """
     with torch.no_grad():
         index, images, cutoff = _search(frac_coords.detach().double(), lattices.detach(), mask, k)
-    ends = torch.gather(
-        frac_coords[:, None].expand(-1, frac_coords.shape[1], -1, -1),
-        2,
-        index[..., None].expand(-1, -1, -1, 3),
-    )
-    separations = ends + images.to(ends) - frac_coords[:, :, None]
-    vectors = separations @ lattices[:, None]
-    return Neighbours(index, images.long(), vectors * mask[..., None, None], cutoff.to(lattices))
+    # In double precision also here: distant images are large numbers, and GPUs cut the numbers of
+    # a single-precision product to ten bits.
+    batch, atoms, _ = frac_coords.shape
+    frac = frac_coords.double()
+    ends = frac.gather(1, index.reshape(batch, -1, 1).expand(-1, -1, 3))
+    starts = frac[:, :, None].expand(-1, -1, k, -1).reshape(batch, -1, 3)
+    vectors = (ends - starts + images.reshape(batch, -1, 3)) @ lattices.double()
+    vectors = vectors.reshape(batch, atoms, k, 3).to(lattices) * mask[..., None, None]
+    return Neighbours(index, images.long(), vectors, cutoff.to(lattices))
 
 
 def _search(frac: Tensor, lattices: Tensor, mask: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -122,9 +124,9 @@ def _search(frac: Tensor, lattices: Tensor, mask: Tensor, k: int) -> tuple[Tenso
     volume = torch.linalg.det(cells).abs()
     counts = mask.sum(1)
     radius = _FIRST_RADIUS * (3 * (k + 1) * volume / (4 * math.pi * counts)) ** (1 / 3)
-    inverse = torch.linalg.inv(cells)
-    reach = inverse.norm(dim=1)  # 1 / distance between lattice planes, for each reduced vector
-    reduced_frac = frac @ torch.linalg.inv(transforms)
+    # 1 / distance between lattice planes, for each reduced vector
+    reach = torch.linalg.inv(cells).norm(dim=1)
+    reduced_frac = frac @ torch.linalg.inv(transforms).round()
     shape = (*frac.shape[:2], k)
     index = torch.zeros(shape, dtype=torch.long, device=frac.device)
     images = torch.zeros((*shape, 3), dtype=frac.dtype, device=frac.device)
@@ -137,16 +139,17 @@ def _search(frac: Tensor, lattices: Tensor, mask: Tensor, k: int) -> tuple[Tenso
         remaining = []
         for rows in _parts(sizes, frac.shape[1]):
             chosen = todo[rows]
-            found = _nearest(
-                reduced_frac[chosen], cells[chosen], mask[chosen], extents[rows], sizes[rows], k
-            )
+            found = _nearest(reduced_frac[chosen], cells[chosen], mask[chosen], extents[rows], k)
             index[chosen], images[chosen], cutoff[chosen] = found
-            short = (found[2] > radius[chosen, None]) & mask[chosen]
-            remaining.append(chosen[short.any(1)])
+            furthest = found[2].masked_fill(~mask[chosen], 0).amax(1)
+            short = furthest > radius[chosen]
+            # No neighbour is beyond what was found so far.
+            radius[chosen] = torch.minimum(1.001 * furthest, _GROWTH * radius[chosen])
+            remaining.append(chosen[short])
         todo = torch.cat(remaining)
-        radius[todo] *= _GROWTH
     # Images were counted between wrapped positions of the reduced cell.
-    return index, (images @ transforms[:, None]).round(), cutoff
+    images = images.reshape(len(frac), -1, 3) @ transforms
+    return index, images.round().reshape(*shape, 3), cutoff
 
 
 def _parts(sizes: Tensor, atoms: int) -> list[Tensor]:
@@ -162,51 +165,46 @@ def _parts(sizes: Tensor, atoms: int) -> list[Tensor]:
 
 
 def _nearest(
-    frac: Tensor, cells: Tensor, mask: Tensor, extents: Tensor, sizes: Tensor, k: int
+    frac: Tensor, cells: Tensor, mask: Tensor, extents: Tensor, k: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The nearest among the images of the given extents: (index, images, cutoff)."""
     batch, atoms = mask.shape
-    numbers = torch.arange(int(sizes.max()), device=frac.device)
     spans = 2 * extents + 1
-    cell = (
-        torch.stack(
-            [
-                numbers // (spans[:, 1] * spans[:, 2])[:, None],
-                numbers // spans[:, 2, None] % spans[:, 1, None],
-                numbers % spans[:, 2, None],
-            ],
-            dim=-1,
-        )
-        - extents[:, None]
-    )
-    translations = cell.to(frac) @ cells
+    sizes = spans.prod(1)
+    count = max(int(sizes.max()), k // atoms + 1)
+    numbers = torch.arange(count, device=frac.device)
+    cell = _image(numbers.expand(batch, -1), spans) - extents[:, None].to(frac)
     separations = frac[:, None, :, :] - frac[:, :, None, :]
     whole = -separations.round()
-    vectors = (separations + whole) @ cells[:, None]
-    # |v + T|² = |v|² + 2 v·T + |T|²: one matrix product instead of a difference for each image.
-    squares = torch.baddbmm(
-        (translations * translations).sum(-1)[:, None],
-        vectors.reshape(batch, -1, 3),
-        translations.mT,
-        alpha=2,
-    ).reshape(batch, atoms, atoms, -1)
-    squares += (vectors * vectors).sum(-1)[..., None]
-    absent = (numbers >= sizes[:, None])[:, None, None] | ~mask[:, None, :, None]
-    squares.masked_fill_(absent, torch.inf)
+    vectors = (separations + whole).reshape(batch, -1, 3) @ cells
+    translations = cell @ cells
+    # |v + T|² = 2 v·T + |v|² + |T|² as one matrix product; what is absent is far away.
+    lengths = vectors.square().sum(-1, keepdim=True).reshape(batch, atoms, atoms, 1)
+    lengths = lengths.masked_fill(~mask[:, None, :, None], _ABSENT)
+    ends = translations.square().sum(-1, keepdim=True)
+    ends = ends.masked_fill((numbers >= sizes[:, None])[..., None], _ABSENT)
+    one = torch.ones_like(lengths).reshape(batch, -1, 1)
+    left = torch.cat([2 * vectors, lengths.reshape(batch, -1, 1), one], -1)
+    right = torch.cat([translations, torch.ones_like(ends), ends], -1)
+    squares = (left @ right.mT).reshape(batch, atoms, atoms, count)
     # An atom is not its own neighbour.
-    diagonal = torch.arange(atoms, device=frac.device)
-    own = (cell == 0).all(-1) & (numbers < sizes[:, None])
-    squares[:, diagonal, diagonal] = squares[:, diagonal, diagonal].masked_fill(
-        own[:, None], torch.inf
+    rows, diagonal = (
+        torch.arange(batch, device=frac.device),
+        torch.arange(atoms, device=frac.device),
     )
-    flat = squares.reshape(batch, atoms, -1)
-    if flat.shape[-1] < k + 1:
-        flat = torch.nn.functional.pad(flat, (0, k + 1 - flat.shape[-1]), value=torch.inf)
-    lengths, places = flat.topk(k + 1, dim=-1, largest=False)
-    places = places[..., :k].clamp_max(squares.shape[-1] * atoms - 1)
-    index = places // squares.shape[-1]
-    number = (places % squares.shape[-1])[..., None].expand(-1, -1, -1, 3)
-    images = cell[:, None].expand(-1, atoms, -1, -1).gather(2, number).to(frac)
-    images = images + whole.gather(2, index[..., None].expand(-1, -1, -1, 3))
-    cutoff = lengths[..., k].clamp_min(0).sqrt()
+    squares[rows[:, None], diagonal, diagonal, (sizes[:, None] - 1) // 2] = _ABSENT
+    found, places = squares.reshape(batch, atoms, -1).topk(k + 1, dim=-1, largest=False)
+    places = places[..., :k]
+    index = places // count
+    images = _image((places % count).reshape(batch, -1), spans).reshape(batch, atoms, k, 3)
+    images = images - extents[:, None, None]
+    images += whole.gather(2, index[..., None].expand(-1, -1, -1, 3))
+    cutoff = found[..., k].clamp_min(0).sqrt()
     return index, images, torch.where(mask, cutoff, torch.ones_like(cutoff))
+
+
+def _image(numbers: Tensor, spans: Tensor) -> Tensor:
+    """Triples (B, n, 3) of whole floats, counted from 0, that the numbers (B, n) stand for."""
+    first, rest = numbers // (spans[:, 1] * spans[:, 2])[:, None], numbers
+    second, third = rest // spans[:, 2, None] % spans[:, 1, None], rest % spans[:, 2, None]
+    return torch.stack([first, second, third], -1).double()

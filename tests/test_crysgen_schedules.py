@@ -1,0 +1,125 @@
+"""Noise schedules: Table 1, and posteriors against what Bayes' rule gives."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+
+from crysgen.schedules import (
+    LATTICE_BETAS,
+    POSITION_BETAS,
+    STEPS,
+    Exploding,
+    Preserving,
+    linear_betas,
+    strided_steps,
+)
+
+LATTICE = Preserving(linear_betas(STEPS, *LATTICE_BETAS))
+POSITIONS = Exploding(linear_betas(STEPS, *POSITION_BETAS))
+
+
+def test_schedules_of_the_paper():
+    betas = linear_betas(STEPS, *LATTICE_BETAS)
+    assert betas.dtype == torch.float64
+    assert betas[0] == 0
+    assert betas[1].item() == pytest.approx(1e-5)
+    assert betas[-1].item() == pytest.approx(1e-1)
+    torch.testing.assert_close(betas.diff()[1:], torch.full((99,), betas.diff()[1].item()).double())
+    assert LATTICE.steps == POSITIONS.steps == STEPS
+    last = torch.tensor(STEPS)
+    assert LATTICE.signal(last).item() == pytest.approx(0.0757, abs=1e-3)
+    total = linear_betas(STEPS, *POSITION_BETAS).sum().sqrt().item()
+    assert POSITIONS.sigma(last).item() == pytest.approx(total)
+    # The other reading of Eq. 16, 1 - ᾱ_t, differs by 5 % in the variance at T, and by less before.
+    other = Preserving(linear_betas(STEPS, *POSITION_BETAS)).sigma(torch.arange(1, STEPS + 1))
+    ratio = POSITIONS.sigma(torch.arange(1, STEPS + 1)) ** 2 / other**2
+    assert ratio.max().item() == pytest.approx(1.05, abs=0.005)
+    assert (ratio.diff() > 0).all()
+
+
+def test_no_noise_at_step_0():
+    zero = torch.tensor([0, 0])
+    assert LATTICE.signal(zero).tolist() == [1, 1]
+    assert LATTICE.sigma(zero).tolist() == [0, 0]
+    assert POSITIONS.sigma(zero).tolist() == [0, 0]
+
+
+def test_signal_and_noise_keep_the_variance():
+    t = torch.arange(STEPS + 1)
+    torch.testing.assert_close(
+        LATTICE.signal(t) ** 2 + LATTICE.sigma(t) ** 2, torch.ones(101).double()
+    )
+    assert (LATTICE.sigma(t).diff() > 0).all()
+    assert (POSITIONS.sigma(t).diff() > 0).all()
+
+
+def test_single_step_posterior_is_that_of_ddpm():
+    """Eq. 6 as corrected, written with α and β."""
+    betas = linear_betas(STEPS, *LATTICE_BETAS)
+    bars = torch.cumprod(1 - betas, 0)
+    for t in (2, 17, 64, 100):
+        beta, bar, before = betas[t].item(), bars[t].item(), bars[t - 1].item()
+        found = [value.item() for value in LATTICE.posterior(t, t - 1)]
+        expected = [
+            math.sqrt(before) * beta / (1 - bar),
+            math.sqrt(1 - beta) * (1 - before) / (1 - bar),
+            (1 - before) / (1 - bar) * beta,
+        ]
+        assert found == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("schedule", [LATTICE, POSITIONS], ids=["lattice", "positions"])
+@pytest.mark.parametrize(("t", "s"), [(100, 99), (100, 50), (60, 20), (2, 1)])
+def test_posterior_undoes_the_forward_process(schedule, t, s):
+    """x_s drawn from q(x_s | x_t, x_0), with x_t from q(x_t | x_0), has the law q(x_s | x_0)."""
+    start = 1.7
+    step, earlier = torch.tensor(t), torch.tensor(s)
+    signal = schedule.signal if hasattr(schedule, "signal") else lambda t: torch.ones(())
+    a, b, variance = (value.item() for value in schedule.posterior(t, s))
+    mean = a * start + b * signal(step).item() * start
+    assert mean == pytest.approx(signal(earlier).item() * start, rel=1e-9)
+    spread = b**2 * schedule.sigma(step).item() ** 2 + variance
+    assert spread == pytest.approx(schedule.sigma(earlier).item() ** 2, rel=1e-9)
+
+
+@pytest.mark.parametrize("schedule", [LATTICE, POSITIONS], ids=["lattice", "positions"])
+def test_the_last_posterior_is_the_prediction(schedule):
+    for t in (1, 10, 100):
+        assert [v.item() for v in schedule.posterior(t, 0)] == pytest.approx([1, 0, 0], abs=1e-12)
+
+
+def test_two_strides_are_one_long_stride():
+    """The chain of posteriors from 80 by 50 to 20 has the moments of the one from 80 to 20."""
+    for schedule in (LATTICE, POSITIONS):
+        far, near, both = (schedule.posterior(*pair) for pair in ((80, 50), (50, 20), (80, 20)))
+        start = near.from_start + near.from_now * far.from_start
+        now = near.from_now * far.from_now
+        variance = near.variance + near.from_now**2 * far.variance
+        torch.testing.assert_close(start, both.from_start)
+        torch.testing.assert_close(now, both.from_now)
+        torch.testing.assert_close(variance, both.variance)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 33, 50, 99, 100])
+def test_strided_steps(count):
+    steps = strided_steps(100, count)
+    assert len(steps) == count + 1
+    assert steps[0] == 100
+    assert steps[-1] == 0
+    gaps = [a - b for a, b in pairwise(steps)]
+    assert min(gaps) >= 1
+    assert max(gaps) - min(gaps) <= 1
+
+
+@pytest.mark.parametrize("count", [0, -1, 101])
+def test_strides_that_do_not_exist(count):
+    with pytest.raises(ValueError, match="of 100 steps"):
+        strided_steps(100, count)
+
+
+@pytest.mark.parametrize("settings", [(0, 1e-5, 0.1), (10, 0, 0.1), (10, 0.2, 0.1), (10, 0.1, 1)])
+def test_schedules_that_do_not_exist(settings):
+    with pytest.raises(ValueError, match="no schedule"):
+        linear_betas(*settings)
