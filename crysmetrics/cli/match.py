@@ -1,0 +1,123 @@
+"""`crysmetrics match`: how often predictions are the reference structures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import click
+
+from crysmetrics.cli.options import ref_argument, save_table, show
+from crysmetrics.cli.request import Request, requested
+
+_NOTES = {
+    "gen": "can't be read, or are for no reference; they match none, but may count for METRe",
+    "ref": "can't be read, and are left out, or have no prediction, and count as not matched",
+}
+
+
+@click.command()
+@click.argument("pred", metavar="PRED")
+@ref_argument
+@click.option(
+    "--top",
+    default="1",
+    show_default=True,
+    metavar="LIST",
+    help="Comma-separated numbers of predictions of which the best counts, such as 1,5,20.",
+)
+@click.option(
+    "--in-order",
+    is_flag=True,
+    help="The structures of both sets belong together in their order, not by ids.",
+)
+@click.option(
+    "--metre/--no-metre",
+    default=True,
+    show_default=True,
+    help="Compare all predictions with all references of their composition.",
+)
+@click.option(
+    "--stol",
+    type=click.FloatRange(min=0, min_open=True),
+    default=0.5,
+    show_default=True,
+    help="Tolerance of positions, as a share of (V/N)^(1/3).",
+)
+@click.option(
+    "--angle-tol",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Tolerance of cell angles in degrees.",
+)
+@click.option(
+    "--ltol",
+    type=click.FloatRange(min=0, min_open=True),
+    default=0.3,
+    show_default=True,
+    help="Tolerance of cell lengths, as a share.",
+)
+@click.option(
+    "--per-reference",
+    "per_reference_path",
+    metavar="FILE.csv",
+    help="Write a table with one row for each reference.",
+)
+@requested(
+    settings=("oxidation_states", "min_distance"),
+    output=("per_structure", "json", "quiet", "overwrite"),
+)
+def match(
+    pred: str,
+    ref: str,
+    top: str,
+    in_order: bool,
+    metre: bool,
+    stol: float,
+    angle_tol: float,
+    ltol: float,
+    per_reference_path: str | None,
+    request: Request,
+) -> None:
+    """Match rate, RMSE, cRMSE and METRe of predictions against references.
+
+    Predictions are paired by ref_id and rank of the samples.csv in PRED, if there is one, else by
+    ids (file names). match_rate counts all pairs; match_rate_valid, as most papers do, only those
+    of which both structures are valid. A reference without a prediction counts as not matched.
+    KEY_top5 is KEY for the best of the first five predictions.
+    """
+    from crysmetrics.evaluation import evaluate_measures
+
+    request.check_outputs(per_reference_path)
+    settings = replace(
+        request.settings,
+        top=_numbers(top),
+        pairing="order" if in_order else "auto",
+        metre=metre,
+        stol=stol,
+        angle_tol=angle_tol,
+        ltol=ltol,
+    )
+    with request.progress():
+        report = evaluate_measures(["match"], pred, ref, settings, run=request.run)
+    if per_reference_path is not None:
+        save_table(report.per_structure["ref"], per_reference_path)
+    show(
+        report,
+        json_path=request.json_path,
+        quiet=request.quiet,
+        per_structure_path=request.per_structure_path,
+        notes=_NOTES,
+    )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    from crysmetrics.errors import UserError
+
+    try:
+        numbers = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        numbers = ()
+    if not numbers or numbers[0] < 1:
+        raise UserError(f"--top takes whole numbers from 1, such as 1,5,20; not {text!r}.")
+    return numbers
