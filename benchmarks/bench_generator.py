@@ -8,7 +8,6 @@ that `crysgen.release` puts on a model's card.
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -107,7 +106,7 @@ def main(
             report = measured(made, reference, device)
             found.append({k: report.metrics[k].value for k in KEYS} | {"seconds": elapsed})
             if seed == 0 and json_path is not None:
-                json_path.write_text(json.dumps(report.to_json(), indent=2))
+                json_path.write_text(report.to_json())
         title = (
             f"{name}, {len(reference)} compositions of {split}, {steps or model.num_steps} steps"
         )
