@@ -16,6 +16,7 @@ SCRIPTS = (
     "bench_cgcnn.py",
     "bench_coverage.py",
     "bench_alignn.py",
+    "bench_matching.py",
 )
 
 

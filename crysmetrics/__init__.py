@@ -21,12 +21,15 @@ _WHERE = {
     "Thresholds": "crysmetrics.metrics.base",
     "UserError": "crysmetrics.errors",
     "InputError": "crysmetrics.errors",
+    "evaluate": "crysmetrics.evaluation",
+    "EvaluationCallback": "crysmetrics.callback",
     "validity": "crysmetrics.evaluation",
     "emd": "crysmetrics.evaluation",
     "coverage": "crysmetrics.evaluation",
     "frechet": "crysmetrics.evaluation",
     "diversity": "crysmetrics.evaluation",
     "fad": "crysmetrics.evaluation",
+    "match": "crysmetrics.evaluation",
 }
 
 __all__ = ["__version__", *_WHERE]

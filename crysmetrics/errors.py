@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class InputError(UserError):
     """A path, file or set of structures that can't be used at all."""
+
+
+class MissingPackageError(UserError):
+    """What was asked for needs a package that is an extra, and is not installed."""

@@ -5,30 +5,38 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from crysmetrics import references
 from crysmetrics._version import __version__
-from crysmetrics.errors import InputError, UserError
+from crysmetrics.errors import InputError, MissingPackageError, UserError
 from crysmetrics.features.base import Run, Sample
 from crysmetrics.features.cache import open_cache
 from crysmetrics.io import Crystals, read
+from crysmetrics.matching_pairs import read_table
 from crysmetrics.metrics.base import (
     Measure,
+    Outcome,
     Settings,
     Thresholds,
     Value,
     all_measures,
     parse_thresholds,
+    random_generator,
+    undefined,
 )
 from crysmetrics.metrics.emd import MEASURE_OF_PROPERTY
+from crysmetrics.per_structure import described, tables
+from crysmetrics.per_structure import failures as failures_of
+from crysmetrics.protocols import Plan, plan
 from crysmetrics.report import Report
-
-if TYPE_CHECKING:
-    import pandas as pd
+from crysmetrics.timing import timed, timed_apart
 
 Structures = "Crystals | str | os.PathLike[str] | Sequence[Structure]"
 
@@ -50,11 +58,14 @@ def as_sample(structures: Any, role: str, run: Run | None = None) -> Sample:
     if isinstance(structures, Sample):
         return structures
     path = None
+    start = time.perf_counter()
     if isinstance(structures, (str, os.PathLike)):
         path = os.fspath(structures)
         named = None if os.path.lexists(path) else references.find(path)
         if named is not None:  # an existing path wins over a name
-            return references.load(path, named, role, run)
+            sample = references.load(path, named, role, run)
+            sample.seconds_reading = time.perf_counter() - start
+            return sample
         crystals = read(path, workers=None if run is None else run.workers)
     elif isinstance(structures, Crystals):
         crystals = structures
@@ -70,7 +81,9 @@ def as_sample(structures: Any, role: str, run: Run | None = None) -> Sample:
         raise InputError(
             f"The {role} structures hold none that can be used{why if crystals.failures else ''}."
         )
-    return Sample(crystals, role, path, run)
+    sample = Sample(crystals, role, path, run)
+    sample.seconds_reading = time.perf_counter() - start
+    return sample
 
 
 def evaluate_measures(
@@ -81,6 +94,7 @@ def evaluate_measures(
     *,
     metrics: Sequence[str] | None = None,
     run: Run | None = None,
+    lenient: bool = False,
 ) -> Report:
     """Run some measures on one pair of sets, features shared between them.
 
@@ -91,6 +105,7 @@ def evaluate_measures(
         settings: the defaults if not given.
         metrics: keys to keep in the report; all that the measures declare by default.
         run: how features are computed.
+        lenient: whether a measure whose package is not installed is undefined, not an error.
 
     Raises:
         UserError: if a set can't be used, or a setting is none.
@@ -99,40 +114,125 @@ def evaluate_measures(
     known = all_measures()
     measures = [known[name] for name in names]
     timing: dict[str, float] = {}
-    with _timed(timing, "total"):
-        with _timed(timing, "read"):
+    with timed(timing, "total"):
+        with timed(timing, "read"):
             gen_sample = as_sample(gen, "gen", run)
             ref_sample = None
-            if any(m.needs_reference for m in measures):
-                if ref is None:
-                    raise UserError(f"{', '.join(names)} needs a reference.")
+            if ref is None and any(m.needs_reference for m in measures):
+                raise UserError(f"{', '.join(names)} needs a reference.")
+            if ref is not None:
                 ref_sample = as_sample(ref, "ref", run)
+        samples = [s for s in (gen_sample, ref_sample) if s is not None]
         outcomes = {}
         for measure in measures:
-            with _timed(timing, measure.name):
-                outcomes[measure.name] = measure.compute(gen_sample, ref_sample, settings)  # type: ignore[arg-type]
-    samples = [s for s in (gen_sample, ref_sample) if s is not None]
+            with timed_apart(timing, measure.name, samples):
+                outcomes[measure.name] = _compute(
+                    measure, gen_sample, ref_sample, settings, lenient
+                )
     values: dict[str, Value] = {}
     for measure in measures:
         found = outcomes[measure.name].values
-        values |= {m.key: found[m.key] for m in measure.metrics}
+        values |= {m.key: found[m.key] for m in measure.metrics if m.key in found}
+        values |= {key: value for key, value in found.items() if key not in values}
     if metrics is not None:
         values = {key: values[key] for key in metrics}
     return Report(
         metrics=values,
-        settings=_settings_json(measures, settings),
+        settings=settings_json(measures, settings),
         extractors={
             name: {"version": extractor.version, "hash": extractor.hash}
             for sample in samples
             for name, extractor in sample.extractors.items()
         },
         inputs={sample.role: _input_json(sample) for sample in samples},
-        failures=tuple(failure for sample in samples for failure in _failures(sample)),
-        versions=_versions(),
+        failures=(
+            *(failure for sample in samples for failure in failures_of(sample)),
+            *(failure for outcome in outcomes.values() for failure in outcome.failures),
+        ),
+        versions=versions(),
         timing=timing,
-        per_structure=_tables(samples, [outcomes[m.name] for m in measures]),
+        per_structure=tables(samples, [outcomes[m.name] for m in measures]),
         outcomes=outcomes,
+        samples={sample.role: sample for sample in samples},
+        thresholds=settings.thresholds,
     )
+
+
+def evaluate(
+    gen: Any,
+    ref: Any,
+    *,
+    protocol: str = "full",
+    metrics: Sequence[str] | None = None,
+    paired: bool = False,
+    **options: Any,
+) -> Report:
+    """Every metric that applies, or those of a protocol, in one pass over shared features.
+
+    Args:
+        gen, ref: Crystals, paths, or pymatgen structures.
+        protocol: `full`, or a paper's set-up: `gemsdiff`, `cdvae`, `adaptive-cell`.
+        metrics: keys of metrics or names of measures, if not all of the protocol.
+        paired: whether the structures of both sets belong together, in their order; sets with
+            a `samples.csv` or equal ids are paired by these anyway (see `pairing_of`).
+        options: fields of `Settings` (`thresholds`, `oxidation_states`, `subset`, `seed`, ...),
+            and `workers`, `cache`, `device`, `alignn`, `backend`, `dask`.
+
+    Raises:
+        UserError: if a set can't be used, there is no such protocol or metric, or an option
+            contradicts the protocol.
+    """
+    run, settings = _run_and_settings(options)
+    gen_sample, ref_sample = as_sample(gen, "gen", run), as_sample(ref, "ref", run)
+    pairing = pairing_of(gen_sample, ref_sample, paired)
+    chosen = plan(protocol, metrics, settings, frozenset(options), pairing)
+    return evaluate_plan(chosen, gen_sample, ref_sample, run)
+
+
+def evaluate_plan(chosen: Plan, gen: Sample, ref: Sample, run: Run | None = None) -> Report:
+    """The report of a plan, with a description of every structure in its tables."""
+    start = time.perf_counter()
+    reading = gen.seconds_reading + ref.seconds_reading
+    gen = _limited(gen, chosen.settings)
+    report = evaluate_measures(
+        chosen.measures,
+        gen,
+        ref,
+        chosen.settings,
+        metrics=chosen.metrics,
+        run=run,
+        lenient=not chosen.explicit,
+    )
+    timing = dict(report.timing)
+    with timed(timing, "description"):
+        by_role = {s.role: described(report.per_structure[s.role], s) for s in (gen, ref)}
+    timing |= {"read": reading, "total": reading + time.perf_counter() - start}
+    return replace(report, per_structure=by_role, timing=timing)
+
+
+def pairing_of(gen: Sample, ref: Sample, asked: bool = False) -> str | None:
+    """What pairs generated structures with references (`Settings.pairing`); None for nothing.
+
+    A table or property `ref_id` does, and so do ids, if all generated structures have a reference
+    of the same id, of the same composition for most: ids such as 0, 1, 2 are often equal by
+    accident. If asked for, it is the order otherwise.
+    """
+    names: Any = gen.crystals.properties.get("ref_id")
+    if names is None and gen.path is not None and Path(gen.path).exists():
+        names = (read_table(gen.path) or {}).get("ref_id")
+    if names is not None and not set(names).isdisjoint(ref.crystals.ids):
+        return "auto"
+    return "auto" if _have_equal_ids(gen.crystals, ref.crystals) else "order" if asked else None
+
+
+def _have_equal_ids(gen: Crystals, ref: Crystals) -> bool:
+    position = {name: k for k, name in enumerate(ref.ids)}
+    index = [position.get(name, -1) for name in gen.ids]
+    if min(index) < 0 or 2 * len(index) < len(position):
+        return False
+    ours, theirs = gen.element_counts, ref.element_counts[index]
+    ours, theirs = (c // np.gcd.reduce(c, axis=1, keepdims=True) for c in (ours, theirs))
+    return bool((ours == theirs).all(axis=1).mean() > 0.5)
 
 
 def validity(gen: Any, **options: Any) -> Report:
@@ -207,6 +307,22 @@ def fad(gen: Any, ref: Any, **options: Any) -> Report:
     return _evaluate(["fad"], gen, ref, options)
 
 
+def match(pred: Any, ref: Any, top: Sequence[int] | int = (1,), **options: Any) -> Report:
+    """Match rates by both published rules, RMSE, cRMSE and METRe of predicted structures.
+
+    Args:
+        pred: predictions: Crystals, a path, or pymatgen structures. A folder or archive may hold
+            `samples.csv` with `file`, `ref_id` and `rank`; Crystals may have the properties
+            `ref_id` and `rank`. Otherwise those of one id belong together.
+        ref: references.
+        top: numbers of predictions for one reference of which the best counts. Keys of the
+            report are `match_rate` for 1 and `match_rate_top5` for 5, say.
+        options: `metre`, `pairing`, `stol`, `angle_tol`, `ltol`, those of validity, `workers`.
+    """
+    options["top"] = (top,) if isinstance(top, int) else tuple(top)
+    return _evaluate(["match"], pred, ref, options)
+
+
 def _evaluate(
     names: list[str],
     gen: Any,
@@ -214,18 +330,50 @@ def _evaluate(
     options: dict[str, Any],
     metrics: Sequence[str] | None = None,
 ) -> Report:
-    names_of_run = ("backend", "workers", "device", "alignn")
+    run, settings = _run_and_settings(options)
+    return evaluate_measures(names, gen, ref, settings, metrics=metrics, run=run)
+
+
+def _run_and_settings(options: dict[str, Any]) -> tuple[Run, Settings]:
+    """Take apart what a user gave by name; what belongs to the run leaves `options`."""
+    names_of_run = ("backend", "workers", "device", "alignn", "dask")
     chosen = {k: options.pop(k) for k in names_of_run if k in options}
     run = Run(cache=open_cache(options.pop("cache", None)), **chosen)
     if not isinstance(options.get("thresholds", Thresholds(0, 0)), Thresholds):
         options["thresholds"] = parse_thresholds(str(options["thresholds"]))
-    return evaluate_measures(names, gen, ref, Settings(**options), metrics=metrics, run=run)
+    return run, Settings(**options)
 
 
-def _settings_json(measures: Sequence[Measure], settings: Settings) -> dict[str, Any]:
+def _compute(
+    measure: Measure, gen: Sample, ref: Sample | None, settings: Settings, lenient: bool
+) -> Outcome:
+    try:
+        return measure.compute(gen, ref, settings)  # type: ignore[arg-type]
+    except MissingPackageError as error:
+        if not lenient:
+            raise
+        return Outcome({m.key: undefined(str(error)) for m in measure.metrics})
+
+
+def _limited(gen: Sample, settings: Settings) -> Sample:
+    """A random draw of a set, failures included, if the settings limit it."""
+    crystals, limit = gen.crystals, settings.limit
+    if limit is None or crystals.num_total <= limit:
+        return gen
+    chosen = random_generator(settings, "limit").choice(crystals.num_total, limit, replace=False)
+    chosen = np.sort(chosen)
+    failed = [crystals.failures[i - len(crystals)] for i in chosen[chosen >= len(crystals)]]
+    drawn = crystals[chosen[chosen < len(crystals)]].with_failures(failed)
+    return Sample(drawn, gen.role, gen.path, gen.run)
+
+
+def settings_json(measures: Sequence[Measure], settings: Settings) -> dict[str, Any]:
+    """Those settings that the numbers of some measures depend on."""
     names = dict.fromkeys(name for measure in measures for name in measure.settings)
     if "subset" in names and "valid" in settings.subset:
         names |= dict.fromkeys(("min_distance", "min_volume", "oxidation_states"))
+    if settings.limit is not None:
+        names |= dict.fromkeys(("limit", "seed"))
     return settings.as_json((*names, "protocol"))
 
 
@@ -239,43 +387,12 @@ def _input_json(sample: Sample) -> dict[str, Any]:
     }
 
 
-def _failures(sample: Sample) -> Iterator[dict[str, str]]:
-    for failure in (*sample.crystals.failures, *sample.failed_features()):
-        yield {"input": sample.role, "file": failure[0], "reason": failure[1]}
-
-
-def _versions() -> dict[str, str]:
-    versions = {"crysmetrics": __version__, "python": platform.python_version()}
+def versions() -> dict[str, str]:
+    """Versions of the packages that make the numbers."""
+    found = {"crysmetrics": __version__, "python": platform.python_version()}
     for package in _REPORTED_PACKAGES:
         try:
-            versions[package] = version(package)
+            found[package] = version(package)
         except PackageNotFoundError:
             continue
-    return versions
-
-
-def _tables(samples: Sequence[Sample], outcomes: Sequence[Any]) -> dict[str, pd.DataFrame]:
-    """One row for each structure of a set: those read, in order, then those that failed."""
-    import pandas as pd
-
-    tables = {}
-    for sample in samples:
-        columns: dict[str, Any] = {"id": list(sample.crystals.ids)}
-        for outcome in outcomes:
-            columns |= outcome.per_structure if sample.role == "gen" else outcome.per_reference
-        table = pd.DataFrame(columns)
-        table["reason"] = table["id"].map(dict(sample.failed_features())).fillna("")
-        if sample.crystals.failures:
-            rows = [{"id": f.file, "reason": f.reason} for f in sample.crystals.failures]
-            table = pd.concat([table, pd.DataFrame(rows)], ignore_index=True)
-        tables[sample.role] = table
-    return tables
-
-
-@contextmanager
-def _timed(timing: dict[str, float], part: str) -> Iterator[None]:
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        timing[part] = time.perf_counter() - start
+    return found

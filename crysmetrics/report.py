@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from crysmetrics.features.base import Sample
 from crysmetrics.io.atomic import atomic_file
-from crysmetrics.metrics.base import Metric, Outcome, Value, all_metrics
+from crysmetrics.metrics.base import Metric, Outcome, Thresholds, Value, all_metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +35,9 @@ class Report:
         timing: seconds by part; no part of comparisons.
         per_structure: input -> table, one row for each structure; failed ones last, with `reason`.
         outcomes: what each measure returned, by its name.
+        samples: the sets themselves, `gen` and `ref`.
+        thresholds: of coverage, with the name of the data set they belong to.
+        shown: structures to draw, if they were chosen on the way (see `reporting.structures`).
     """
 
     metrics: Mapping[str, Value]
@@ -45,6 +49,9 @@ class Report:
     timing: Mapping[str, float] = field(default_factory=dict)
     per_structure: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    samples: Mapping[str, Sample] = field(default_factory=dict)
+    thresholds: Thresholds | None = None
+    shown: tuple[Mapping[str, Any], ...] | None = None
 
     def __getitem__(self, key: str) -> float | None:
         """The value of one metric."""
@@ -86,6 +93,22 @@ class Report:
             low, high = entry.pop("ci95") or (None, None)
             rows.append({"metric": key, **entry, "ci95_low": low, "ci95_high": high})
         return pd.DataFrame(rows).set_index("metric")
+
+    def to_html(self, name: str | None = None) -> str:
+        """The whole report as one HTML page that needs nothing beside it.
+
+        Args:
+            name: of the generated set; its path if not given.
+        """
+        from crysmetrics.reporting.html import render
+
+        return render(self, name)
+
+    def _repr_html_(self) -> str:
+        """The metrics as a table, which a notebook shows."""
+        from crysmetrics.reporting.html import small_table
+
+        return small_table(self)
 
     def table(self) -> Table:
         """A rich table."""

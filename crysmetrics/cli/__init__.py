@@ -9,6 +9,9 @@ import click
 from crysmetrics._version import __version__
 
 _COMMANDS = {
+    "evaluate": "crysmetrics.cli.evaluate",
+    "compare": "crysmetrics.cli.compare",
+    "rank": "crysmetrics.cli.compare",
     "validity": "crysmetrics.cli.evaluation",
     "emd": "crysmetrics.cli.evaluation",
     "coverage": "crysmetrics.cli.evaluation",
@@ -16,6 +19,7 @@ _COMMANDS = {
     "energy": "crysmetrics.cli.fad",
     "frechet": "crysmetrics.cli.evaluation",
     "diversity": "crysmetrics.cli.evaluation",
+    "match": "crysmetrics.cli.match",
     "featurize": "crysmetrics.cli.features",
     "convert": "crysmetrics.cli.structures",
     "cache": "crysmetrics.cli.features",

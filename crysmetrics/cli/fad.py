@@ -7,21 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from crysmetrics.cli.options import (
-    alignn_options,
-    check_outputs,
-    gen_argument,
-    output_options,
-    overwrite_option,
-    progress,
-    quiet_option,
-    ref_argument,
-    save_table,
-    seed_option,
-    show,
-    user_errors,
-    workers_option,
-)
+from crysmetrics.cli.options import gen_argument, ref_argument, save_table
+from crysmetrics.cli.request import NETWORK, Request, requested
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,57 +29,35 @@ if TYPE_CHECKING:
     metavar="STEM",
     help="GEN is a folder of folders: write the FAD of each as STEM.csv and STEM.png (Fig. 3).",
 )
-@seed_option
-@alignn_options
-@output_options
-@user_errors
-def fad(
-    gen: str,
-    ref: str,
-    by_size: str | None,
-    by_folder: str | None,
-    seed: int,
-    alignn: str | None,
-    backend: str,
-    device: str,
-    cache: str | None,
-    json_path: str | None,
-    workers: int | None,
-    quiet: bool,
-    overwrite: bool,
-) -> None:
+@requested(run=NETWORK, settings=("seed",))
+def fad(gen: str, ref: str, by_size: str | None, by_folder: str | None, request: Request) -> None:
     """Fréchet ALIGNN distance, its extrapolation to infinite samples, and a kernel distance.
 
     The number belongs to the weights: compare FADs only of equal extractors, which --json names
     by version and hash.
     """
     from crysmetrics.errors import UserError
-    from crysmetrics.evaluation import as_sample, evaluate_measures
-    from crysmetrics.features.base import Run
-    from crysmetrics.features.cache import open_cache
-    from crysmetrics.metrics.base import Settings
+    from crysmetrics.evaluation import as_sample
 
     if by_size and by_folder:
         raise UserError("Give --by-size or --by-folder, not both.")
     figures = [f"{stem}{end}" for stem in (by_size, by_folder) if stem for end in (".csv", ".png")]
-    check_outputs(overwrite, json_path, *figures)
-    run = Run(backend, workers, open_cache(cache), device, alignn)
-    settings = Settings(seed=seed)
+    request.check_outputs(*figures)
     if by_folder is not None:
-        if json_path is not None:
+        if request.json_path is not None:
             raise UserError("--by-folder writes a table of its own; --json goes with one GEN.")
-        with progress(quiet):
-            table = _folders(gen, ref, settings, run)
+        with request.progress():
+            table = _folders(gen, ref, request.settings, request.run)
         _save(table, by_folder, "folder", "FAD")
-        if not quiet:
+        if not request.quiet:
             click.echo(table.to_string(index=False))
         return
-    with progress(quiet):
-        sample, reference = as_sample(gen, "gen", run), as_sample(ref, "ref", run)
-        report = evaluate_measures(["fad"], sample, reference, settings, run=run)
-        if by_size is not None:
-            _save(_sizes(sample, reference, settings), by_size, "structures", "FAD")
-    show(report, json_path=json_path, quiet=quiet)
+    with request.progress():
+        sample, reference = (as_sample(gen, "gen", request.run), as_sample(ref, "ref", request.run))
+    report = request.evaluate(["fad"], sample, reference)
+    if by_size is not None:
+        _save(_sizes(sample, reference, request.settings), by_size, "structures", "FAD")
+    request.show(report)
 
 
 def _sizes(gen: Any, ref: Any, settings: Any) -> pd.DataFrame:
@@ -162,36 +127,19 @@ def _save(table: pd.DataFrame, stem: str, x: str, y: str) -> None:
 @click.command()
 @click.argument("source", metavar="IN")
 @click.option("-o", "--output", metavar="FILE.csv", help="Standard output by default.")
-@alignn_options
-@workers_option
-@quiet_option
-@overwrite_option
-@user_errors
-def energy(
-    source: str,
-    output: str | None,
-    alignn: str | None,
-    backend: str,
-    device: str,
-    cache: str | None,
-    workers: int | None,
-    quiet: bool,
-    overwrite: bool,
-) -> None:
+@requested(run=NETWORK, output=("quiet", "overwrite"))
+def energy(source: str, output: str | None, request: Request) -> None:
     """Formation energies in eV/atom by ALIGNN, as CSV: id, formation_energy_per_atom, reason."""
     import sys
 
     import pandas as pd
 
     from crysmetrics.evaluation import as_sample
-    from crysmetrics.features.base import Run
-    from crysmetrics.features.cache import open_cache
     from crysmetrics.metrics.alignn import energies
 
-    check_outputs(overwrite, output)
-    run = Run(backend, workers, open_cache(cache), device, alignn)
-    with progress(quiet):
-        sample = as_sample(source, "gen", run)
+    request.check_outputs(output)
+    with request.progress():
+        sample = as_sample(source, "gen", request.run)
         values = energies(sample)
     reasons = dict(sample.failed_features())
     failed = list(sample.crystals.failures)

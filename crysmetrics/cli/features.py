@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import click
 
-from crysmetrics.cli.options import (
-    backend_option,
-    cache_option,
-    overwrite_option,
-    progress,
-    quiet_option,
-    user_errors,
-    workers_option,
-)
+from crysmetrics.cli.options import cache_option, user_errors
+from crysmetrics.cli.request import FINGERPRINTS, Request, requested
 
 
 @click.command()
@@ -25,22 +18,8 @@ from crysmetrics.cli.options import (
     metavar="LIST",
     help="Comma-separated: crystalnn, magpie, cgcnn.",
 )
-@backend_option
-@cache_option
-@workers_option
-@quiet_option
-@overwrite_option
-@user_errors
-def featurize(
-    source: str,
-    output: str,
-    features: str,
-    backend: str,
-    cache: str | None,
-    workers: int | None,
-    quiet: bool,
-    overwrite: bool,
-) -> None:
+@requested(run=FINGERPRINTS, output=("quiet", "overwrite"))
+def featurize(source: str, output: str, features: str, request: Request) -> None:
     """Write features as arrays named after them, with `ids` beside them.
 
     Rows are the structures that could be read, in order; a structure whose features failed has
@@ -50,17 +29,15 @@ def featurize(
 
     import numpy as np
 
-    from crysmetrics.cli.options import check_outputs
     from crysmetrics.evaluation import as_sample
-    from crysmetrics.features.base import Run, get_extractor
-    from crysmetrics.features.cache import open_cache
+    from crysmetrics.features.base import get_extractor
     from crysmetrics.io.atomic import atomic_file
 
     names = list(dict.fromkeys(name.strip() for name in features.split(",")))
-    extractors = {name: get_extractor(name, Run(backend)) for name in names}
-    check_outputs(overwrite, output)
-    with progress(quiet):
-        sample = as_sample(source, "gen", Run(backend, workers, open_cache(cache)))
+    extractors = {name: get_extractor(name, request.run) for name in names}
+    request.check_outputs(output)
+    with request.progress():
+        sample = as_sample(source, "gen", request.run)
         arrays = {name: sample.features(name).values for name in names}
     failures = [*sample.crystals.failures, *sample.failed_features()]
     for name, extractor in extractors.items():
@@ -76,7 +53,7 @@ def featurize(
         )
     for name, reason in failures:
         click.echo(f"failed: {name}: {reason}", err=True)
-    if not quiet:
+    if not request.quiet:
         click.echo(f"Features of {len(sample):,} structures are in {output}.")
 
 

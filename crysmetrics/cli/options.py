@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,41 +68,6 @@ subset_option = click.option(
 )
 
 
-def alignn_options(command: Command) -> Command:
-    """The options of every command that runs ALIGNN."""
-    for option in (
-        cache_option,
-        click.option(
-            "--device",
-            default="auto",
-            show_default=True,
-            metavar="NAME",
-            help="Where the network runs: auto, cpu or cuda.",
-        ),
-        click.option(
-            "--backend",
-            type=click.Choice(["native", "alignn-dgl"]),
-            default="native",
-            show_default=True,
-            help="Our ALIGNN, or the original on DGL graphs (extra: dgl).",
-        ),
-        click.option(
-            "--alignn",
-            metavar="WEIGHTS",
-            help="Published weights such as mp_e_form_alignn; ours by default.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def output_options(command: Command) -> Command:
-    """The options of every command that reports metrics."""
-    for option in (overwrite_option, quiet_option, workers_option, json_option):
-        command = option(command)
-    return command
-
-
 def user_errors(command: Command) -> Command:
     """Turn what users can mend into one sentence and exit status 2."""
 
@@ -149,12 +114,21 @@ def check_outputs(overwrite: bool, *paths: str | None) -> None:
             refuse_existing(path, overwrite)
 
 
+FAILURE_NOTES = {
+    "gen": "failed; they count as invalid and as covering nothing, and are left out of "
+    "distributions",
+    "ref": "failed; they are left out, unless it says otherwise",
+}
+"""What happened to structures that failed, and where they count, for people."""
+
+
 def show(
     report: Report,
     *,
     json_path: str | None,
     quiet: bool,
     per_structure_path: str | None = None,
+    notes: Mapping[str, str] = FAILURE_NOTES,
 ) -> None:
     """Write the files asked for, then the table and the failures for people."""
     from rich.console import Console
@@ -174,7 +148,7 @@ def show(
     for key, value in report.metrics.items():
         if value.reason or value.note:
             console.print(f"{key}: {value.reason or value.note}", highlight=False)
-    show_failures(report, console)
+    show_failures(report, console, notes)
 
 
 def save_table(table: Any, path: str | Path) -> None:
@@ -185,12 +159,8 @@ def save_table(table: Any, path: str | Path) -> None:
         table.to_csv(temporary, index=False)
 
 
-def show_failures(report: Report, console: Any) -> None:
+def show_failures(report: Report, console: Any, notes: Mapping[str, str] = FAILURE_NOTES) -> None:
     """Name what failed, and where it counts."""
-    notes = {
-        "gen": "count as invalid and as covering nothing, and are left out of distributions",
-        "ref": "are left out",
-    }
     for role, found in report.inputs.items():
         failed = [f for f in report.failures if f["input"] == role]
         if not failed:
@@ -198,7 +168,7 @@ def show_failures(report: Report, console: Any) -> None:
         total = found["read"] + found["failed"]
         title = "generated" if role == "gen" else "reference"
         console.print(
-            f"\n{len(failed)} of {total:,} {title} structures failed; they {notes[role]}:",
+            f"\n{len(failed)} of {total:,} {title} structures {notes[role]}:",
             highlight=False,
         )
         for failure in failed[:SHOWN_FAILURES]:

@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import click
 
-from crysmetrics.cli.options import (
-    backend_option,
-    cache_option,
-    overwrite_option,
-    progress,
-    quiet_option,
-    user_errors,
-    workers_option,
-)
+from crysmetrics.cli.options import user_errors
+from crysmetrics.cli.request import FINGERPRINTS, Request, requested
 
 
 @click.group()
@@ -31,38 +24,22 @@ def reference() -> None:
     help="Comma-separated: what is computed now and stored.",
 )
 @click.option("--source", default="", metavar="TEXT", help="Where it comes from, and its licence.")
-@backend_option
-@cache_option
-@workers_option
-@quiet_option
-@overwrite_option
-@user_errors
-def build(
-    name: str,
-    ref: str,
-    features: str,
-    source: str,
-    backend: str,
-    cache: str | None,
-    workers: int | None,
-    quiet: bool,
-    overwrite: bool,
-) -> None:
+@requested(run=FINGERPRINTS, output=("quiet", "overwrite"))
+def build(name: str, ref: str, features: str, source: str, request: Request) -> None:
     """Store the structures REF and their features under NAME."""
     from crysmetrics import references
     from crysmetrics.evaluation import as_sample
-    from crysmetrics.features.base import Run, get_extractor
-    from crysmetrics.features.cache import open_cache
+    from crysmetrics.features.base import get_extractor
 
     wanted = list(dict.fromkeys(part.strip() for part in features.split(",")))
     for feature in wanted:
-        get_extractor(feature, Run(backend))
-    with progress(quiet):
-        sample = as_sample(ref, "ref", Run(backend, workers, open_cache(cache)))
-        path = references.build(name, sample, wanted, source=source, overwrite=overwrite)
+        get_extractor(feature, request.run)
+    with request.progress():
+        sample = as_sample(ref, "ref", request.run)
+        path = references.build(name, sample, wanted, source=source, overwrite=request.overwrite)
     for failure in (*sample.crystals.failures, *sample.failed_features()):
         click.echo(f"failed: {failure[0]}: {failure[1]}", err=True)
-    if not quiet:
+    if not request.quiet:
         click.echo(f"{name}: {len(sample):,} structures in {path}.")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -40,6 +41,8 @@ class Extractor:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     cached: bool = True
     """Whether looking a structure up is cheaper than computing it."""
+    batch: int = 2000
+    """Structures whose features are kept at once, so that an interrupted run can go on."""
 
     @property
     def hash(self) -> str:
@@ -68,6 +71,7 @@ _MODULES: dict[tuple[str, str], str] = {
     ("magpie", "native"): "crysmetrics.features.magpie",
     ("cgcnn", "native"): "crysmetrics.features.cgcnn",
     ("alignn", "native"): "crysmetrics.features.alignn",
+    ("space_group", "native"): "crysmetrics.features.symmetry",
     ("alignn", "alignn-dgl"): "crysmetrics.features.alignn_dgl",
     ("crystalnn", "matminer"): "crysmetrics.features.matminer_backend",
     ("magpie", "matminer"): "crysmetrics.features.matminer_backend",
@@ -75,9 +79,6 @@ _MODULES: dict[tuple[str, str], str] = {
 DEFAULT_BACKEND = "native"
 BACKENDS = tuple(dict.fromkeys(backend for _, backend in _MODULES))
 FEATURES = tuple(dict.fromkeys(name for name, _ in _MODULES))
-
-_BATCH = 2000
-"""Structures whose features are kept at once, so that an interrupted run can go on from there."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class Run:
         cache: where features are kept between runs; None to compute all.
         device: for networks: `auto`, `cpu`, `cuda`.
         alignn: name of ALIGNN's weights; None for those that are shipped.
+        dask: address of a Dask scheduler whose workers compute; None to compute here.
     """
 
     backend: str = DEFAULT_BACKEND
@@ -97,6 +99,7 @@ class Run:
     cache: FeatureCache | None = None
     device: str = "auto"
     alignn: str | None = None
+    dask: str | None = None
 
     def torch_device(self) -> str:
         """Where networks compute; imports PyTorch, so ask only when there is work.
@@ -128,6 +131,10 @@ def get_extractor(name: str, run: Run | None = None) -> Extractor:
         raise UserError(f"There is no backend {run.backend!r}; known are {', '.join(BACKENDS)}.")
     module = _MODULES.get((name, run.backend)) or _MODULES[name, DEFAULT_BACKEND]
     extractor: Extractor = import_module(module).extractor(name, run)
+    if run.dask is not None:
+        from crysmetrics.features.cluster import spread
+
+        return spread(extractor, run)
     return extractor
 
 
@@ -151,6 +158,10 @@ class Sample:
         self.extractors: dict[str, Extractor] = {}
         self._features: dict[str, Features] = {}
         self._preset: dict[str, tuple[Extractor, Features]] = {}
+        self.seconds_reading = 0.0
+        """Time that whoever made this sample took to read its structures."""
+        self.seconds: dict[str, float] = {}
+        """Time that each feature took, for the breakdown of a report's times."""
 
     def __len__(self) -> int:
         return len(self.crystals)
@@ -158,6 +169,7 @@ class Sample:
     def features(self, name: str) -> Features:
         """Features of this name; computed, or read from the cache, at the first call."""
         if name not in self._features:
+            start = time.perf_counter()
             if name in self._preset:
                 extractor, found = self._preset[name]
             else:
@@ -165,6 +177,7 @@ class Sample:
                 found = extract(extractor, self.crystals, self.run.workers, self.run.cache)
             self.extractors[name] = extractor
             self._features[name] = found
+            self.seconds[name] = time.perf_counter() - start
         return self._features[name]
 
     def preset(self, extractor: Extractor, features: Features) -> None:
@@ -198,8 +211,8 @@ def extract(
     known = cache.get(name, keys)
     first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in known}
     missing = sorted(first.values())
-    for start in range(0, len(missing), _BATCH):
-        batch = missing[start : start + _BATCH]
+    for start in range(0, len(missing), extractor.batch):
+        batch = missing[start : start + extractor.batch]
         values, failures = extractor.compute(crystals[batch], workers)
         cache.put(name, [keys[i] for i in batch], values, failures)
         for row, i in enumerate(batch):

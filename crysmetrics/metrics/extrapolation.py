@@ -43,6 +43,13 @@ def distances_by_size(
 
 
 def frechet_infinity(gen: Array, ref: Array, rng: np.random.Generator) -> Value:
+    """The value that `extrapolate` finds."""
+    return extrapolate(gen, ref, rng)[0]
+
+
+def extrapolate(
+    gen: Array, ref: Array, rng: np.random.Generator
+) -> tuple[Value, NDArray[np.int64], Array]:
     """The Fréchet distance that infinitely many generated structures would have.
 
     The bias of the distance falls as 1/n (Chong and Forsyth, "Effectively unbiased FID", 2020):
@@ -52,10 +59,15 @@ def frechet_infinity(gen: Array, ref: Array, rng: np.random.Generator) -> Value:
     Args:
         gen: (n, d) features, subsampled.
         ref: (m, d) features, all of them.
+
+    Returns:
+        The value, and the sizes and distances that the line goes through.
     """
     n, m = len(gen), len(ref)
     if n < 50 or m < 2:
-        return undefined("an extrapolation needs at least 50 generated structures", n, m)
+        reason = "an extrapolation needs at least 50 generated structures"
+        return undefined(reason, n, m), np.zeros(0, dtype=np.int64), np.zeros(0)
     sizes, distances = distances_by_size(gen, Statistics.of(ref), sample_sizes(n), rng)
     (_, intercept), covariance = np.polyfit(1 / sizes, distances, 1, cov=True)
-    return with_interval(float(intercept), float(np.sqrt(covariance[1, 1])), n, m)
+    value = with_interval(float(intercept), float(np.sqrt(covariance[1, 1])), n, m)
+    return value, sizes, distances

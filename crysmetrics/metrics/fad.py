@@ -5,7 +5,7 @@ from __future__ import annotations
 from crysmetrics.features.base import Sample
 from crysmetrics.metrics.alignn import features
 from crysmetrics.metrics.base import Measure, Metric, Outcome, Settings, random_generator
-from crysmetrics.metrics.extrapolation import frechet_infinity
+from crysmetrics.metrics.extrapolation import extrapolate
 from crysmetrics.metrics.frechet import frechet_value
 from crysmetrics.metrics.kernel import kernel_distance
 
@@ -16,12 +16,13 @@ def fad(gen: Sample, ref: Sample, settings: Settings) -> Outcome:
     GemsDiff, Section 5.2: the Fréchet distance of the activations before ALIGNN's last layer.
     """
     a, b = features(gen), features(ref)
+    infinite, sizes, distances = extrapolate(a, b, random_generator(settings, "fad_inf"))
     values = {
         "fad": frechet_value(a, b, random_generator(settings, "fad")),
-        "fad_inf": frechet_infinity(a, b, random_generator(settings, "fad_inf")),
+        "fad_inf": infinite,
         "kad": kernel_distance(a, b),
     }
-    return Outcome(values)
+    return Outcome(values, series={"fad_by_size": {"structures": sizes, "fad": distances}})
 
 
 _SOURCE = "GemsDiff, Section 5.2"

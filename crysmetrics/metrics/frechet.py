@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,6 +104,48 @@ def frechet_value(gen: Array, ref: Array, rng: np.random.Generator) -> Value:
             "distance biased upwards; compare only with the same numbers of structures"
         )
     return found
+
+
+def streamed_frechet_value(
+    gen: SupportsStatistics, sample: Array, ref: Array, rng: np.random.Generator
+) -> Value:
+    """Fréchet distance of n rows known by their moments, and (m, d) features.
+
+    Args:
+        gen: moments of the generated structures' features.
+        sample: (r, d) a random sample of them, from which the standard error comes; all of them
+            if they are few, and the value is then that of `frechet_value` but for rounding.
+        ref: (m, d) features.
+        rng: source of subsamples.
+    """
+    n, m, r = gen.count, len(ref), len(sample)
+    if n == r or min(n, m) < 2:
+        return frechet_value(sample, ref, rng)
+    value = frechet_distance(gen.statistics(), Statistics.of(ref))
+    # The variance has a part from either set; that of n rows is smaller than that of r.
+    ours, theirs = Statistics.of(sample), Statistics.of(ref)
+    from_gen = subsampled_stderr(
+        lambda i, _: frechet_distance(Statistics.of(sample[i], fast=True), theirs),
+        *(r, m, rng, SUBSAMPLES),
+    )
+    from_ref = subsampled_stderr(
+        lambda _, j: frechet_distance(ours, Statistics.of(ref[j], fast=True)),
+        *(r, m, rng, SUBSAMPLES),
+    )
+    if from_gen is None or from_ref is None:
+        return with_interval(value, None, n, m)
+    return with_interval(value, float(np.hypot(from_gen * np.sqrt(r / n), from_ref)), n, m)
+
+
+class SupportsStatistics(Protocol):
+    """Moments of rows, see `metrics.moments`."""
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+
+    def statistics(self) -> Statistics:
+        """Mean and covariance."""
 
 
 def _compute(name: str) -> Callable[[Sample, Sample, Settings], Outcome]:

@@ -1,0 +1,79 @@
+"""Time and memory of `crysmetrics evaluate --stream` by the number of generated structures.
+
+python benchmarks/bench_scale.py --data ../shared/data --sizes 10000,30000,100000
+
+Sets are the structures of MP-20's test split again and again, each time moved anew, as a CSV of
+CIFs, which is how the largest published sets come.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+import numpy as np
+from common import table, watch
+from make_noisy_sets import perturb
+
+from crysmetrics.io import Crystals, read
+from crysmetrics.io.writing import p1_cif
+
+
+@click.command()
+@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--sizes", default="10000,30000,100000", show_default=True)
+@click.option("--metrics", help="As for evaluate; all that can stream by default.")
+@click.option("--noise", default=0.02, show_default=True, help="Å.")
+@click.option("--symmetric", is_flag=True, help="Only strain cells, so that symmetry remains.")
+def main(data: Path, sizes: str, metrics: str | None, noise: float, symmetric: bool) -> None:
+    """Print a Markdown table, a row for each size as it is done."""
+    ref = read(data / "mp20" / "test.csv.gz")
+    keys = metrics or "validity,emd,emd_energy,coverage,diversity,fad,fad_inf,kad,fd_crystalnn"
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ref.save(folder / "ref.npz")
+        command = [str(Path(sys.executable).with_name("crysmetrics")), "evaluate"]
+        for size in map(int, sizes.split(",")):
+            path, out = folder / f"{size}.csv", folder / f"out-{size}"
+            write_csv(ref, size, noise, symmetric, path)
+            options = ["--stream", "--quiet", "--metrics", keys, "-o", str(out)]
+            # The cache would be filled with structures that never come again.
+            cache = ["--cache", "off"]
+            inputs = [str(path), str(folder / "ref.npz")]
+            seconds, peak, _ = watch([*command, *inputs, *options, *cache])
+            timing = json.loads((out / "metrics.json").read_text())["timing"]
+            parts = sorted(timing.items(), key=lambda item: -item[1])
+            shown = ", ".join(f"{part} {value:.0f}" for part, value in parts[1:6])
+            rows.append((f"{size:,}", seconds, 1e3 * seconds / size, peak, shown))
+            print(rows[-1], file=sys.stderr)
+            path.unlink()
+    columns = ("generated", "seconds", "ms a structure", "peak MB", "largest parts, seconds")
+    print(table("crysmetrics evaluate --stream against 7,118 structures", columns, rows))
+
+
+def write_csv(ref: Crystals, size: int, noise: float, symmetric: bool, path: Path) -> None:
+    """A CSV of `size` CIFs."""
+    rng = np.random.default_rng(0)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["material_id", "cif"])
+        written = 0
+        while written < size:
+            part = ref[: min(len(ref), size - written)]
+            moves = rng.normal(size=part.frac_coords.shape) * (0 if symmetric else 1)
+            strains = rng.normal(size=(len(part), 3, 3))
+            if symmetric:  # the same factor along all axes
+                strains = np.eye(3) * rng.normal(size=(len(part), 1, 1))
+            moved = perturb(part, noise, moves, strains)
+            for i in range(len(moved)):
+                writer.writerow([f"s{written + i}", p1_cif(moved[i])])
+            written += len(moved)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""`crysmetrics evaluate`: everything at once, for one generated set or several."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from crysmetrics.cli.options import ref_argument
+from crysmetrics.cli.request import EVERYTHING, Request, requested
+
+if TYPE_CHECKING:
+    from crysmetrics.features.base import Sample
+    from crysmetrics.protocols import Plan
+    from crysmetrics.report import Report
+
+
+@click.command()
+@click.argument("gen", metavar="GEN...", nargs=-1, required=True)
+@ref_argument
+@click.option(
+    "-o",
+    "--output",
+    metavar="FOLDER",
+    help="Write metrics.json, tables, and report.html; with several GEN a folder for each.",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(["full", "gemsdiff", "cdvae", "adaptive-cell"]),
+    default="full",
+    show_default=True,
+    help="Every metric, or a paper's set-up: its metrics, subsets and filters.",
+)
+@click.option(
+    "--metrics",
+    metavar="LIST",
+    help="Comma-separated keys of metrics, or names of families such as coverage.",
+)
+@click.option(
+    "--paired",
+    is_flag=True,
+    help="GEN and REF belong together in their order; equal ids are paired anyway.",
+)
+@click.option(
+    "--stream",
+    is_flag=True,
+    help="Read GEN in parts, for sets that do not fit into memory; no uniqueness, no pairs.",
+)
+@requested(
+    run=EVERYTHING,
+    settings=("thresholds", "subset", "seed", "oxidation_states", "min_distance"),
+)
+def evaluate(
+    gen: tuple[str, ...],
+    ref: str,
+    output: str | None,
+    protocol: str,
+    metrics: str | None,
+    paired: bool,
+    stream: bool,
+    request: Request,
+) -> None:
+    """Every metric of generated structures against a reference, in one pass.
+
+    GEN may be several sets; the last name is the reference. With -o the results are a folder:
+    metrics.json, metrics.csv, per_structure.csv, table.tex, table.md and report.html, which opens
+    offline in any browser.
+    """
+    from crysmetrics.errors import UserError
+    from crysmetrics.evaluation import as_sample, evaluate_plan, pairing_of
+    from crysmetrics.io.atomic import atomic_folder, refuse_existing
+    from crysmetrics.protocols import plan
+    from crysmetrics.reporting.writing import refuse_foreign, write_comparison, write_results
+
+    if len(gen) > 1 and request.json_path is not None:
+        raise UserError("--json goes with one GEN; -o writes a folder for each.")
+    keys = [key.strip() for key in metrics.split(",") if key.strip()] if metrics else None
+    # Bad options are found before anything is read.
+    plan(protocol, keys, request.settings, request.chosen)
+    request.check_outputs()
+    if output is not None:
+        refuse_existing(output, request.overwrite)
+        refuse_foreign(Path(output))
+    names = model_names(gen)
+    reports: dict[str, Report] = {}
+    with ExitStack() as stack:
+        stack.enter_context(request.progress())
+        folder = None if output is None else stack.enter_context(atomic_folder(output))
+        reference = as_sample(ref, "ref", request.run)
+        for name, path in zip(names, gen, strict=True):
+            inner = folder
+            if folder is not None and len(names) > 1:
+                inner = folder / name
+                inner.mkdir()
+            if stream:
+                chosen = plan(protocol, keys, request.settings, request.chosen)
+                report = _streamed(chosen, path, reference, request, inner)
+            else:
+                sample = as_sample(path, "gen", request.run)
+                pairing = pairing_of(sample, reference, paired)
+                chosen = plan(protocol, keys, request.settings, request.chosen, pairing)
+                report = evaluate_plan(chosen, sample, reference, request.run)
+            reports[name] = report
+            if inner is not None:
+                write_results(report, inner, name)
+        if folder is not None and len(names) > 1:
+            write_comparison(reports, folder)
+    for name, report in reports.items():
+        if len(reports) > 1 and not request.quiet:
+            click.echo(f"\n{name}")
+        request.show(report)
+    if output is not None and not request.quiet:
+        first = "table.md" if len(reports) > 1 else "report.html"
+        click.echo(f"\nResults are in {output}; open {Path(output, first)}.", err=True)
+
+
+def _streamed(
+    chosen: Plan, path: str, reference: Sample, request: Request, folder: Path | None
+) -> Report:
+    from crysmetrics.errors import UserError
+    from crysmetrics.streaming import evaluate_stream
+
+    if not Path(path).exists():
+        raise UserError(f"{path} does not exist.")
+    if folder is None:
+        return evaluate_stream(chosen, path, reference, request.run)
+    with (folder / "per_structure.csv").open("w", encoding="utf-8") as rows:
+        return evaluate_stream(chosen, path, reference, request.run, rows)
+
+
+def model_names(paths: tuple[str, ...]) -> list[str]:
+    """A distinct name for each path, fit for a folder: its last parts, without a suffix."""
+    from crysmetrics.errors import UserError
+
+    parts = [[p for p in Path(path).absolute().parts if p != "/"] or ["root"] for path in paths]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["-".join(p[-depth:]) for p in parts]
+        names = [_without_suffix(name) or name for name in names]
+        if len(set(names)) == len(names):
+            return names
+    raise UserError("The same GEN is given twice.")
+
+
+def _without_suffix(name: str) -> str:
+    lowered = name.lower()
+    for suffix in (".gz", ".zip", ".tar", ".csv", ".npz", ".cif", ".json", ".extxyz", ".xyz"):
+        if lowered.endswith(suffix):
+            return _without_suffix(name[: -len(suffix)])
+    return name

@@ -1,0 +1,233 @@
+"""What a command was asked: its shared options, gathered into one `Request`.
+
+A command says which options it has, and gets a `Run` (how features are computed), `Settings` (what
+decides the numbers) and its outputs, in place of a dozen parameters.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from crysmetrics.cli.options import (
+    Command,
+    backend_option,
+    cache_option,
+    check_outputs,
+    json_option,
+    overwrite_option,
+    per_structure_option,
+    progress,
+    quiet_option,
+    seed_option,
+    show,
+    subset_option,
+    user_errors,
+    workers_option,
+)
+
+if TYPE_CHECKING:
+    from crysmetrics.features.base import Run
+    from crysmetrics.metrics.base import Settings
+    from crysmetrics.report import Report
+
+_ALIGNN_BACKEND = click.option(
+    "--backend",
+    type=click.Choice(["native", "alignn-dgl"]),
+    default="native",
+    show_default=True,
+    help="Our ALIGNN, or the original on DGL graphs (extra: dgl).",
+)
+_ANY_BACKEND = click.option(
+    "--backend",
+    type=click.Choice(["native", "matminer", "alignn-dgl"]),
+    default="native",
+    show_default=True,
+    help="Our kernels, matminer's featurizers, or the original ALIGNN (extra: dgl).",
+)
+_RUN: dict[str, Callable[[Command], Command]] = {
+    "fingerprint-backend": backend_option,
+    "alignn-backend": _ALIGNN_BACKEND,
+    "backend": _ANY_BACKEND,
+    "alignn": click.option(
+        "--alignn",
+        metavar="WEIGHTS",
+        help="Published weights such as mp_e_form_alignn; ours by default.",
+    ),
+    "device": click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        metavar="NAME",
+        help="Where the network runs: auto, cpu or cuda.",
+    ),
+    "cache": cache_option,
+    "dask": click.option(
+        "--dask",
+        metavar="SCHEDULER",
+        help="Compute features on a Dask cluster: its address, or its file (extra: dask).",
+    ),
+    "workers": workers_option,
+}
+FINGERPRINTS = ("fingerprint-backend", "cache", "dask", "workers")
+"""Options of commands that compute fingerprints."""
+NETWORK = ("alignn-backend", "alignn", "device", "cache", "dask", "workers")
+"""Options of commands that run ALIGNN."""
+EVERYTHING = ("backend", "alignn", "device", "cache", "dask", "workers")
+"""Options of commands that may compute any feature."""
+
+_SETTINGS: dict[str, Callable[[Command], Command]] = {
+    "thresholds": click.option(
+        "--thresholds",
+        default="mp20",
+        show_default=True,
+        metavar="NAME|S,C",
+        help="mp20, perov5 or carbon24, or a structure and a composition distance such as 0.4,10.",
+    ),
+    "subset": subset_option,
+    "seed": seed_option,
+    "oxidation_states": click.option(
+        "--oxidation-states",
+        default="smact14",
+        show_default=True,
+        metavar="SET",
+        help="smact14, icsd16, icsd24, icsd24-filtered (SMACT 4's default), pymatgen_sp or wiki.",
+    ),
+    "min_distance": click.option(
+        "--min-distance",
+        type=click.FloatRange(min=0),
+        default=0.5,
+        show_default=True,
+        help="Å; valid structures keep all distances above it.",
+    ),
+}
+_OUTPUT: dict[str, Callable[[Command], Command]] = {
+    "per_structure": per_structure_option,
+    "json": json_option,
+    "quiet": quiet_option,
+    "overwrite": overwrite_option,
+}
+_OUTPUT_NAMES = {
+    "per_structure": "per_structure_path",
+    "json": "json_path",
+    "quiet": "quiet",
+    "overwrite": "overwrite",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """The shared options of one call.
+
+    Attributes:
+        run: how features are computed.
+        settings: what decides the numbers.
+        chosen: names of the settings that were given on the command line.
+        json_path, per_structure_path: files asked for.
+        quiet, overwrite: as given.
+    """
+
+    run: Run
+    settings: Settings
+    chosen: frozenset[str] = frozenset()
+    json_path: str | None = None
+    per_structure_path: str | None = None
+    quiet: bool = False
+    overwrite: bool = False
+
+    def check_outputs(self, *more: str | None) -> None:
+        """Refuse outputs that exist, these and those of the shared options."""
+        check_outputs(self.overwrite, self.json_path, self.per_structure_path, *more)
+
+    @contextmanager
+    def progress(self) -> Iterator[None]:
+        """Progress bars, unless quiet."""
+        with progress(self.quiet):
+            yield
+
+    def evaluate(
+        self, measures: Sequence[str], gen: Any, ref: Any = None, metrics: list[str] | None = None
+    ) -> Report:
+        """The report of some measures, with progress; see `evaluation.evaluate_measures`."""
+        from crysmetrics.evaluation import evaluate_measures
+
+        with self.progress():
+            return evaluate_measures(
+                measures, gen, ref, self.settings, metrics=metrics, run=self.run
+            )
+
+    def show(self, report: Report) -> None:
+        """Write the files asked for, then the table and the failures for people."""
+        show(
+            report,
+            json_path=self.json_path,
+            quiet=self.quiet,
+            per_structure_path=self.per_structure_path,
+        )
+
+
+def requested(
+    run: Sequence[str] = ("workers",),
+    settings: Sequence[str] = (),
+    output: Sequence[str] = ("json", "quiet", "overwrite"),
+) -> Callable[[Command], Command]:
+    """Give a command these options; it gets them as `request`, and user errors are caught.
+
+    Args:
+        run: names in FINGERPRINTS, NETWORK or EVERYTHING.
+        settings: names of `Settings`.
+        output: of `per_structure`, `json`, `quiet`, `overwrite`.
+    """
+    chosen = [
+        *(_SETTINGS[name] for name in settings),
+        *(_RUN[name] for name in run),
+        *(_OUTPUT[name] for name in output),
+    ]
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            return command(*args, request=_gather(kwargs, run, settings, output), **kwargs)
+
+        decorated = user_errors(wrapped)
+        for option in reversed(chosen):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
+def _gather(
+    kwargs: dict[str, Any], run: Sequence[str], settings: Sequence[str], output: Sequence[str]
+) -> Request:
+    """Take the shared options out of a command's parameters."""
+    from crysmetrics.features.base import Run
+    from crysmetrics.features.cache import open_cache
+    from crysmetrics.metrics.base import Settings, parse_thresholds
+    from crysmetrics.metrics.subset import parse_subset
+
+    context = click.get_current_context()
+    given = frozenset(
+        name
+        for name in settings
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    )
+    outputs = {_OUTPUT_NAMES[name]: kwargs.pop(_OUTPUT_NAMES[name]) for name in output}
+    chosen: dict[str, Any] = {name: kwargs.pop(name) for name in settings}
+    if "thresholds" in chosen:
+        chosen["thresholds"] = parse_thresholds(chosen["thresholds"])
+    if "subset" in chosen:
+        parse_subset(chosen["subset"])
+    how: dict[str, Any] = {}
+    for name in run:
+        field = "backend" if name.endswith("backend") else name
+        how[field] = kwargs.pop(field)
+    if "cache" in how:
+        how["cache"] = open_cache(how["cache"])
+    # user_errors looks here whether to be quiet.
+    return Request(Run(**how), Settings(**chosen), given, **outputs)

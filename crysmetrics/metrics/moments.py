@@ -1,0 +1,77 @@
+"""Means, covariances and random samples of rows that come in parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crysmetrics.metrics.frechet import Statistics
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of n rows seen so far: their mean (d,) and a factor (k, d) with factorᵀ factor their
+    scatter about it.
+
+    Parts are united by a QR decomposition of their factors (Chan, Golub and LeVeque 1983 for the
+    formula of the mean), so that small eigenvalues keep their digits.
+    """
+
+    count: int
+    mean: Array
+    factor: Array
+
+    @classmethod
+    def nothing(cls, width: int) -> Moments:
+        """Of no rows."""
+        return cls(0, np.zeros(width), np.zeros((0, width)))
+
+    def with_rows(self, rows: Array) -> Moments:
+        """With (m, d) further rows."""
+        if not len(rows):
+            return self
+        rows = np.asarray(rows, dtype=np.float64)
+        n, m = self.count, len(rows)
+        mean = rows.mean(axis=0)
+        shift = np.sqrt(n * m / (n + m)) * (mean - self.mean)
+        stacked = np.concatenate([self.factor, rows - mean, shift[None]])
+        if len(stacked) > stacked.shape[1]:
+            stacked = np.asarray(np.linalg.qr(stacked, mode="r"))
+        return Moments(n + m, self.mean + (mean - self.mean) * m / (n + m), stacked)
+
+    def statistics(self) -> Statistics:
+        """Mean and covariance, of at least two rows."""
+        return Statistics(self.mean, self.factor / np.sqrt(self.count - 1), self.count)
+
+
+class Reservoir:
+    """A random sample of rows: those with the smallest of random keys, whatever the parts."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._rows: list[Array] = []
+        self._keys: list[Array] = []
+
+    def add(self, rows: Array, keys: Array) -> None:
+        """Offer (m, d) rows with (m,) keys drawn uniformly."""
+        self._rows.append(rows)
+        self._keys.append(keys)
+        if sum(map(len, self._keys)) >= 2 * self.size:
+            self._shrink()
+
+    def _shrink(self) -> None:
+        keys, rows = np.concatenate(self._keys), np.concatenate(self._rows)
+        if len(keys) > self.size:
+            chosen = np.sort(np.argpartition(keys, self.size)[: self.size])
+            keys, rows = keys[chosen], rows[chosen]
+        self._keys, self._rows = [keys], [rows]
+
+    @property
+    def rows(self) -> Array:
+        """The sample, in the order of arrival."""
+        self._shrink()
+        return self._rows[0]

@@ -1,0 +1,53 @@
+"""Tables with one row for each structure of a set, and who failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from crysmetrics.features.base import Sample
+from crysmetrics.metrics.base import Outcome
+from crysmetrics.metrics.description import describe
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def failures(sample: Sample) -> Iterator[dict[str, str]]:
+    """Every structure of a set that failed: `input`, `file`, `reason`."""
+    for failure in (*sample.crystals.failures, *sample.failed_features()):
+        yield {"input": sample.role, "file": failure[0], "reason": failure[1]}
+
+
+def tables(samples: Sequence[Sample], outcomes: Sequence[Outcome]) -> dict[str, pd.DataFrame]:
+    """One row for each structure of a set: those read, in order, then those that failed."""
+    import pandas as pd
+
+    found = {}
+    for sample in samples:
+        columns: dict[str, Any] = {"id": list(sample.crystals.ids)}
+        for outcome in outcomes:
+            columns |= outcome.per_structure if sample.role == "gen" else outcome.per_reference
+        table = pd.DataFrame(columns)
+        table["reason"] = table["id"].map(dict(sample.failed_features())).fillna("")
+        if sample.crystals.failures:
+            # What can't be read is not valid, not unique, ...
+            noes = dict.fromkeys(table.select_dtypes(bool).columns, False)
+            rows = [{"id": f.file, **noes, "reason": f.reason} for f in sample.crystals.failures]
+            table = pd.concat([table, pd.DataFrame(rows)], ignore_index=True)
+        found[sample.role] = table
+    return found
+
+
+def described(table: pd.DataFrame, sample: Sample) -> pd.DataFrame:
+    """A table of structures with what they are beside what was measured."""
+    import pandas as pd
+
+    known = describe(sample)
+    columns: dict[str, Any] = {"id": table["id"]}
+    for name, values in known.items():
+        # Failed structures stand last, and are nothing that could be described.
+        kind = "Int64" if values.dtype.kind == "i" else None  # whole numbers, or nothing
+        columns[name] = pd.Series(values, index=range(len(sample)), dtype=kind)
+    rest = table.drop(columns=[name for name in ("id", *known) if name in table])
+    return pd.concat([pd.DataFrame(columns, index=table.index), rest], axis=1)

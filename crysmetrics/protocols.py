@@ -1,0 +1,159 @@
+"""Protocols: which metrics a paper reports, on which structures, with which settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from crysmetrics.errors import UserError
+from crysmetrics.metrics.base import Settings, all_measures, all_metrics
+
+_COVERAGE = tuple(
+    f"cov_{side}{kind}" for kind in ("_marginal", "") for side in ("recall", "precision")
+)
+_MEAN_DISTANCES = tuple(
+    f"{kind}_{side}" for side in ("recall", "precision") for kind in ("amsd", "amcd")
+)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a paper evaluates.
+
+    Attributes:
+        name: as `--protocol` has it.
+        summary: what it does, in a sentence.
+        source: where it is written.
+        metrics: keys that it reports; all if empty.
+        settings: fields of `Settings` that it fixes.
+    """
+
+    name: str
+    summary: str
+    source: str
+    metrics: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    p.name: p
+    for p in (
+        Protocol("full", "Every metric, on all structures.", "crysmetrics"),
+        Protocol(
+            "gemsdiff",
+            "Structural validity, EMDs of density and energy, and FAD on all structures, none "
+            "filtered out.",
+            "GemsDiff, Tables 2 and 3",
+            ("struct_validity", "emd_density", "emd_energy", "fad", "fad_inf", "kad"),
+            {"subset": "all"},
+        ),
+        Protocol(
+            "cdvae",
+            "Validity and coverage on all structures; EMDs and diversity on 1,000 valid ones.",
+            "Xie et al. 2021 (CDVAE), Section 5.2 and Appendix G",
+            (
+                *("struct_validity", "comp_validity", "validity"),
+                *_COVERAGE,
+                *_MEAN_DISTANCES,
+                *("emd_density", "emd_energy", "emd_num_elements"),
+                *("struct_diversity", "comp_diversity"),
+            ),
+            {"subset": "valid:1000"},
+        ),
+        Protocol(
+            "adaptive-cell",
+            "Coverage and Fréchet distances on CrystalNN and CGCNN of 1,000 structures.",
+            "Adaptive-cell score model (arXiv 2310.10695), Section 5.2, Table 1",
+            (*_COVERAGE, "fd_crystalnn", "fd_cgcnn"),
+            {"limit": 1000},
+        ),
+    )
+}
+"""By name. Thresholds of coverage belong to the data set, not to a protocol."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one evaluation computes.
+
+    Attributes:
+        measures: names of measures, in the order of tables.
+        metrics: keys to report.
+        settings: with the protocol's name in them.
+        explicit: whether the metrics were named one by one, so that none may be left out.
+    """
+
+    measures: tuple[str, ...]
+    metrics: tuple[str, ...]
+    settings: Settings
+    explicit: bool
+
+
+def plan(
+    protocol: str = "full",
+    metrics: Sequence[str] | None = None,
+    settings: Settings | None = None,
+    chosen: frozenset[str] = frozenset(),
+    pairing: str | None = None,
+) -> Plan:
+    """What to compute for a protocol, or for some metrics of it.
+
+    Args:
+        protocol: a name in PROTOCOLS.
+        metrics: keys of metrics or names of measures; those of the protocol if None.
+        settings: the user's.
+        chosen: names of those settings that the user set; the others yield to the protocol.
+        pairing: what pairs structures with references; None if nothing does, and metrics on
+            pairs do not apply unless they are named.
+
+    Raises:
+        UserError: if there is no such protocol or metric, or a setting contradicts the protocol.
+    """
+    if protocol not in PROTOCOLS:
+        raise UserError(f"There is no protocol {protocol!r}; known are {', '.join(PROTOCOLS)}.")
+    wanted = PROTOCOLS[protocol]
+    settings = settings or Settings()
+    for name, value in wanted.settings.items():
+        if name in chosen and getattr(settings, name) != value:
+            raise UserError(
+                f"The protocol {protocol} has {name.replace('_', ' ')} {value}; leave out the "
+                "option, or take the protocol full."
+            )
+    measures = all_measures()
+    known = [m.key for measure in measures.values() for m in measure.metrics]
+    if metrics:
+        keys = _keys(metrics)
+        outside = [key for key in keys if wanted.metrics and key not in wanted.metrics]
+        if outside:
+            raise UserError(f"The protocol {protocol} does not report {', '.join(outside)}.")
+    else:
+        keys = list(wanted.metrics or known)
+        if pairing is None:
+            needs_pairs = {
+                m.key for measure in measures.values() if measure.paired for m in measure.metrics
+            }
+            keys = [key for key in keys if key not in needs_pairs]
+    return Plan(
+        tuple(n for n, m in measures.items() if any(d.key in keys for d in m.metrics)),
+        tuple(key for key in known if key in keys),
+        replace(settings, protocol=protocol, pairing=pairing or "auto", **wanted.settings),
+        explicit=bool(metrics),
+    )
+
+
+def _keys(names: Sequence[str]) -> list[str]:
+    """Keys of metrics, from keys and names of measures."""
+    measures, metrics = all_measures(), all_metrics()
+    keys: list[str] = []
+    for name in names:
+        if name in metrics:
+            if "_top" in name:
+                raise UserError(f"{name} is of several predictions: use crysmetrics match --top.")
+            keys.append(name)
+        elif name in measures:
+            keys += [m.key for m in measures[name].metrics]
+        else:
+            known = ", ".join(metrics)
+            raise UserError(f"There is no metric {name!r}; known are {known}.")
+    return list(dict.fromkeys(keys))

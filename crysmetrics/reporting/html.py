@@ -1,0 +1,143 @@
+"""`report.html`: one file that opens offline, in any browser, on any screen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from crysmetrics._version import __version__
+from crysmetrics.metrics.base import Value, all_metrics
+from crysmetrics.protocols import PROTOCOLS
+from crysmetrics.report import Report
+from crysmetrics.reporting import figures
+from crysmetrics.reporting.published import (
+    PublishedRow,
+    dataset_title,
+    not_comparable,
+    published_rows,
+)
+from crysmetrics.reporting.structures import shown_structures
+from crysmetrics.reporting.tables import cells, heading, notes, shown
+
+
+def render(report: Report, name: str | None = None) -> str:
+    """The page, complete with styles, script and viewer.
+
+    Args:
+        report: of `crysmetrics.evaluate`, or of any other function; what it does not hold is
+            left out.
+        name: of the generated set; its path if not given.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(_asset("report.html.j2"))
+    structures = shown_structures(report)
+    viewer = _asset("3Dmol-min.js") if structures else ""
+    return template.render(
+        name=name or str(report.inputs["gen"]["path"] or "generated structures"),
+        report=report,
+        version=__version__,
+        protocol=PROTOCOLS.get(str(report.settings.get("protocol"))),
+        style=_asset("report.css"),
+        script=_asset("report.js"),
+        # The library's licence asks for its notice wherever it goes.
+        viewer=viewer and f"/*\n{_asset('3Dmol-LICENSE.txt')}\n*/\n{viewer}",
+        structures=structures,
+        structures_json=_json_for_script(structures),
+        metrics=[_metric_row(key, value) for key, value in report.metrics.items()],
+        published=_published(report, name or "this set"),
+        distributions=figures.distributions(report),
+        sweeps=figures.coverage_sweeps(report),
+        by_size=figures.fad_by_size(report),
+        failures=_failures(report.failures),
+        timing=sorted(report.timing.items(), key=lambda item: -item[1]),
+        settings=json.dumps(report.settings, indent=1, ensure_ascii=False),
+    )
+
+
+def small_table(report: Report) -> str:
+    """The metrics as an HTML table for a notebook's cell."""
+    import jinja2
+
+    template = jinja2.Environment(autoescape=True).from_string(_asset("table.html.j2"))
+    rows = [_metric_row(key, value) for key, value in report.metrics.items()]
+    return template.render(metrics=rows, inputs=report.inputs, failures=len(report.failures))
+
+
+def _asset(name: str) -> str:
+    return files(__package__).joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def _json_for_script(value: Any) -> str:
+    """JSON that can't end the script element it stands in."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _metric_row(key: str, value: Value) -> dict[str, str]:
+    metric = all_metrics()[key]
+    interval = ""
+    if value.ci95 is not None:
+        low, high = (shown(bound, metric.unit) for bound in value.ci95)
+        interval = f"{low} – {high}"
+    unit = {"share": "%", "1": ""}.get(metric.unit, metric.unit)
+    return {
+        "key": key,
+        "label": metric.label,
+        "value": shown(value.value, metric.unit),
+        "error": "" if value.stderr is None else shown(value.stderr, metric.unit),
+        "interval": interval,
+        "unit": unit,
+        "arrow": "↑" if metric.better == "higher" else "↓",
+        "better": f"{metric.better} is better",
+        "count": " / ".join(f"{n:,}" for n in (value.n_gen, value.n_ref) if n is not None),
+        "note": value.reason or value.note or "",
+        "source": metric.source,
+    }
+
+
+def _published(report: Report, name: str) -> dict[str, Any] | None:
+    """The table beside published rows, or None where there are none."""
+    dataset = None if report.thresholds is None else report.thresholds.name
+    rows = published_rows(dataset, report.settings.get("protocol"))
+    documents = {name: report.as_json()}
+    keys, texts = cells(documents, rows)
+    published_keys = {key for _, values, row in texts if row for key in values}
+    keys = [key for key in keys if key in published_keys]
+    if not keys:
+        return None
+    return {
+        "dataset": dataset_title(str(dataset)),
+        "headings": [heading(key) for key in keys],
+        "rows": [
+            {
+                "model": model,
+                "cells": [values.get(key, "") for key in keys],
+                "source": row.source if row else "",
+                "protocol": row.protocol if row else report.settings.get("protocol") or "",
+                "ours": row is None,
+            }
+            for model, values, row in sorted(texts, key=_ours_first)
+        ],
+        "notes": notes(documents, rows),
+        "marked": not_comparable(),
+    }
+
+
+def _ours_first(row: tuple[str, Mapping[str, str], PublishedRow | None]) -> bool:
+    return row[2] is not None
+
+
+def _failures(failures: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Failures by set and reason, the most frequent reason first; every file is named."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for failure in failures:
+        groups.setdefault((failure["input"], failure["reason"]), []).append(failure["file"])
+    ordered = sorted(groups.items(), key=lambda item: (item[0][0], -len(item[1]), item[0][1]))
+    return [
+        {"input": "generated" if role == "gen" else "reference", "reason": reason, "names": names}
+        for (role, reason), names in ordered
+    ]

@@ -1,0 +1,59 @@
+"""Published rows of other models, to stand beside one's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """What a paper reports for a model.
+
+    Attributes:
+        model: its name, and who measured it, if not its authors.
+        dataset: `mp20`, `perov5` or `carbon24`.
+        protocol: whose set-up the numbers follow.
+        source: paper and table.
+        values: by key of metric, in its unit.
+        deviations: standard deviations over several trainings, where given.
+        note: what to know before comparing.
+    """
+
+    model: str
+    dataset: str
+    protocol: str
+    source: str
+    values: Mapping[str, float]
+    deviations: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+@cache
+def _document() -> dict[str, Any]:
+    text = files(__package__).joinpath("published.json").read_text(encoding="utf-8")
+    document: dict[str, Any] = json.loads(text)
+    return document
+
+
+def published_rows(dataset: str | None, protocol: str | None = None) -> list[PublishedRow]:
+    """Rows on a data set, in the order of their publication; all but one protocol's left out
+    if `protocol` is that of a paper."""
+    rows = [PublishedRow(**row) for row in _document()["rows"]]
+    of_all = protocol in (None, "full")
+    return [r for r in rows if r.dataset == dataset and (of_all or r.protocol == protocol)]
+
+
+def dataset_title(dataset: str) -> str:
+    """What the reference of published rows was."""
+    return str(_document()["datasets"][dataset])
+
+
+def not_comparable() -> Mapping[str, str]:
+    """Keys of metrics whose published values can't be compared with ours, and why."""
+    reasons: dict[str, str] = _document()["not_comparable"]
+    return reasons

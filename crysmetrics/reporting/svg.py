@@ -1,0 +1,136 @@
+"""Small charts as inline SVG, whose colours come from the page, so that they suit light and dark.
+
+Every chart has a title and a description for those who can't see it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from math import ceil, floor, log10
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+WIDTH, HEIGHT = 400, 260
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 10, 42
+
+
+def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Round numbers within [low, high], about `count` of them."""
+    if not high > low:
+        return [low]
+    raw = (high - low) / count
+    power = 10 ** floor(log10(raw))
+    step = next(s * power for s in (1, 2, 2.5, 5, 10) if s * power >= raw * 0.999)
+    first = ceil(low / step - 1e-9)
+    last = floor(high / step + 1e-9)
+    return [round(k * step, 12) + 0.0 for k in range(first, last + 1)]
+
+
+def label(value: float) -> str:
+    """A short number for an axis."""
+    return f"{value:,.10g}" if abs(value) < 1e6 else f"{value:.3g}"
+
+
+@dataclass
+class Chart:
+    """Axes in data coordinates, and what was drawn on them.
+
+    Attributes:
+        title, description: for screen readers.
+        x, y: limits.
+        x_label, y_label: with units.
+        x_ticks: (position, text); round numbers if None.
+    """
+
+    title: str
+    description: str
+    x: tuple[float, float]
+    y: tuple[float, float]
+    x_label: str
+    y_label: str
+    x_ticks: Sequence[tuple[float, str]] | None = None
+    width: int = WIDTH
+    height: int = HEIGHT
+    parts: list[str] = field(default_factory=list)
+
+    def px(self, x: ArrayLike) -> NDArray[np.float64]:
+        """Horizontal pixels of data."""
+        low, high = self.x
+        return _LEFT + (np.asarray(x, float) - low) / (high - low) * self._inner[0]
+
+    def py(self, y: ArrayLike) -> NDArray[np.float64]:
+        """Vertical pixels of data."""
+        low, high = self.y
+        return self.height - _BOTTOM - (np.asarray(y, float) - low) / (high - low) * self._inner[1]
+
+    @property
+    def _inner(self) -> tuple[int, int]:
+        return self.width - _LEFT - _RIGHT, self.height - _TOP - _BOTTOM
+
+    def line(self, x: ArrayLike, y: ArrayLike, style: str) -> None:
+        """A line through points; `style` is a CSS class."""
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(self.px(x), self.py(y), strict=True))
+        self.parts.append(f'<polyline class="line {style}" points="{points}"/>')
+
+    def area(self, edges: ArrayLike, heights: ArrayLike, style: str) -> None:
+        """A histogram: k + 1 edges and k heights."""
+        x = np.repeat(self.px(edges), 2)
+        y = self.py(np.concatenate([[0], np.repeat(np.asarray(heights, float), 2), [0]]))
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+        self.parts.append(f'<polygon class="area {style}" points="{points}"/>')
+
+    def bar(self, left: float, right: float, height: float, style: str) -> None:
+        """A bar between two data positions."""
+        a, b = self.px([left, right])
+        top, base = self.py([height, 0])
+        self.parts.append(
+            f'<rect class="bar {style}" x="{a:.1f}" y="{top:.1f}" width="{b - a:.1f}" '
+            f'height="{max(0.0, base - top):.1f}"/>'
+        )
+
+    def points(self, x: ArrayLike, y: ArrayLike, style: str) -> None:
+        """Dots."""
+        for a, b in zip(self.px(x), self.py(y), strict=True):
+            self.parts.append(f'<circle class="dot {style}" cx="{a:.1f}" cy="{b:.1f}" r="2.6"/>')
+
+    def vertical(self, x: float) -> None:
+        """A line that marks a position, such as a threshold."""
+        a = float(self.px(x))
+        self.parts.append(
+            f'<line class="mark" x1="{a:.1f}" x2="{a:.1f}" y1="{_TOP}" '
+            f'y2="{self.height - _BOTTOM}"/>'
+        )
+
+    def render(self) -> str:
+        """The SVG element."""
+        inner, bottom = self._inner, self.height - _BOTTOM
+        grid = []
+        for value in nice_ticks(*self.y):
+            y = float(self.py(value))
+            grid.append(f'<line class="grid" x1="{_LEFT}" x2="{_LEFT + inner[0]}" '
+                        f'y1="{y:.1f}" y2="{y:.1f}"/>')  # fmt: skip
+            grid.append(f'<text class="tick" x="{_LEFT - 6}" y="{y + 4:.1f}" '
+                        f'text-anchor="end">{label(value)}</text>')  # fmt: skip
+        ticks = self.x_ticks
+        if ticks is None:
+            ticks = [(value, label(value)) for value in nice_ticks(*self.x)]
+        for value, text in ticks:
+            x = float(self.px(value))
+            grid.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 16}" '
+                        f'text-anchor="middle">{escape(text)}</text>')  # fmt: skip
+        middle_x, middle_y = _LEFT + inner[0] / 2, _TOP + inner[1] / 2
+        return (
+            f'<svg class="chart" role="img" viewBox="0 0 {self.width} {self.height}">'
+            f"<title>{escape(self.title)}</title><desc>{escape(self.description)}</desc>"
+            + "".join(grid)
+            + f'<line class="axis" x1="{_LEFT}" x2="{_LEFT + inner[0]}" '
+            f'y1="{bottom}" y2="{bottom}"/>'
+            + "".join(self.parts)
+            + f'<text class="label" x="{middle_x:.0f}" y="{self.height - 8}" text-anchor="middle">'
+            f"{escape(self.x_label)}</text>"
+            f'<text class="label" transform="translate(14 {middle_y:.0f}) rotate(-90)" '
+            f'text-anchor="middle">{escape(self.y_label)}</text></svg>'
+        )

@@ -1,0 +1,69 @@
+"""Folders of results: everything that one evaluation leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from crysmetrics.errors import UserError
+from crysmetrics.report import Report
+from crysmetrics.reporting.html import render
+from crysmetrics.reporting.published import PublishedRow, published_rows
+from crysmetrics.reporting.tables import latex, markdown, wide_table
+
+RESULT_FILES = (
+    *("metrics.json", "metrics.csv", "per_structure.csv"),
+    *("table.tex", "table.md", "report.html"),
+)
+
+
+def write_results(report: Report, folder: Path, name: str) -> None:
+    """Write RESULT_FILES into an existing folder.
+
+    Args:
+        report: of `crysmetrics.evaluate`.
+        folder: where the files go.
+        name: of the model, in tables.
+    """
+    document = report.as_json()
+    rows = rows_beside(report)
+    _write(folder / "metrics.json", report.to_json())
+    report.to_pandas().to_csv(folder / "metrics.csv")
+    if not (folder / "per_structure.csv").exists():  # a stream has written it on the way
+        report.per_structure["gen"].to_csv(folder / "per_structure.csv", index=False)
+    _write(folder / "table.tex", latex({name: document}, rows))
+    _write(folder / "table.md", markdown({name: document}, rows))
+    _write(folder / "report.html", render(report, name))
+
+
+def write_comparison(reports: Mapping[str, Report], folder: Path) -> None:
+    """Write tables over several models: `table.csv`, `table.tex` and `table.md`."""
+    documents = {name: report.as_json() for name, report in reports.items()}
+    rows = rows_beside(next(iter(reports.values())))
+    wide_table(documents).to_csv(folder / "table.csv", index=False)
+    _write(folder / "table.tex", latex(documents, rows))
+    _write(folder / "table.md", markdown(documents, rows))
+
+
+def rows_beside(report: Report) -> list[PublishedRow]:
+    """Published rows of the data set that the thresholds belong to."""
+    dataset = None if report.thresholds is None else report.thresholds.name
+    return published_rows(dataset, report.settings.get("protocol"))
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raise `UserError` if a folder to be replaced holds other things than results.
+
+    Folders inside it may be results of several models.
+    """
+    if not folder.is_dir():
+        return
+    for child in folder.iterdir():
+        if child.is_dir() and (child / "metrics.json").is_file():
+            refuse_foreign(child)
+        elif child.name not in (*RESULT_FILES, "table.csv"):
+            raise UserError(f"{folder} holds other things than results; not replaced.")
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,220 @@
+import copy
+import json
+import xml.etree.ElementTree as ET
+
+import pytest
+from click.testing import CliRunner
+
+from crysmetrics.cli import main
+from crysmetrics.compare import changes, check_comparable, load_document
+from crysmetrics.errors import UserError
+
+
+def document(**values):
+    """Results with metrics given as (value, standard error)."""
+    better = {"cov_recall": "higher", "struct_validity": "higher"}
+    return {
+        "schema": "crysmetrics/1",
+        "metrics": {
+            key: {
+                "value": value[0],
+                "stderr": value[1],
+                "unit": "1",
+                "better": better.get(key, "lower"),
+                "ci95": None,
+                "n_gen": 100,
+                "n_ref": 100,
+                **({} if value[0] is not None else {"reason": "too few structures"}),
+            }
+            for key, value in values.items()
+        },
+        "settings": {"seed": 0, "protocol": "full"},
+        "extractors": {"alignn": {"version": "a", "hash": "1"}},
+        "inputs": {
+            "gen": {"path": "gen", "read": 100, "failed": 0, "sha256": "g"},
+            "ref": {"path": "ref", "read": 100, "failed": 0, "sha256": "r"},
+        },
+        "failures": [],
+        "versions": {},
+        "timing": {},
+    }
+
+
+@pytest.fixture
+def save(tmp_path):
+    def write(name, content):
+        path = tmp_path / name
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return str(path)
+
+    return write
+
+
+def run(*args, status=0):
+    result = CliRunner().invoke(main, list(args))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+    assert result.exit_code == status, result.output
+    return result
+
+
+@pytest.mark.parametrize(
+    ("key", "before", "after", "allowed", "verdict"),
+    [
+        ("fad", (1.0, 0.1), (1.2, 0.1), 0, "same"),  # 1.41 standard errors
+        ("fad", (1.0, 0.1), (1.3, 0.1), 0, "failed"),  # 2.12
+        ("fad", (1.0, 0.1), (1.3, 0.1), 0.31, "within tolerance"),
+        ("fad", (1.0, 0.1), (1.3, 0.1), 0.29, "failed"),
+        ("fad", (1.0, 0.1), (0.7, 0.1), 0, "better"),
+        ("cov_recall", (0.9, 0.01), (0.8, 0.01), 0, "failed"),
+        ("cov_recall", (0.8, 0.01), (0.9, 0.01), 0, "better"),
+        ("fad", (1.0, None), (1.0001, None), 0, "failed"),
+        ("fad", (1.0, None), (1.0001, 0.5), 0.01, "within tolerance"),
+        ("fad", (1.0, 0.0), (1.0, 0.0), 0, "same"),
+        ("fad", (1.0, 0.1), (None, None), 9, "failed"),
+        ("fad", (None, None), (1.0, 0.1), 0, "new"),
+        ("fad", (None, None), (None, None), 0, "new"),
+    ],
+)
+def test_verdicts(key, before, after, allowed, verdict):
+    (change,) = changes(document(**{key: before}), document(**{key: after}), {key: allowed})
+    assert change.verdict == verdict
+    assert change.failed == (verdict == "failed")
+
+
+def test_status_and_outputs(save, tmp_path):
+    base = save("base.json", document(fad=(1.0, 0.1), cov_recall=(0.9, 0.01)))
+    cand = save("cand.json", document(fad=(2.0, 0.1), cov_recall=(0.91, 0.01)))
+    assert "same" in run("compare", base, base).stdout
+    junit, markdown, out = (str(tmp_path / n) for n in ("j.xml", "m.md", "o.json"))
+    result = run(
+        *("compare", base, cand, "--junit", junit, "--markdown", markdown, "--json", out),
+        status=1,
+    )
+    assert "failed" in result.stdout
+    suite = ET.parse(junit).getroot()[0]
+    assert suite.attrib["tests"] == "2"
+    assert suite.attrib["failures"] == "1"
+    cases = {case.attrib["name"]: case for case in suite.iter("testcase")}
+    assert cases["fad"].find("failure") is not None
+    assert cases["cov_recall"].find("failure") is None
+    text = (tmp_path / "m.md").read_text()
+    assert "1 of 2 metrics got worse" in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in rows} == {8}
+    found = json.loads((tmp_path / "o.json").read_text())
+    assert found["failed"] == ["fad"]
+    assert found["changes"]["fad"]["significance"] == pytest.approx(1 / 0.02**0.5)
+    run("compare", base, cand, "--allow", "fad=1.0")
+    run("compare", base, cand, "--metrics", "cov_recall")
+    assert run("compare", base, cand, "--quiet", status=1).output == ""
+    run("compare", base, cand, "--junit", junit, status=2)  # exists
+    piped = run("compare", base, cand, "--markdown", "-", status=1)
+    assert piped.stdout.startswith("### crysmetrics")
+
+
+def test_gate_file(save):
+    base = save("base.json", document(fad=(1.0, 0.1), cov_recall=(0.9, 0.01)))
+    cand = save("cand.json", document(fad=(2.0, 0.1), cov_recall=(0.5, 0.01)))
+    gate = save("gate.toml", 'metrics = ["fad"]\n[allow]\nfad = 1.5\n')
+    run("compare", base, cand, "--config", gate)
+    run("compare", base, cand, "--config", gate, "--allow", "fad=0.5", status=1)
+    run("compare", base, cand, "--config", gate, "--metrics", "cov_recall", status=1)
+
+
+def changed(path, value):
+    found = document(fad=(1.0, 0.1))
+    part = found
+    for name in path[:-1]:
+        part = part[name]
+    part[path[-1]] = value
+    return found
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        (("settings", "seed"), 1, "setting seed 0 against 1"),
+        (("settings", "protocol"), "cdvae", 'protocol "full" against "cdvae"'),
+        (("settings", "limit"), 1000, "setting limit none against 1000"),
+        (("extractors", "alignn"), {"version": "b", "hash": "2"}, "features alignn by 'a'"),
+        (("inputs", "ref", "sha256"), "other", "references ref and ref differ"),
+        (("metrics",), document(kad=(1.0, 0.1))["metrics"], "lacks fad"),
+    ],
+)
+def test_incomparable_results_are_refused(save, path, value, says):
+    base = save("base.json", document(fad=(1.0, 0.1)))
+    cand = save("cand.json", changed(path, value))
+    assert says in run("compare", base, cand, status=2).stderr
+
+
+def test_what_does_not_matter(save):
+    other = changed(("versions", "numpy"), "9")
+    other["timing"] = {"total": 3.0}
+    other["inputs"]["gen"]["sha256"] = "another"
+    other["extractors"]["magpie"] = {"version": "m", "hash": "3"}
+    run("compare", save("a.json", document(fad=(1.0, 0.1))), save("b.json", other))
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["nowhere.json", "BASE"], "can't be read"),
+        (["TEXT", "BASE"], "is no JSON"),
+        (["OTHER", "BASE"], "no results of schema"),
+        (["NUMBER", "BASE"], "that is no number"),
+        (["BASE", "BASE", "--allow", "fad"], "KEY=NUMBER"),
+        (["BASE", "BASE", "--allow", "fad=x"], "KEY=NUMBER"),
+        (["BASE", "BASE", "--allow", "fad=-1"], "not negative"),
+        (["BASE", "BASE", "--allow", "fid=1"], "no metric 'fid'"),
+        (["BASE", "BASE", "--allow", "kad=1"], "Neither result"),
+        (["BASE", "BASE", "--metrics", "kad"], "Neither result"),
+        (["BASE", "BASE", "--config", "TEXT"], "is no TOML"),
+        (["BASE", "BASE", "--config", "TOML"], "surprise"),
+    ],
+)
+def test_bad_input_is_one_sentence(save, args, says):
+    base = document(fad=(1.0, 0.1))
+    wrong = copy.deepcopy(base)
+    wrong["metrics"]["fad"]["value"] = "1"
+    names = {
+        "BASE": save("base.json", base),
+        "TEXT": save("text.json", "{not"),
+        "OTHER": save("other.json", {"schema": "x"}),
+        "NUMBER": save("number.json", wrong),
+        "TOML": save("gate.toml", "surprise = 1\n"),
+    }
+    result = run("compare", *(names.get(a, a) for a in args), status=2)
+    assert says in result.stderr
+    assert result.stderr.count("Error: ") == 1
+    assert result.stdout == ""
+
+
+def test_folders_of_results_are_found(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").write_text(json.dumps(document(fad=(1.0, 0.1))))
+    run("compare", str(tmp_path / "a"), str(tmp_path / "b"))
+    assert load_document(tmp_path / "a")["schema"] == "crysmetrics/1"
+    with pytest.raises(UserError):
+        check_comparable({"a": document(fad=(1, 1)), "b": changed(("settings", "seed"), 1)})
+
+
+def test_rank(tmp_path):
+    paths = []
+    for name, fad, recall in (("good", 1.0, 0.9), ("bad", 3.0, 0.5), ("even", 2.0, 0.95)):
+        (tmp_path / name).mkdir()
+        path = tmp_path / name / "metrics.json"
+        path.write_text(json.dumps(document(fad=(fad, 0.1), cov_recall=(recall, 0.01))))
+        paths.append(str(path))
+    csv = tmp_path / "board.csv"
+    lines = run("rank", *paths, "-o", str(csv)).stdout.splitlines()
+    assert [line.split()[1] for line in lines[1:]] == ["good", "even", "bad"]
+    assert csv.read_text().splitlines()[0].startswith("rank,model,n_gen,mean_rank,cov_recall")
+    lines = run("rank", *paths, "--by", "cov_recall").stdout.splitlines()
+    assert [line.split()[1] for line in lines[1:]] == ["even", "good", "bad"]
+    table = run("rank", *paths, "--metrics", "fad", "--markdown", "-").stdout
+    assert table.splitlines()[2].startswith("| 1 | good | 100 | 1.00 | 1.0000 ± 0.1000 |")
+    assert "kad" in run("rank", *paths, "--by", "kad", status=2).stderr
+    other = changed(("inputs", "ref", "sha256"), "x")
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    assert "references" in run("rank", *paths, str(tmp_path / "other.json"), status=2).stderr

