@@ -2,7 +2,7 @@
 PYTHON ?= $(firstword $(wildcard $(shell command -v python3.11 python3.12 python3.13 python3)))
 VENV ?= .venv
 BIN := $(VENV)/bin
-DEMO ?= crysmetrics-demo
+DEMO ?= demo-results
 # Where the data of the benchmarks and of the slow tests lie; see benchmarks/RESULTS.md.
 DATA ?= ../shared/data
 
@@ -13,11 +13,12 @@ install: $(VENV)/installed
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[cgcnn,dgl,test,lint]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[cgcnn,dask,dgl,train,test,lint]"
 	@touch $@
 
 demo: install
-	$(BIN)/crysmetrics demo -o $(DEMO) --overwrite
+	$(BIN)/crysgen sample --composition Li2O -n 16 -o $(DEMO)/Li2O --overwrite
+	$(BIN)/crysmetrics evaluate $(DEMO)/Li2O mp20-test-bt -o $(DEMO)/results --overwrite
 
 test: install
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SHORTEST_DISTANCE = 0.5
 """Å; the limit of structural validity."""
-_KEPT = ("method", "prototype_id", "score", "seed")
+_KEPT = ("method", "prototype_id", "seed")
 
 log = logging.getLogger(__name__)
 
@@ -133,17 +133,21 @@ def run(
         raise UserError(f"No crystal could be made: the first {reason}.")
     failures = _failures(candidates, asked, methods)
     redrawn = int(np.sum(candidates.properties["redrawn"]))
-    if settings.symmetrize:
+    if settings.makes_symmetric:
         from crysgen.symmetry import symmetrized
 
         candidates = symmetrized(candidates, settings.tolerance)
+    if settings.space_group is not None:
+        candidates = _of_space_group(candidates, settings)
     distances = min_distances(candidates, machine.workers)
     energies = _energies(candidates, settings, machine)
-    order, ranks = ranked(candidates, distances, energies, asked)
+    merge = settings.method != "diffusion"  # whose samples are a distribution
+    order, ranks, scores = ranked(candidates, distances, energies, asked, merge)
     chosen = candidates[order].with_ids(_labels(candidates, order, ranks, asked))
     columns = {
         "min_distance": distances[order].round(5),
         "predicted_formation_energy_per_atom": energies[order].round(6),
+        "score": scores.round(6),
         "rank": ranks,
     }
     result = Result(chosen, _table(chosen, columns, asked, settings), failures, redrawn)
@@ -151,7 +155,7 @@ def run(
         from crysmetrics.io.writing import cif_texts
 
         record = result.summary() | {"seconds": round(time.perf_counter() - begun, 1)}
-        store.finish(cif_texts(chosen, symmetrize=settings.symmetrize), result.table, record)
+        store.finish(cif_texts(chosen, symmetrize=settings.makes_symmetric), result.table, record)
     return result
 
 
@@ -160,30 +164,44 @@ def ranked(
     distances: NDArray[np.float64],
     energies: NDArray[np.float64],
     asked: Sequence[Asked],
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    merge: bool,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """The best candidates of each asked composition, as many as it asked for.
 
-    The lowest predicted energy comes first, but crystals with atoms on top of each other come
-    last, where the network has learnt nothing. Where energies are equal or missing, the order in
-    which the candidates were asked for decides.
+    `crysgen.ranking.rank` merges equal structures and says which are likeliest; crystals with
+    atoms on top of each other come last, where no network has learnt anything.
 
     Args:
         candidates: with the property `asked`.
         distances: (B,) shortest ones in Å.
         energies: (B,) predicted ones in eV/atom; NaN where there is none.
         asked: the compositions.
+        merge: keep one of equal structures.
 
     Returns:
-        Rows of the chosen candidates, composition after composition, and the rank of each, from 1.
+        Rows of the chosen candidates, composition after composition, the rank of each, from 1, and
+        its score, NaN for what could not be ranked.
     """
+    from crysgen.ranking import rank
+
     position = np.asarray(candidates.properties["asked"], dtype=np.int64)
-    clashing = distances <= SHORTEST_DISTANCE
-    energies = np.nan_to_num(energies, nan=np.inf)
-    order = np.lexsort((_drawn(candidates), energies, clashing, position))
-    rank = np.arange(len(order)) - np.searchsorted(position[order], position[order]) + 1
-    wanted = np.array([one.count for one in asked], dtype=np.int64)
-    kept = rank <= wanted[position[order]]
-    return order[kept], rank[kept]
+    scores = np.asarray(candidates.properties["score"], dtype=np.float64)
+    drawn = _drawn(candidates)
+    rows, ranks, found = [], [], []
+    for p, one in enumerate(asked):
+        here = np.flatnonzero(position == p)
+        here = here[np.lexsort((drawn[here], distances[here] <= SHORTEST_DISTANCE))]
+        apart = distances[here] > SHORTEST_DISTANCE
+        good = here[apart]
+        ranking = rank(candidates[good], scores[good], energies[good], merge=merge)
+        order = np.concatenate([good[ranking.order], here[~apart]])[: one.count]
+        rows.append(order)
+        ranks.append(np.arange(1, len(order) + 1))
+        informed = np.isfinite(scores[good]).any() or np.isfinite(energies[good]).any()
+        given = ranking.scores if informed else np.full(len(ranking.scores), np.nan)
+        none = np.full(max(0, len(order) - len(given)), np.nan)
+        found.append(np.concatenate([given, none])[: len(order)])
+    return np.concatenate(rows), np.concatenate(ranks), np.concatenate(found)
 
 
 def _drawn(candidates: Crystals) -> NDArray[np.int64]:
@@ -192,15 +210,35 @@ def _drawn(candidates: Crystals) -> NDArray[np.int64]:
     return np.array([int(n) if n.isdigit() else 0 for n in names], dtype=np.int64)
 
 
+def _of_space_group(candidates: Crystals, settings: Settings) -> Crystals:
+    """Those that have the wanted space group once their symmetry is made exact.
+
+    Raises:
+        UserError: if none has.
+    """
+    from crysgen.symmetry import space_groups
+
+    kept = space_groups(candidates, settings.tolerance) == settings.space_group
+    if not kept.any():
+        raise UserError(
+            f"None of {len(candidates)} candidates has space group {settings.space_group}."
+        )
+    return candidates[kept].with_failures(candidates.failures)
+
+
 def _failures(
     candidates: Crystals, asked: Sequence[Asked], methods: Sequence[Method]
 ) -> list[dict[str, str]]:
-    """What could not be made, in words."""
+    """What could not be made, in words, of compositions that have fewer candidates than asked."""
     found = []
+    made = np.bincount(np.asarray(candidates.properties["asked"], dtype=int), minlength=len(asked))
     for failure in candidates.failures:
         name, _, piece = failure.file.partition("-")
         method = next(m for m in methods if m.name == name)
-        one = asked[method.asked_of(piece)]
+        position = method.asked_of(piece)
+        one = asked[position]
+        if made[position] >= one.count:
+            continue
         found.append({"formula": one.formula.text, "ref_id": one.ref_id, "reason": failure.reason})
     return found
 

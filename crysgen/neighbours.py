@@ -124,6 +124,9 @@ def _search(frac: Tensor, lattices: Tensor, mask: Tensor, k: int) -> tuple[Tenso
     volume = torch.linalg.det(cells).abs()
     counts = mask.sum(1)
     radius = _FIRST_RADIUS * (3 * (k + 1) * volume / (4 * math.pi * counts)) ** (1 / 3)
+    # An atom's own images along the shortest vector are enough neighbours, however flat the cell.
+    shortest = cells.norm(dim=-1).amin(1)
+    radius = torch.minimum(radius, 1.001 * ((k + 2) // 2) * shortest)
     # 1 / distance between lattice planes, for each reduced vector
     reach = torch.linalg.inv(cells).norm(dim=1)
     reduced_frac = frac @ torch.linalg.inv(transforms).round()

@@ -49,7 +49,7 @@ def release(
     about_metrics: str,
     provisional: bool,
     folder: Path = SHIPPED,
-    sampling: dict[str, float] | None = None,
+    sampling: dict[str, Any] | None = None,
 ) -> Path:
     """Write the three files; returns the weights' path.
 
@@ -148,7 +148,9 @@ def main() -> None:
     parser.add_argument("--cell-noise", type=float, default=1.0, help="of sampling")
     parser.add_argument("--position-noise", type=float, default=1.0, help="of sampling")
     arguments = parser.parse_args()
-    sampling = {key: getattr(arguments, key) for key in ("cell_noise", "position_noise")}
+    sampling: dict[str, Any] = {
+        key: getattr(arguments, key) for key in ("cell_noise", "position_noise")
+    }
     metrics = json.loads(arguments.metrics.read_text())["metrics"]
     try:
         path = release(

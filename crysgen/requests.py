@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crysgen.formula_units import MAX_ATOMS, share_out
+from crysgen.formula_units import MAX_ATOMS, likelihoods, share_out
 from crysgen.formulas import Formula, parse_formula
 from crysmetrics.errors import InputError, UserError
 
@@ -35,11 +35,19 @@ class Asked:
         formula: as written; of a given structure, the whole cell.
         sizes: (formula units in the cell, number of samples), the likeliest size first.
         ref_id: the structure whose cell was asked for; "" for a formula.
+        all_units: every cell size that may be proposed, also where there are too few samples for
+            each; those of `sizes` if empty.
     """
 
     formula: Formula
     sizes: tuple[tuple[int, int], ...]
     ref_id: str = ""
+    all_units: tuple[int, ...] = ()
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """Cell sizes that may be proposed."""
+        return self.all_units or tuple(unit for unit, _ in self.sizes)
 
     @property
     def count(self) -> int:
@@ -128,7 +136,11 @@ def ask_formulas(
     """
     times = Counter(formulas)
     return [
-        Asked(formula, tuple(share_out(formula, n * count, units, max_atoms).items()))
+        Asked(
+            formula,
+            tuple(share_out(formula, n * count, units, max_atoms).items()),
+            all_units=tuple(likelihoods(formula, max_atoms) if units is None else units),
+        )
         for formula, n in times.items()
     ]
 

@@ -21,6 +21,8 @@ class Settings:
         energies: whether ALIGNN predicts formation energies, which then decide the ranks.
         symmetrize: CIFs in the space group found, in its conventional cell.
         tolerance: Å within which symmetry is found.
+        space_group: number of the only space group that is wanted; crystals are symmetrised.
+        exclude: ids of known structures that must not be proposed.
     """
 
     method: str = "auto"
@@ -31,6 +33,13 @@ class Settings:
     energies: bool = True
     symmetrize: bool = False
     tolerance: float = 0.1
+    space_group: int | None = None
+    exclude: tuple[str, ...] = ()
+
+    @property
+    def makes_symmetric(self) -> bool:
+        """Whether crystals are symmetrised: asked for, or needed for a space group."""
+        return self.symmetrize or self.space_group is not None
 
     def to_json(self) -> dict[str, Any]:
         """As JSON can hold it."""

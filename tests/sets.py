@@ -36,3 +36,19 @@ def rocksalt(a: float = 5.64, name: str = "NaCl") -> Crystals:
     """Primitive rock salt."""
     cell = a / 2 * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]])
     return one([11, 17], [[0, 0, 0], [0.5, 0.5, 0.5]], cell, name)
+
+
+def wild_crystals(counts: tuple[int, ...], seed: int = 0) -> Crystals:
+    """Crystals at the last step of GemsDiff: cells from x^ρ ~ N(0, 1), atoms anywhere."""
+    import torch
+
+    from crysgen.lattice import exp_lattice, restore_lengths
+
+    rng = np.random.default_rng(seed)
+    vectors = torch.tensor(rng.normal(size=(len(counts), 6)))
+    cells = restore_lengths(exp_lattice(vectors), torch.tensor(counts)).numpy()
+    total = sum(counts)
+    names = [f"wild-{seed}-{i}" for i in range(len(counts))]
+    return Crystals(
+        rng.choice(ELEMENTS, total), rng.random((total, 3)), cells, np.array(counts), names
+    )

@@ -38,6 +38,8 @@ def run(*args: str, status: int = 0):
 
 def sample(model, *args, status=0):
     quick = ("--model", model, "--no-energies", "--workers", "1", "--device", "cpu")
+    if "--method" not in args:
+        quick += ("--method", "diffusion")
     return run("sample", *args, *quick, status=status)
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from crysgen.batch import Batch, pad_atomic_numbers
+from crysgen.data import canonical
 from crysgen.lattice import lattice_parameters
 from crysgen.models.gemsdiff import GemsDiff, GemsDiffConfig, cell_statistics
-from crysgen.data import canonical
 from crysmetrics.examples import unpack
 from crysmetrics.io import Crystals, read
 
@@ -47,9 +47,7 @@ def model_of(settings: dict, batch: Batch, double: bool = False) -> GemsDiff:
     config = GemsDiffConfig(**settings)
     mean, std = cell_statistics(config, batch)
     torch.manual_seed(0)
-    model = GemsDiff(
-        GemsDiffConfig(**(settings | {"lattice_mean": mean, "lattice_std": std}))
-    )
+    model = GemsDiff(GemsDiffConfig(**(settings | {"lattice_mean": mean, "lattice_std": std})))
     with torch.no_grad():  # the last layers of a new network are nearly zero
         for weights in model.parameters():
             weights += 0.02 * torch.randn_like(weights)
@@ -123,7 +121,8 @@ def test_the_process_is_blind_to_orientation_and_follows_permutations(crystals: 
     shifted, same = model.predict(
         batch.atomic_numbers, (frac + torch.rand(1, 1, 3, dtype=frac.dtype)) % 1, vectors, steps
     )
-    assert torch.allclose(moved, shifted, atol=1e-6) and torch.allclose(cell, same, atol=1e-6)
+    assert torch.allclose(moved, shifted, atol=1e-6)
+    assert torch.allclose(cell, same, atol=1e-6)
     full = [i for i in range(len(batch)) if int(batch.num_atoms[i]) == int(batch.num_atoms.max())]
     order = torch.randperm(batch.frac_coords.shape[1])
     permuted, same = model.predict(

@@ -3,13 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from sets import one, random_crystals, rocksalt
+from sets import one, random_crystals, rocksalt, wild_crystals
 
 from crysgen.batch import Batch
-from crysgen.lattice import exp_lattice, restore_lengths
 from crysgen.neighbours import nearest_images
 from crysgen.networks import Network, build_network, network_names
-from crysgen.networks.gemsnet_layers import FieldHead, Geometry
 from crysmetrics.examples import unpack
 from crysmetrics.io import Crystals, read
 
@@ -54,18 +52,6 @@ def fields(net, batch, step=None, run=None):
     return (net if run is None else run)(batch.atomic_numbers, batch.lattices, step, neighbours)
 
 
-def wild(counts=(1, 2, 3, 5, 8), seed=0):
-    """Crystals at t = T: cells from x^ρ ~ N(0, 1), atoms anywhere."""
-    rng = np.random.default_rng(seed)
-    vectors = torch.tensor(rng.normal(size=(len(counts), 6)))
-    cells = restore_lengths(exp_lattice(vectors), torch.tensor(counts))
-    total = sum(counts)
-    names = [f"wild-{i}" for i in range(len(counts))]
-    return Crystals(
-        rng.integers(1, 90, total), rng.random((total, 3)), cells.numpy(), np.array(counts), names
-    )
-
-
 def symmetric():
     """Crystals in which many neighbours are equally far, some just beyond the last one seen."""
     fcc = np.ones((3, 3)) - np.eye(3)
@@ -92,7 +78,7 @@ def crystals(tmp_path_factory):
     _, reference = unpack(tmp_path_factory.mktemp("examples"))
     real = read(reference)
     real = real[np.flatnonzero(real.num_atoms <= 12)[:5]]
-    plain = (real, random_crystals(3, seed=1), wild(), symmetric()[0])
+    plain = (real, random_crystals(3, seed=1), wild_crystals((1, 2, 3, 5, 8)), symmetric()[0])
     return Crystals.concatenate(
         [Crystals(c.atomic_numbers, c.frac_coords, c.lattices, c.num_atoms, c.ids) for c in plain]
     )
@@ -283,7 +269,7 @@ def test_gradients_are_finite_in_wild_cells_and_for_atoms_in_one_place(name):
         [[0.2, 0.3, 0.4], [0.2 + d, 0.3, 0.4], [0.7, 0.1, 0.9]] for d in (0, 1e-12, 1e-7, 1e-4)
     ]
     crystals = Crystals.concatenate(
-        [wild((1, 2, 4, 8) * 5, seed=5)]
+        [wild_crystals((1, 2, 4, 8) * 5, seed=5)]
         + [one([8, 8, 22], f, 3.0, str(i)) for i, f in enumerate(close)]
     )
     batch = Batch.from_crystals(crystals, torch.float32)
@@ -366,88 +352,3 @@ def test_compiled(name, batch):
     found = fields(net, batch, run=compiled)
     (found.displacement.sum() + found.strain.sum()).backward()
     assert all(w.grad.isfinite().all() for w in net.parameters())
-
-
-def small_graph(count=6):
-    """A graph of GemsNet, features of its edges, and what they were made of."""
-    crystals = Crystals.concatenate(
-        [random_crystals(1, seed=8, atoms=(3, 3)), wild((2, 3), seed=4)]
-    )
-    batch = Batch.from_crystals(crystals, torch.float64)
-    neighbours = nearest_images(batch.frac_coords, batch.lattices, batch.mask, count)
-    length = (torch.linalg.det(batch.lattices).abs() / batch.num_atoms).pow(1 / 3)
-    graph = Geometry(8, 4, count).double()(batch.mask, length, neighbours)
-    return graph, torch.randn(*graph.fade.shape, 8).double(), neighbours
-
-
-def test_sums_over_triplets_are_sums_over_pairs_of_edges():
-    graph, features, neighbours = small_graph()
-    found = graph.sum_angular(features)
-    vectors = neighbours.vectors
-    for i in range(graph.fade.shape[2]):
-        expected = 0
-        for j in range(graph.fade.shape[2]):
-            if i != j:
-                lengths = vectors[:, :, i].norm(dim=-1) * vectors[:, :, j].norm(dim=-1)
-                cosine = (vectors[:, :, i] * vectors[:, :, j]).sum(-1) / lengths.clamp_min(1e-9)
-                values = legendre_normalised(cosine, 4) * graph.fade[:, :, j, None] / 6**0.5
-                expected = expected + values[..., None] * features[:, :, j, None]
-        torch.testing.assert_close(found[:, :, i], expected, rtol=1e-4, atol=1e-5)
-
-
-def legendre_normalised(x, count):
-    polynomials = [torch.ones_like(x), x, (3 * x**2 - 1) / 2, (5 * x**3 - 3 * x) / 2]
-    return torch.stack([(2 * n + 1) ** 0.5 * p for n, p in enumerate(polynomials)][:count], -1)
-
-
-def test_strain_is_the_sum_of_the_fields_of_all_triplets():
-    """Of ∂ ln r/∂ρ and ∂ cos θ/∂ρ, by autograd, with the weights of each ordered pair of edges."""
-    graph, features, _ = small_graph()
-    head = FieldHead(8, 8, 8, 4, 3).double()
-    lengths = torch.randn(*graph.fade.shape, 8).double()
-    _, found = head(features, lengths, graph)
-    _, own, other = head.weights(features, lengths)
-    count = graph.fade.shape[2]
-    expected = torch.zeros_like(found)
-
-    def derivative(function):
-        """Of a change Y of the cell, at Y = 0: its symmetric part for each atom."""
-        change = torch.zeros(3, 3, dtype=torch.float64, requires_grad=True)
-        (gradient,) = torch.autograd.grad(function(torch.eye(3).double() + change), change)
-        return (gradient + gradient.T) / 2
-
-    for b, atom in np.argwhere(graph.fade.sum(-1).numpy() > 0):
-        units = graph.units[b, atom]
-        for i in range(count):
-            for j in range(count):
-                if i == j or graph.fade[b, atom, i] * graph.fade[b, atom, j] < 1e-12:
-                    continue
-                u, v = units[i] / units[i].norm(), units[j] / units[j].norm()
-                values = legendre_normalised((u * v).sum(), 4)
-                weights = torch.einsum("s,sfr,fr->f", values, own[b, atom, i], other[b, atom, j])
-                scale = graph.fade[b, atom, i] * graph.fade[b, atom, j] * 3 / count / count**0.5
-                length = derivative(lambda y, u=u: (y @ u).norm().log())
-
-                # What turning u alone does to the angle.
-                def cosine(y, u=u, v=v):
-                    return (y @ u / (y @ u).norm() * v).sum()
-
-                angle = derivative(cosine)
-                expected[b, atom] += scale * (weights[0] * length + weights[1] * angle)
-                # Both orders together are the derivative of the angle.
-                if i < j:
-                    both = derivative(lambda y, u=u, v=v: torch.cosine_similarity(y @ u, y @ v, 0))
-                    torch.testing.assert_close(
-                        both, angle + derivative(lambda y, u=v, v=u: cosine(y, u, v))
-                    )
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
-
-
-def test_positions_move_along_the_edges():
-    graph, features, _ = small_graph()
-    head = FieldHead(8, 8, 8, 4, 3).double()
-    lengths = torch.randn(*graph.fade.shape, 8).double()
-    moved, _ = head(features, lengths, graph)
-    w, _, _ = head.weights(features, lengths)
-    expected = -torch.einsum("bik,bikx->bix", w * graph.fade, graph.units) / 6**0.5
-    torch.testing.assert_close(moved, expected)

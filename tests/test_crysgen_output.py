@@ -38,7 +38,8 @@ class Runs:
     def __call__(self, name, fake=None, overwrite=False, asked=None, **settings):
         asked = asked or self.asked
         given = use(self.monkeypatch, self.tmp_path, fake or FakeModel())
-        chosen = Settings(**{"model": given, "energies": False, **settings})
+        base = {"model": given, "energies": False, "method": "diffusion"}
+        chosen = Settings(**(base | settings))
         methods = build_methods(asked, chosen, MACHINE)
         record = {"request": request_of(asked, methods, chosen)}
         with open_run(self.tmp_path / name, record, overwrite) as (folder, continued):
@@ -278,7 +279,7 @@ def test_failures_are_named_and_counted(runs, tmp_path):
 
 def test_store_in_memory_and_python_interface(monkeypatch, tmp_path):
     given = use(monkeypatch, tmp_path, FakeModel())
-    settings = crysgen.Settings(model=given, energies=False)
+    settings = crysgen.Settings(model=given, energies=False, method="diffusion")
     result = crysgen.generate(["Li2O"], count=5, settings=settings, machine=MACHINE)
     assert len(result.crystals) == 5
     assert result.table["rank"].tolist() == [1, 2, 3, 4, 5]
@@ -356,6 +357,7 @@ def test_kill_at_any_moment_loses_nothing(tmp_path):
     (tmp_path / "fake.safetensors").write_bytes(b"weights")
     code = SLOW.format(tests=str(Path(__file__).parent))
     command = [sys.executable, "-c", code, "sample", "--composition", "Li2O", "-n", "12"]
+    command += ["--method", "diffusion"]
     command += ["--model", "fake.safetensors", "--batch-size", "1", "--no-energies", "--quiet"]
     command += ["--workers", "1", "--cache", "off", "-o", "out"]
     environment = dict(os.environ, OMP_NUM_THREADS="1")

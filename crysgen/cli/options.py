@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import click
+
+from crysmetrics.errors import InputError, UserError
 
 model_option = click.option(
     "--model",
@@ -50,3 +53,38 @@ def hush(quiet: bool) -> None:
     """Only warnings, where quiet is asked for."""
     if quiet:
         logging.getLogger("crysgen").setLevel(logging.WARNING)
+
+
+def space_group_number(text: str | None) -> int | None:
+    """The number of a space group given as number or Hermann-Mauguin symbol.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if text is None:
+        return None
+    if text.isdecimal():
+        if 1 <= int(text) <= 230:
+            return int(text)
+        raise UserError(f"Space groups have numbers from 1 to 230; not {text}.")
+    import gemmi
+
+    found = gemmi.find_spacegroup_by_name(text)
+    if found is None:
+        raise UserError(f"There is no space group {text!r}; give a number or a symbol like Fm-3m.")
+    return int(found.number)
+
+
+def excluded_ids(text: str | None, path: Path | None) -> tuple[str, ...]:
+    """Ids of known structures that must not be proposed, sorted.
+
+    Raises:
+        InputError: if the file can't be read.
+    """
+    ids = {part.strip() for part in (text or "").split(",")}
+    if path is not None:
+        try:
+            ids |= {line.partition("#")[0].strip() for line in path.read_text("utf-8").splitlines()}
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} can't be read as a list of ids ({error}).") from error
+    return tuple(sorted(ids - {""}))

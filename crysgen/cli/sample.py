@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from crysgen.cli.options import batch_size_option, device_option, hush, model_option
+from crysgen.cli.options import (
+    batch_size_option,
+    device_option,
+    excluded_ids,
+    hush,
+    model_option,
+    space_group_number,
+)
 from crysgen.methods import METHODS
 from crysmetrics.cli.options import (
     cache_option,
@@ -50,6 +57,9 @@ class _Call:
     model: str | None
     steps: int | None
     symmetrize: bool
+    space_group: str | None
+    exclude: str | None
+    exclude_file: Path | None
     tolerance: float
     energies: bool
     batch_size: int | None
@@ -74,6 +84,8 @@ class _Call:
             energies=self.energies,
             symmetrize=self.symmetrize,
             tolerance=self.tolerance,
+            space_group=space_group_number(self.space_group),
+            exclude=excluded_ids(self.exclude, self.exclude_file),
         )
 
     def machine(self) -> Machine:
@@ -142,6 +154,18 @@ class _Call:
 @model_option
 @click.option("--steps", type=click.IntRange(min=1), help="Of the diffusion; all by default.")
 @click.option("--symmetrize", is_flag=True, help="CIFs in the space group found, not P1.")
+@click.option(
+    "--space-group",
+    metavar="SG",
+    help="Only crystals of this space group, symmetrised: a number, or a symbol such as Fm-3m.",
+)
+@click.option("--exclude", metavar="ID,...", help="Known structures that must not be proposed.")
+@click.option(
+    "--exclude-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The same, one id a line.",
+)
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0, min_open=True),

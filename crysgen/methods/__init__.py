@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from crysmetrics.progress import Advance
 
 METHODS: dict[str, tuple[str, ...]] = {
-    "auto": ("diffusion",),
+    "auto": ("retrieval", "diffusion"),
+    "retrieval": ("retrieval",),
     "diffusion": ("diffusion",),
+    "refine": ("refine",),
 }
 """What `--method` takes: the methods whose candidates are ranked together."""
 
-_MODULES = {"diffusion": "crysgen.methods.diffusion"}
+_MODULES = {name: f"crysgen.methods.{name}" for name in ("retrieval", "diffusion", "refine")}
 
 CANDIDATE_PROPERTIES = ("asked", "method", "prototype_id", "score", "seed", "redrawn")
 """Properties of candidates: position of the asked composition, name of the method, id of the known
@@ -80,7 +82,13 @@ def build_methods(asked: Sequence[Asked], settings: Settings, machine: Machine) 
     """
     if settings.method not in METHODS:
         raise UserError(f"There is no method {settings.method!r}; known are {', '.join(METHODS)}.")
-    return [
-        import_module(_MODULES[name]).build(asked, settings, machine)
-        for name in METHODS[settings.method]
-    ]
+    built: list[Method] = []
+    for name in METHODS[settings.method]:
+        wanted = asked
+        if settings.method == "auto" and name == "diffusion":
+            from crysgen.methods.auto import left_to_diffusion
+            from crysgen.methods.retrieval import Retrieval
+
+            wanted = left_to_diffusion(asked, Retrieval(asked, settings, machine))
+        built.append(import_module(_MODULES[name]).build(wanted, settings, machine))
+    return built

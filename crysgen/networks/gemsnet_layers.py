@@ -25,7 +25,9 @@ _DISTANCES = (0.15, 12.0)
 """Å: range of the absolute distances, on a logarithmic scale."""
 _RELATIVE = (0.2, 2.8)
 """Range of the distances divided by (V/N)^(1/3)."""
-_REACH = 2.2
+_MARGIN = 1e-3
+"""How long before the cutoff an edge has faded."""
+_REACH = 2.0
 """How far a bump of the radial basis reaches, in distances between centres."""
 _SMALL = 0.1
 """Of the last weights: a new network hardly moves an atom."""
@@ -134,17 +136,23 @@ class Geometry(nn.Module):
 
 
 def _fade(distances: Tensor, cutoff: Tensor) -> Tensor:
-    """(B, N, k): from 1 to 0 at the cutoffs (B, N), with a slope of 0 there."""
-    return (1 - (distances / cutoff[..., None]).square().square()).clamp_min(0).square()
+    """(B, N, k): from 1 to 0 just before the cutoffs (B, N), with a slope of 0 there.
+
+    Just before, so that a neighbour at the cutoff has exactly nothing: products of what rounding
+    leaves end in denormal numbers, with which processors are many times slower.
+    """
+    ratio = (distances / cutoff[..., None]).square().square()
+    return (1 - _MARGIN - ratio).clamp_min(0).square()
 
 
 def _bumps(values: Tensor, centres: Tensor) -> Tensor:
     """(..., R): smooth bumps that overlap as Gaussians as wide as the centres are apart do.
 
-    Gaussians themselves end in denormal numbers, with which processors are many times slower.
+    Gaussians would end in denormal numbers.
     """
     step = _REACH * (centres[1] - centres[0])
-    return (1 - ((values[..., None] - centres) / step).square()).clamp_min(0).square().square()
+    rise = (1 - ((values[..., None] - centres) / step).square()).clamp_min(0)
+    return rise * rise * rise
 
 
 def _legendre(cosines: Tensor, weights: Tensor, count: int) -> Tensor:

@@ -24,30 +24,23 @@ from crysmetrics.cli.options import overwrite_option, progress, quiet_option, sh
 def demo(output: str, quiet: bool, overwrite: bool) -> None:
     """Evaluate example structures, and show where the results are."""
     from crysmetrics import examples
-    from crysmetrics.cli.sweep import save_sweep
     from crysmetrics.errors import UserError
-    from crysmetrics.evaluation import evaluate_measures
+    from crysmetrics.evaluation import evaluate
     from crysmetrics.io.atomic import atomic_folder, refuse_existing
-    from crysmetrics.metrics.base import Settings
+    from crysmetrics.reporting.writing import write_results
 
     folder = Path(output)
     refuse_existing(folder, overwrite)
     if folder.exists() and not _is_ours(folder):
         raise UserError(f"{folder} holds other things than a demo; not replaced.")
-    settings = Settings()
     with atomic_folder(folder) as temporary:
         gen, ref = examples.unpack(temporary)
         with progress(quiet):
-            report = evaluate_measures(
-                ["validity", "emd", "emd_energy", "coverage", "fad"], gen, ref, settings
-            )
+            report = evaluate(gen, ref)
         report = report.with_paths(gen=str(folder / gen.name), ref=str(folder / ref.name))
-        report.save_json(temporary / "metrics.json")
-        report.to_pandas().to_csv(temporary / "metrics.csv")
-        report.per_structure["gen"].to_csv(temporary / "per_structure.csv", index=False)
-        save_sweep(report, settings, str(temporary / "coverage_thresholds.png"))
+        write_results(report, temporary, gen.name)
     show(report, json_path=None, quiet=quiet)
-    click.echo(f"\nStructures and results are in {folder}/ (metrics.json, per_structure.csv).")
+    click.echo(f"\nStructures and results are in {folder}; open {folder / 'report.html'}.")
 
 
 def _is_ours(folder: Path) -> bool:

@@ -1,0 +1,51 @@
+"""`crysgen library`: known structures that proposals start from."""
+
+from __future__ import annotations
+
+import click
+
+from crysmetrics.cli.options import progress, quiet_option, user_errors
+
+
+@click.group(name="library")
+def library() -> None:
+    """Known structures that proposals start from."""
+
+
+@library.command()
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@quiet_option
+@user_errors
+def add(paths: tuple[str, ...], quiet: bool) -> None:
+    """Add crystals of your own: folders or files of any kind that crysmetrics reads.
+
+    They are kept in a file of yours beside the shipped library (`crysgen library info` says
+    where), and every later `crysgen sample` uses both. A crystal whose id is there already takes
+    the place of the older one.
+    """
+    from crysgen.retrieval.user import add_to_user_library, user_library
+
+    with progress(quiet):
+        added, total, failures = add_to_user_library(paths)
+    for failure in failures:
+        click.echo(f"  {failure.file}: {failure.reason}", err=True)
+    if not quiet:
+        click.echo(f"{added} crystal(s) added, {total} in {user_library()}")
+
+
+@library.command()
+@user_errors
+def info() -> None:
+    """Say what the libraries hold, and where they are."""
+    from crysgen.retrieval.entries import load_entries
+    from crysgen.retrieval.library import shipped_library
+    from crysgen.retrieval.user import describe, user_library
+
+    own = user_library()
+    for path in (shipped_library(), *([own] if own.is_file() else [])):
+        entries = load_entries(path)
+        click.echo(f"{path}: {len(entries)} crystals")
+        for name, count in describe(entries).items():
+            click.echo(f"  {name}: {count}")
+    if not own.is_file():
+        click.echo(f"{own}: none yet; `crysgen library add PATH` makes it")

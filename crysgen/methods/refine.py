@@ -1,0 +1,121 @@
+"""Candidates between known structures and noise: proposals noised a little, and denoised.
+
+The noise lets atoms leave the places of the template and the cell its shape, so what comes out may
+be a structure that no library holds; the nearer to the prototype the less noise there was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crysgen.methods.diffusion import Diffusion
+from crysgen.methods.retrieval import Retrieval
+from crysgen.requests import Asked, derived_seed
+from crysmetrics.io import Crystals, Failure
+
+if TYPE_CHECKING:
+    from crysgen.retrieval import Proposal
+    from crysgen.settings import Machine, Settings
+    from crysmetrics.progress import Advance
+
+STRENGTH = 0.1
+"""Share of the diffusion's steps that proposals are noised by."""
+_AT_ONCE = 64
+
+
+class Refine:
+    """See `crysgen.methods.Method`; a piece is one asked composition."""
+
+    name = "refine"
+
+    def __init__(self, asked: Sequence[Asked], settings: Settings, machine: Machine) -> None:
+        self.asked, self.settings = asked, settings
+        self.retrieval = Retrieval(asked, settings, machine)
+        self.diffusion = Diffusion(asked, settings, machine)
+
+    def identity(self) -> dict[str, Any]:
+        """Of the library and the model."""
+        strength = {"strength": STRENGTH}
+        return self.retrieval.identity() | self.diffusion.identity() | strength
+
+    def prepare(self) -> None:
+        """Load library and model."""
+        self.retrieval.prepare()
+        self.diffusion.prepare()
+
+    def pieces(self) -> list[str]:
+        """One for each composition."""
+        return self.retrieval.pieces()
+
+    def asked_of(self, piece: str) -> int:
+        """See `Method`."""
+        return int(piece)
+
+    def total(self, pieces: Sequence[str]) -> int:
+        """Compositions."""
+        return len(pieces)
+
+    def run(self, pieces: Sequence[str], advance: Advance) -> Iterator[Crystals]:
+        """One composition after the other, its proposals together."""
+        for piece in pieces:
+            one = self.asked[int(piece)]
+            found = self.retrieval.proposals(one, one.count)
+            if found:
+                yield self._refined(piece, one, found)
+            else:
+                reason = f"the library knows no structure of {one.formula} to refine"
+                yield Crystals.empty([Failure(piece, reason)])
+            advance(1)
+
+    def _refined(self, piece: str, one: Asked, found: Sequence[Proposal]) -> Crystals:
+        """As many as asked for; the likelier a proposal, the more often it is the start."""
+        import torch
+
+        from crysgen.batch import Batch
+        from crysgen.retrieval import to_crystals
+
+        model = self.diffusion.model
+        # Each proposal once, then the likeliest again with other noise.
+        chosen = [found[i % len(found)] for i in range(one.count)]
+        seeds = [
+            derived_seed(self.settings.seed, p.atomic_numbers.tolist(), f"refine-{i}")
+            for i, p in enumerate(chosen)
+        ]
+        device = next(model.network.parameters()).device  # type: ignore[attr-defined]
+        parts = []
+        for start in range(0, len(chosen), _AT_ONCE):
+            part = chosen[start : start + _AT_ONCE]
+            batch = Batch.from_crystals(to_crystals(part), torch.float32).to(device)
+            made = model.sample(  # type: ignore[call-arg]
+                batch.atomic_numbers,
+                seeds[start : start + _AT_ONCE],
+                start=batch,
+                start_step=max(1, round(STRENGTH * model.num_steps)),
+            )
+            parts.append(made.to_crystals([f"{piece}/{start + i}" for i in range(len(part))]))
+        crystals = Crystals.concatenate(parts)
+        count = len(chosen)
+        properties = {
+            "asked": np.full(count, int(piece), dtype=np.int64),
+            "method": np.full(count, self.name),
+            "prototype_id": np.array([p.template_id for p in chosen]),
+            "score": np.full(count, np.nan),
+            "seed": np.array(seeds, dtype=np.int64),
+            "redrawn": np.zeros(count, dtype=np.int64),
+        }
+        return Crystals(
+            crystals.atomic_numbers,
+            crystals.frac_coords,
+            crystals.lattices,
+            crystals.num_atoms,
+            crystals.ids,
+            properties,
+        )
+
+
+def build(asked: Sequence[Asked], settings: Settings, machine: Machine) -> Refine:
+    """The method for a request."""
+    return Refine(asked, settings, machine)

@@ -1,0 +1,106 @@
+"""Candidates from known structures: the asked elements put into prototypes of the library."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crysgen.requests import Asked
+from crysmetrics.io import Crystals, Failure
+
+if TYPE_CHECKING:
+    from crysgen.retrieval import Library, Proposal
+    from crysgen.settings import Machine, Settings
+    from crysmetrics.progress import Advance
+
+MORE = 4
+"""Proposals beyond the number asked for, since some turn out to be one structure."""
+
+
+class Retrieval:
+    """See `crysgen.methods.Method`; a piece is one asked composition."""
+
+    name = "retrieval"
+
+    def __init__(self, asked: Sequence[Asked], settings: Settings, machine: Machine) -> None:
+        self.asked, self.settings, self.machine = asked, settings, machine
+
+    def identity(self) -> dict[str, Any]:
+        """Hashes of the libraries and of what was learned from them."""
+        from crysgen.retrieval.library import library_files
+
+        digest = hashlib.sha256()
+        for path in library_files():
+            digest.update(path.read_bytes())
+        return {"library_sha256": digest.hexdigest()}
+
+    def prepare(self) -> None:
+        """Load the library."""
+        _ = self.library
+
+    def pieces(self) -> list[str]:
+        """One for each composition."""
+        return [str(position) for position in range(len(self.asked))]
+
+    def asked_of(self, piece: str) -> int:
+        """See `Method`."""
+        return int(piece)
+
+    @cached_property
+    def library(self) -> Library:
+        """Read when it is first needed."""
+        from crysgen.retrieval import Library
+
+        return Library.load()
+
+    def total(self, pieces: Sequence[str]) -> int:
+        """Compositions."""
+        return len(pieces)
+
+    def run(self, pieces: Sequence[str], advance: Advance) -> Iterator[Crystals]:
+        """One composition after the other."""
+        for piece in pieces:
+            yield self._candidates(piece)
+            advance(1)
+
+    def proposals(self, one: Asked, count: int) -> list[Proposal]:
+        """What the library proposes for a composition in all its cell sizes."""
+        settings = self.settings
+        return self.library.propose(
+            one.formula.counts,
+            count,
+            units=one.units,
+            exclude_ids=settings.exclude,
+            space_group=settings.space_group,
+        )
+
+    def _candidates(self, piece: str) -> Crystals:
+        from crysgen.retrieval import to_crystals
+
+        one = self.asked[int(piece)]
+        found = self.proposals(one, one.count + MORE)
+        if not found:
+            reason = f"the library knows no structure that {one.formula} could have"
+            return Crystals.empty([Failure(piece, reason)])
+        count = len(found)
+        return replace(
+            to_crystals(found, f"{piece}/"),
+            properties={
+                "asked": np.full(count, int(piece), dtype=np.int64),
+                "method": np.array([p.method for p in found]),
+                "prototype_id": np.array([p.template_id for p in found]),
+                "score": np.array([p.score for p in found]),
+                "seed": np.full(count, self.settings.seed, dtype=np.int64),
+                "redrawn": np.zeros(count, dtype=np.int64),
+            },
+        )
+
+
+def build(asked: Sequence[Asked], settings: Settings, machine: Machine) -> Retrieval:
+    """The method for a request."""
+    return Retrieval(asked, settings, machine)

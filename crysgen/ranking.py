@@ -1,0 +1,116 @@
+"""Choosing among candidates of all sources: duplicates merged, the likeliest first.
+
+What was measured on `val` decides what enters: proposals of the library come with a probability
+(`crysgen.retrieval.calibration`); candidates without one, such as diffusion samples, share what
+is left, the lower their predicted energy the more. A structure that several sources found has the
+probabilities of all of them together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crysmetrics.io import Crystals
+
+UNSCORED = 0.15
+"""Probability that one of the candidates without a score is right, all of them together, where
+others have scores."""
+ENERGY_SCALE = 0.05
+"""eV/atom by which energies of candidates without a score have to differ to matter."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """An order of candidates.
+
+    Attributes:
+        order: (K,) rows of the candidates that are kept, best first: one of each structure.
+        scores: (K,) probability of each.
+        groups: (B,) which structure each candidate is: a position in `order`.
+    """
+
+    order: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    groups: NDArray[np.int64]
+
+
+def rank(
+    candidates: Crystals,
+    scores: NDArray[np.float64],
+    energies: NDArray[np.float64] | None = None,
+    *,
+    merge: bool = True,
+) -> Ranking:
+    """Order the candidates of one composition.
+
+    Args:
+        candidates: B crystals of one reduced formula; cell sizes may differ.
+        scores: (B,) probabilities, NaN where a source gives none.
+        energies: (B,) in eV/atom, NaN where there is none.
+        merge: keep only the best of equal structures.
+    """
+    weights = probabilities(np.asarray(scores, dtype=np.float64), energies)
+    count = len(candidates)
+    labels = same_structures(candidates) if merge else np.arange(count)
+    totals = np.bincount(labels, weights=weights, minlength=count)
+    # Of equal structures the one that came with the highest probability is shown, whose volume
+    # and symmetry are the most trustworthy.
+    own = np.lexsort((np.arange(count), -weights))
+    best: dict[int, int] = {}
+    for row in own.tolist():
+        best.setdefault(int(labels[row]), row)
+    chosen = sorted(best.items(), key=lambda item: (-totals[item[0]], item[1]))
+    position = {label: k for k, (label, _) in enumerate(chosen)}
+    return Ranking(
+        np.array([row for _, row in chosen], dtype=np.int64),
+        np.array([totals[label] for label, _ in chosen]),
+        np.array([position[int(label)] for label in labels], dtype=np.int64),
+    )
+
+
+def probabilities(
+    scores: NDArray[np.float64], energies: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """(B,) probabilities of candidates with and without scores; they add up to 1."""
+    weights = np.zeros(len(scores))
+    scored = np.isfinite(scores)
+    free = ~scored
+    if scored.any():
+        positive = np.maximum(scores[scored], 0.0) + 1e-12
+        weights[scored] = positive / positive.sum()
+    if free.any():
+        energy = np.full(len(scores), np.nan) if energies is None else np.asarray(energies)
+        here = energy[free]
+        known = here[np.isfinite(here)]
+        relative = np.nan_to_num(here - (known.min() if len(known) else 0.0), nan=3 * ENERGY_SCALE)
+        share = np.exp(-relative / ENERGY_SCALE)
+        left = UNSCORED if scored.any() else 1.0
+        weights[scored] *= 1 - left
+        weights[free] = left * share / share.sum()
+    return weights
+
+
+def same_structures(candidates: Crystals) -> NDArray[np.int64]:
+    """(B,) labels, equal for candidates that match by pymatgen's default tolerances."""
+    from crysgen.retrieval.prototypes import STRICT, displacements, reduced, shape_of
+
+    cells = [reduced(crystal) for crystal in candidates]
+    shapes = [shape_of(cell.lattice, cell.frac_coords, cell.slots) for cell in cells]
+    labels = np.full(len(cells), -1, dtype=np.int64)
+    leaders: list[int] = []
+    for i, cell in enumerate(cells):
+        same = np.arange(len(cell.counts))[None]
+        for label, leader in enumerate(leaders):
+            other = cells[leader]
+            if cell.counts != other.counts or (cell.elements != other.elements).any():
+                continue
+            if np.isfinite(displacements(shapes[i], shapes[leader], same, True, STRICT)[0]):
+                labels[i] = label
+                break
+        else:
+            labels[i] = len(leaders)
+            leaders.append(i)
+    return labels

@@ -1,0 +1,141 @@
+"""How likely each proposal is right: one linear model over what is known of direct and decorated.
+
+Votes alone say how likely one prototype is against the others. They say nothing of decorations,
+and too little of a template's own doubts, so that a small softmax regression over all proposals
+of a composition, fitted on crystals taken out of the library in turn, gives the final order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crysgen.retrieval.proposals import Proposal
+
+_FLOOR = 1e-6
+_IMAGES = np.array(list(product((-1, 0, 1), repeat=3)), dtype=np.float64)
+
+WEIGHTS: dict[str, float] = {
+    "share": 0.479,
+    "marginal": 0.206,
+    "voters": 0.022,
+    "members": 0.204,
+    "nearest": -1.293,
+    "hull": 0.066,
+    "hull_unknown": -0.531,
+    "symmetry": -0.009,
+    "multiple": -1.806,
+    "split": -1.718,
+    "parent": 0.328,
+    "alike": 0.417,
+    "pattern": -0.335,
+    "patterns": -0.503,
+    "closest": 2.556,
+    "too_close": 1.105,
+    "contact": -0.918,
+}
+"""Of each feature, fitted by `fit_calibration`."""
+
+
+def features(proposal: Proposal) -> dict[str, float]:
+    """What the regression sees of a proposal."""
+    parts = proposal.parts
+    hull = parts["e_above_hull"]
+    split = parts["split"]
+    closest, contact = contacts(proposal)
+    return {
+        "share": float(np.log(parts["share"] + _FLOOR)),
+        "marginal": float(np.log(parts["marginal"] + _FLOOR)),
+        "voters": float(np.log(parts["voters"])),
+        "members": float(np.log(parts["members"])),
+        "nearest": parts["nearest"] / 5,
+        "hull": 0.0 if np.isnan(hull) else min(hull, 0.3) * 5,
+        "hull_unknown": float(np.isnan(hull)),
+        "symmetry": float(np.log(proposal.space_group)),
+        "multiple": float(parts["multiple"] > 1),
+        "split": split,
+        "parent": float(np.log(parts["parent_score"] + _FLOOR)) if split else 0.0,
+        "alike": parts["alike"] if split else 0.0,
+        "pattern": parts["pattern"] if split else 0.0,
+        "patterns": float(np.log(parts["patterns"])) if split else 0.0,
+        "closest": closest,
+        "too_close": min(closest - 0.75, 0.0),
+        "contact": contact,
+    }
+
+
+def contacts(proposal: Proposal) -> tuple[float, float]:
+    """The shortest distance, and the mean of all atoms' shortest, over sums of covalent radii."""
+    from ase.data import covalent_radii
+
+    radii = covalent_radii[proposal.atomic_numbers]
+    frac = proposal.frac_coords
+    steps = frac[:, None] - frac[None]
+    steps -= np.round(steps)
+    vectors = (steps[:, :, None] + _IMAGES) @ proposal.lattice
+    distances = np.sqrt((vectors**2).sum(-1))
+    distances[distances < 1e-3] = np.inf  # an atom and itself
+    ratios = distances.min(-1) / (radii[:, None] + radii[None])
+    nearest = ratios.min(axis=1)
+    return float(nearest.min()), float(nearest.mean())
+
+
+def calibrated(proposals: Sequence[Proposal]) -> list[Proposal]:
+    """The proposals with probabilities as scores, the likeliest first."""
+    if not proposals:
+        return []
+    logits = np.array([logit(features(proposal)) for proposal in proposals])
+    shares = np.exp(logits - logits.max())
+    shares /= shares.sum()
+    order = np.argsort(-shares, kind="stable")
+    return [replace(proposals[k], score=float(shares[k])) for k in order]
+
+
+def logit(values: dict[str, float]) -> float:
+    """The regression."""
+    return float(sum(weight * values[name] for name, weight in WEIGHTS.items()))
+
+
+def fit(
+    tables: Sequence[NDArray[np.float64]],
+    right: Sequence[NDArray[np.bool_]],
+    penalty: float = 0.01,
+    hopeless: float = 0.005,
+) -> NDArray[np.float64]:
+    """Weights under which right proposals have most of the share, by BFGS.
+
+    Args:
+        tables: (n, f) features of the proposals of each composition.
+        right: (n,) which of them are right.
+        penalty: on squared weights of normalised features.
+        hopeless: share below which being right makes no difference.
+    """
+    from scipy.optimize import minimize
+
+    used = [(x, y) for x, y in zip(tables, right, strict=True) if y.any()]
+    spread = np.vstack(tables).std(axis=0) + 1e-9
+
+    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        total, slope = 0.0, np.zeros_like(weights)
+        for x, y in used:
+            scaled = x / spread
+            values = scaled @ weights
+            shares = np.exp(values - values.max())
+            shares /= shares.sum()
+            hit = float(shares[y].sum())
+            total -= np.log((1 - hopeless) * hit + hopeless)
+            factor = (1 - hopeless) / ((1 - hopeless) * hit + hopeless)
+            slope -= factor * ((shares * y) @ scaled - hit * (shares @ scaled))
+        n = len(used)
+        return (
+            total / n + penalty * float(weights @ weights),
+            slope / n + 2 * penalty * weights,
+        )
+
+    start = np.zeros(tables[0].shape[1])
+    found: NDArray[np.float64] = minimize(loss, start, jac=True, method="BFGS").x / spread
+    return found

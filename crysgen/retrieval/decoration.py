@@ -1,0 +1,192 @@
+"""Proposals where no prototype is known: one species of a simpler prototype, split in two.
+
+Two elements of the asked compound take the place of one: LiNi3O4 from rock salt, ScTiO3 from
+corundum, V4O5F7 from rutile. Parents are what the library proposes for the simpler composition,
+and the sites of the merged species are shared out in every way that differs by symmetry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations
+from math import comb
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crysgen.retrieval.proposals import Proposal
+from crysgen.retrieval.prototypes import SYMPREC, quietly
+from crysgen.retrieval.species import sorted_slots
+
+if TYPE_CHECKING:
+    from crysgen.retrieval.library import Library
+
+PARENTS = 3
+"""Prototypes of a merged composition that are split."""
+MAX_PATTERNS = 1000
+"""Ways to choose sites, before symmetry, beyond which a parent is left out."""
+KEPT_PATTERNS = 4
+"""Patterns of one parent that are proposed."""
+WEIGHT, SHARPNESS, DECAY = 0.3, 1.0, 0.6
+"""Score of a decoration: WEIGHT x the parent's x how alike the merged elements are x DECAY^rank."""
+_SCREENING = 0.8
+"""Range of the repulsion of like atoms, in units of (V/N)^(1/3)."""
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Two elements that take the place of one.
+
+    Attributes:
+        kept: the element with more atoms, which stands for both in the parent.
+        other: the other one.
+        alike: between 0 and 1.
+    """
+
+    kept: int
+    other: int
+    alike: float
+
+
+def decorated(
+    library: Library,
+    atoms: Mapping[int, int],
+    n: int,
+    excluded: set[int],
+    exclude_formula: bool = False,
+) -> list[Proposal]:
+    """Decorations of simpler prototypes with exactly the asked atoms, the likeliest first.
+
+    Args:
+        library: where parents come from.
+        atoms: number of atoms of each element in the cell.
+        n: how many at most.
+        excluded: entries that have no voice.
+        exclude_formula: as in `Library.propose`; parents are of another formula anyway.
+    """
+    found: list[Proposal] = []
+    names = [library.entries.ids[i] for i in excluded]
+    for merge in merges(library, atoms):
+        simpler = dict(atoms)
+        simpler[merge.kept] += simpler.pop(merge.other)
+        parents = library.uncalibrated(
+            simpler, PARENTS, exclude_ids=names, exclude_formula=exclude_formula, decorate=False
+        )
+        for parent in parents:
+            found += list(split(parent, merge, atoms[merge.other]))
+    return sorted(found, key=lambda p: -p.score)[:n]
+
+
+def merges(library: Library, atoms: Mapping[int, int], most: int = 3) -> list[Merge]:
+    """Pairs of elements of a compound, the most alike first."""
+    if len(atoms) < 2:
+        return []
+    elements, counts = sorted_slots(atoms)
+    points = library.similarity.embed(elements[None], counts)[0]
+    found = []
+    for i, j in combinations(range(len(elements)), 2):
+        distance = float(((points[i] - points[j]) ** 2).sum())
+        alike = 1 / (1 + SHARPNESS * distance)
+        # Slots are sorted by count, so that j has at least as many atoms as i.
+        found.append(Merge(int(elements[j]), int(elements[i]), alike))
+    return sorted(found, key=lambda m: -m.alike)[:most]
+
+
+def split(parent: Proposal, merge: Merge, count: int) -> Iterator[Proposal]:
+    """The parent with `count` atoms of the merged species replaced, in the likeliest patterns."""
+    sites = np.flatnonzero(parent.atomic_numbers == merge.kept)
+    if comb(len(sites), count) > MAX_PATTERNS:
+        return
+    patterns, energies, weights = site_patterns(parent, sites, count)
+    # Like atoms far apart first; of the rest, patterns that keep more of the symmetry.
+    order = np.lexsort((-weights, np.round(energies, 6)))
+    for rank, k in enumerate(order[:KEPT_PATTERNS]):
+        numbers = parent.atomic_numbers.copy()
+        numbers[sites[patterns[k]]] = merge.other
+        score = WEIGHT * parent.score * merge.alike * DECAY**rank / (1 + 0.1 * len(order))
+        parts = {
+            **parent.parts,
+            "split": 1.0,
+            "parent_score": parent.score,
+            "alike": merge.alike,
+            "pattern": float(rank),
+            "patterns": float(len(order)),
+            "share": score,
+        }
+        yield replace(
+            parent,
+            atomic_numbers=numbers,
+            score=score,
+            parts=parts,
+            method="decoration",
+            prototype_id=f"{parent.prototype_id}/{merge.other}.{rank}",
+        )
+
+
+def site_patterns(
+    parent: Proposal, sites: NDArray[np.int64], count: int
+) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
+    """All ways to choose `count` of some sites that differ by symmetry.
+
+    Returns:
+        Patterns (M, n) bool over `sites`; a screened Coulomb energy of each, low where chosen
+        sites are spread evenly; and the number of symmetry operations each keeps.
+    """
+    chosen = np.array(list(combinations(range(len(sites)), count)), dtype=np.int64)
+    masks = np.zeros((len(chosen), len(sites)), dtype=bool)
+    masks[np.arange(len(chosen))[:, None], chosen] = True
+    images = permutations_of(parent, sites)
+    powers = 1 << np.arange(len(sites), dtype=np.int64)
+    keys = masks @ powers
+    smallest = keys.copy()
+    kept = np.zeros(len(keys))
+    for image in images:
+        other = masks[:, image] @ powers
+        smallest = np.minimum(smallest, other)
+        kept += other == keys
+    _, first = np.unique(smallest, return_index=True)
+    patterns = masks[first]
+    charges = np.where(patterns, 1.0, -count / max(1, len(sites) - count))
+    kernel = _repulsion(parent, sites)
+    energies = np.einsum("mi,ij,mj->m", charges, kernel, charges)
+    return patterns, energies, kept[first]
+
+
+def permutations_of(parent: Proposal, sites: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(G, n) where each symmetry operation of the parent takes its sites."""
+    import spglib
+
+    cell = (parent.lattice, parent.frac_coords, parent.atomic_numbers)
+    found = quietly(spglib.get_symmetry, cell, symprec=SYMPREC / 2)
+    identity = np.arange(len(sites))[None]
+    if found is None:
+        return identity
+    frac = parent.frac_coords[sites]
+    moved = np.einsum("gij,nj->gni", found["rotations"], frac) + found["translations"][:, None]
+    difference = moved[:, :, None] - frac[None, None]
+    difference -= np.round(difference)
+    squares = ((difference @ parent.lattice) ** 2).sum(-1)
+    images: NDArray[np.int64] = squares.argmin(-1)
+    whole = (np.sort(images, axis=1) == identity).all(axis=1)
+    return np.unique(images[whole], axis=0)
+
+
+def _repulsion(parent: Proposal, sites: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(n, n) screened Coulomb interaction of sites with all images of sites."""
+    scale = (parent.volume / parent.num_atoms) ** (1 / 3)
+    frac = parent.frac_coords[sites]
+    heights = parent.volume / np.linalg.norm(
+        np.cross(parent.lattice[[1, 2, 0]], parent.lattice[[2, 0, 1]]), axis=1
+    )
+    reach = np.ceil(4 * scale / heights).astype(int)
+    axes = [np.arange(-r, r + 1) for r in reach]
+    shifts = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    vectors = frac[:, None, None] - frac[None, :, None]
+    vectors = vectors - np.round(vectors) + shifts
+    distances = np.linalg.norm(vectors @ parent.lattice, axis=-1) / scale
+    near = np.maximum(distances, 1e-3)
+    values = np.where(distances > 1e-3, np.exp(-near / _SCREENING) / near, 0.0)
+    kernel: NDArray[np.float64] = values.sum(-1)
+    return kernel

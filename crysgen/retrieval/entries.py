@@ -1,0 +1,236 @@
+"""The crystals of a library as packed arrays, and the file they are shipped in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crysgen.retrieval.prototypes import Reduced, Shape, shape_of
+from crysgen.retrieval.species import Counts
+from crysmetrics.errors import InputError
+
+SCHEMA = "crysgen-library/1"
+GRID = 65520
+"""Positions are stored as multiples of 1/GRID, which holds thirds, eighths, fifths, sevenths."""
+
+
+@dataclass(frozen=True)
+class Entries:
+    """E crystals in standard primitive cells, atoms sorted by slot.
+
+    Attributes:
+        ids: E strings.
+        source: (E,) index into `sources`.
+        sources: names of databases, each with its licence.
+        kinds: (E,) number of elements.
+        elements: atomic number of each slot, all entries in a row.
+        slot_counts: atoms of each slot, likewise.
+        frac_coords: (N, 3) multiples of 1/GRID.
+        lattices: (E, 3, 3) rows in Å.
+        space_groups: (E,) numbers.
+        e_above_hull: (E,) eV/atom, NaN where unknown.
+        leaders: (L,) the entry that stands for each prototype.
+        hit_entry, hit_leader, hit_renaming: which entries match which leaders and how; see
+            `prototypes.sort_into_prototypes`.
+        sorted_entries: entries up to this one have their hits.
+    """
+
+    ids: tuple[str, ...]
+    source: NDArray[np.uint8]
+    sources: tuple[tuple[str, str], ...]
+    kinds: NDArray[np.uint8]
+    elements: NDArray[np.uint8]
+    slot_counts: NDArray[np.uint8]
+    frac_coords: NDArray[np.uint16]
+    lattices: NDArray[np.float32]
+    space_groups: NDArray[np.uint8]
+    e_above_hull: NDArray[np.float16]
+    leaders: NDArray[np.int32]
+    hit_entry: NDArray[np.int32]
+    hit_leader: NDArray[np.int32]
+    hit_renaming: NDArray[np.uint8]
+    sorted_entries: int = field(default=0)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def slot_offsets(self) -> NDArray[np.int64]:
+        """(E + 1,) where the slots of each entry begin."""
+        return np.concatenate([[0], np.cumsum(self.kinds.astype(np.int64))])
+
+    @cached_property
+    def num_atoms(self) -> NDArray[np.int64]:
+        """(E,) atoms in the primitive cell."""
+        if not len(self):
+            return np.zeros(0, dtype=np.int64)
+        return np.add.reduceat(self.slot_counts.astype(np.int64), self.slot_offsets[:-1])
+
+    @cached_property
+    def atom_offsets(self) -> NDArray[np.int64]:
+        """(E + 1,) where the atoms of each entry begin."""
+        return np.concatenate([[0], np.cumsum(self.num_atoms)])
+
+    @cached_property
+    def by_counts(self) -> dict[Counts, NDArray[np.int64]]:
+        """The entries of each tuple of anonymous counts."""
+        found: dict[Counts, list[int]] = {}
+        offsets, counts = self.slot_offsets.tolist(), self.slot_counts.tolist()
+        for i in range(len(self)):
+            found.setdefault(tuple(counts[offsets[i] : offsets[i + 1]]), []).append(i)
+        return {key: np.array(members) for key, members in found.items()}
+
+    @cached_property
+    def position(self) -> dict[str, int]:
+        """Index of each id."""
+        return {name: i for i, name in enumerate(self.ids)}
+
+    def slots(self, i: int) -> NDArray[np.int64]:
+        """(k,) the elements of one entry."""
+        part = self.elements[self.slot_offsets[i] : self.slot_offsets[i + 1]]
+        return part.astype(np.int64)
+
+    def counts(self, i: int) -> Counts:
+        """Atoms of each of its slots."""
+        return tuple(self.slot_counts[self.slot_offsets[i] : self.slot_offsets[i + 1]].tolist())
+
+    def frac(self, i: int) -> NDArray[np.float64]:
+        """(n, 3) its fractional coordinates."""
+        return self.frac_coords[self.atom_offsets[i] : self.atom_offsets[i + 1]] / GRID
+
+    def shape(self, i: int) -> Shape:
+        """The entry as the matcher wants it."""
+        slots = np.repeat(np.arange(int(self.kinds[i])), self.counts(i))
+        return shape_of(self.lattices[i].astype(np.float64), self.frac(i), slots)
+
+    def source_of(self, i: int) -> tuple[str, str]:
+        """Database and licence of an entry."""
+        return self.sources[int(self.source[i])]
+
+    def joined(self, other: Entries) -> Entries:
+        """These entries and then those of `other` under ids that are new; theirs are unsorted."""
+        keep = [i for i, name in enumerate(other.ids) if name not in self.position]
+        names = list(self.sources)
+        for source in other.sources:
+            if source not in names:
+                names.append(source)
+        recoded = [names.index(other.source_of(i)) for i in keep]
+        part = pack(
+            [other.ids[i] for i in keep],
+            [other.reduced(i) for i in keep],
+            np.array(recoded, dtype=np.uint8),
+            tuple(names),
+            other.e_above_hull[keep],
+        )
+        arrays: dict[str, Any] = {}
+        for name in ("source", "kinds", "elements", "slot_counts", "frac_coords", "lattices",
+                     "space_groups", "e_above_hull"):  # fmt: skip
+            arrays[name] = np.concatenate([getattr(self, name), getattr(part, name)])
+        return Entries(
+            ids=self.ids + part.ids, sources=tuple(names), leaders=self.leaders,
+            hit_entry=self.hit_entry, hit_leader=self.hit_leader, hit_renaming=self.hit_renaming,
+            sorted_entries=self.sorted_entries, **arrays,
+        )  # fmt: skip
+
+    def reduced(self, i: int) -> Reduced:
+        """One entry as `Reduced`."""
+        lattice = self.lattices[i].astype(np.float64)
+        group = int(self.space_groups[i])
+        return Reduced(self.slots(i), self.counts(i), lattice, self.frac(i), group)
+
+
+def pack(
+    ids: Sequence[str],
+    crystals: Sequence[Reduced],
+    source: NDArray[np.uint8],
+    sources: tuple[tuple[str, str], ...],
+    e_above_hull: NDArray[Any],
+) -> Entries:
+    """Entries without hits from reduced crystals."""
+    none = np.zeros(0, dtype=np.int32)
+
+    def together(parts: list[Any], dtype: type, width: int | None = None) -> NDArray[Any]:
+        empty = np.zeros((0, width) if width else 0)
+        return np.concatenate([*(np.asarray(p) for p in parts), empty]).astype(dtype)
+
+    return Entries(
+        ids=tuple(ids),
+        source=np.asarray(source, dtype=np.uint8),
+        sources=sources,
+        kinds=np.array([len(c.elements) for c in crystals], dtype=np.uint8),
+        elements=together([c.elements for c in crystals], np.uint8),
+        slot_counts=together([c.counts for c in crystals], np.uint8),
+        frac_coords=together([quantised(c.frac_coords) for c in crystals], np.uint16, 3),
+        lattices=np.array([c.lattice for c in crystals], dtype=np.float32).reshape(-1, 3, 3),
+        space_groups=np.array([c.space_group for c in crystals], dtype=np.uint8),
+        e_above_hull=np.asarray(e_above_hull, dtype=np.float16),
+        leaders=none,
+        hit_entry=none,
+        hit_leader=none,
+        hit_renaming=none.astype(np.uint8),
+    )
+
+
+def quantised(frac_coords: NDArray[np.float64]) -> NDArray[np.uint16]:
+    """Positions as multiples of 1/GRID."""
+    return (np.round(frac_coords * GRID).astype(np.int64) % GRID).astype(np.uint16)
+
+
+def save_entries(entries: Entries, path: str | Path) -> None:
+    """Write a library file, whole or not at all.
+
+    Raises:
+        UserError: if the path can't be written.
+    """
+    from crysmetrics.io.atomic import atomic_file
+
+    head = {"schema": SCHEMA, "sources": entries.sources, "sorted": entries.sorted_entries}
+    arrays: dict[str, NDArray[Any]] = {
+        "head": _text(json.dumps(head)),
+        "ids": _text("\n".join(entries.ids)),
+    }
+    for f in fields(entries):
+        value = getattr(entries, f.name)
+        if isinstance(value, np.ndarray):
+            arrays[f.name] = value
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def load_entries(path: str | Path) -> Entries:
+    """Read a library file.
+
+    Raises:
+        InputError: if it is none.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            head = json.loads(file["head"].tobytes().decode())
+            if head.get("schema") != SCHEMA:
+                raise ValueError(f"its format is {head.get('schema')!r}, not {SCHEMA!r}")
+            ids = file["ids"].tobytes().decode()
+            arrays = {f.name: file[f.name] for f in fields(Entries) if f.name in file.files}
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror or error}).") from error
+    except (ValueError, KeyError, AttributeError, EOFError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no library of crysgen: {error}.") from error
+    except Exception as error:  # zipfile's and zlib's own errors
+        raise InputError(f"{path} is damaged: {error}.") from error
+    arrays["ids"] = tuple(ids.split("\n")) if ids else ()
+    sources = tuple((str(a), str(b)) for a, b in head["sources"])
+    entries = Entries(sources=sources, sorted_entries=int(head["sorted"]), **arrays)
+    sizes = {len(entries.ids), len(entries.kinds), len(entries.lattices), len(entries.source)}
+    if len(sizes) != 1 or int(entries.num_atoms.sum()) != len(entries.frac_coords):
+        raise InputError(f"{path} is damaged: its arrays do not fit together.")
+    return entries
+
+
+def _text(text: str) -> NDArray[np.uint8]:
+    return np.frombuffer(text.encode(), dtype=np.uint8)

@@ -1,0 +1,173 @@
+"""How alike two elements are in their compounds, and how large: small learned networks.
+
+Each slot of a compound becomes a point in space: a function of its element and of what the
+compound is made of otherwise (so that iron in an oxide and iron in an alloy differ). The squared
+distances of corresponding slots add up to the distance of two compounds. The networks are trained
+(`similarity_training`) so that near compounds have the same structure: neighbourhood components
+analysis (Goldberger et al., NIPS 2004) on the library itself. The peers are CSPML (Kusaba et al.,
+Comput. Mater. Sci. 211, 111496, 2022), which learns a distance of whole compositions, and the
+substitution probabilities of Hautier et al. (Inorg. Chem. 50, 656, 2011).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crysgen.retrieval.species import Counts
+from crysmetrics.errors import InputError
+
+ENTRY_FEATURES = 10
+"""Numbers that describe an entry beside its composition; see `entry_features`."""
+SHIPPED = "similarity.npz"
+
+Layers = list[tuple[NDArray[np.float32], NDArray[np.float32]]]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One trained network for distances.
+
+    Attributes:
+        table: (119, d) what is known of each element, by atomic number.
+        skip: (D, d) linear part of the map from slots to points.
+        points: layers (weight, bias) of its other part.
+        bias: layers that say how much an entry counts, from `entry_features`.
+        temperature: divides squared distances.
+    """
+
+    table: NDArray[np.float32]
+    skip: NDArray[np.float32]
+    points: Layers
+    bias: Layers
+    temperature: float
+
+    def embed(self, elements: NDArray[np.int64], counts: Counts) -> NDArray[np.float32]:
+        """(B, k, D) points in units in which squared distances are logarithms of votes."""
+        own, inputs = _inputs(self.table, elements, counts)
+        points: NDArray[np.float32] = own @ self.skip.T + _apply(self.points, inputs)
+        return points / np.float32(np.sqrt(self.temperature))
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Trained networks.
+
+    Attributes:
+        metrics: the distance of compounds is the mean over these.
+        volume_table: (119, d) what is known of each element, for volumes.
+        volume: layers that give the logarithm of a slot's volume an atom in Å³.
+    """
+
+    metrics: tuple[Metric, ...]
+    volume_table: NDArray[np.float32]
+    volume: Layers
+
+    def embed(self, elements: NDArray[np.int64], counts: Counts) -> NDArray[np.float32]:
+        """(B, k, D) points of the slots of B compounds with the same counts.
+
+        Args:
+            elements: (B, k) atomic numbers.
+            counts: of the k slots.
+        """
+        points = [metric.embed(elements, counts) for metric in self.metrics]
+        # Squared distances of points side by side add up.
+        return np.concatenate(points, axis=-1) / np.float32(np.sqrt(len(points)))
+
+    def atomic_volumes(self, elements: NDArray[np.int64], counts: Counts) -> NDArray[np.float64]:
+        """(B, k) volume an atom of each slot, in Å³."""
+        inputs = _inputs(self.volume_table, elements, counts)[1]
+        return np.exp(_apply(self.volume, inputs)[..., 0].astype(np.float64))
+
+    def cell_volumes(self, elements: NDArray[np.int64], counts: Counts) -> NDArray[np.float64]:
+        """(B,) volume of all atoms together, in Å³."""
+        return self.atomic_volumes(elements, counts) @ np.array(counts, dtype=np.float64)
+
+    def entry_bias(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(E,) addition to the logits of entries, from (E, ENTRY_FEATURES)."""
+        found = [_apply(metric.bias, features)[:, 0] for metric in self.metrics]
+        return np.mean(found, axis=0, dtype=np.float32)
+
+
+def _inputs(
+    table: NDArray[np.float32], elements: NDArray[np.int64], counts: Counts
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What is known of each slot itself (B, k, d), and of the slot in its compound."""
+    own = table[elements]
+    amounts = np.array(counts)
+    shares = (amounts / amounts.sum()).astype(np.float32)[None, :, None]
+    mean = (own * shares).sum(axis=1, keepdims=True)
+    spread = ((own - mean) ** 2 * shares).sum(axis=1, keepdims=True)
+    one = own[..., :1]
+    reduced = (np.log(amounts / np.gcd.reduce(amounts)) / 2).astype(np.float32)[None, :, None]
+    parts = [own, np.broadcast_to(mean, own.shape), np.broadcast_to(spread, own.shape)]
+    parts += [np.broadcast_to(shares, one.shape), np.full_like(one, len(counts) / 3)]
+    parts.append(np.broadcast_to(reduced, one.shape))
+    return own, np.concatenate(parts, axis=-1)
+
+
+def entry_features(
+    e_above_hull: NDArray[Any], theoretical: NDArray[np.bool_], space_groups: NDArray[Any]
+) -> NDArray[np.float32]:
+    """(E, ENTRY_FEATURES) what says how likely an entry's structure is one that others have.
+
+    Args:
+        e_above_hull: (E,) eV/atom, NaN where unknown.
+        theoretical: (E,) whether its database is mostly of hypothetical compounds.
+        space_groups: (E,) numbers.
+    """
+    hull = np.asarray(e_above_hull, dtype=np.float32)
+    unknown = np.isnan(hull)
+    systems = np.digitize(np.asarray(space_groups, dtype=np.int64), [3, 16, 75, 143, 168, 195])
+    columns = [np.clip(np.nan_to_num(hull), 0, 0.5) * 5, unknown, np.asarray(theoretical)]
+    columns += [systems == system for system in range(7)]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _apply(layers: Layers, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    for i, (weight, bias) in enumerate(layers):
+        x = x @ weight.T + bias
+        if i + 1 < len(layers):
+            x = x / (1 + np.exp(-np.clip(x, -60, 60)))
+    return x
+
+
+@lru_cache(maxsize=4)
+def load_similarity(path: str | Path | None = None) -> Similarity:
+    """The shipped networks, or those in a file.
+
+    Raises:
+        InputError: if the file holds none.
+    """
+    source = files("crysgen.retrieval").joinpath(SHIPPED) if path is None else Path(path)
+    try:
+        with source.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays = {name: stored[name].astype(np.float32) for name in stored.files}
+        names = sorted({key.split("/")[0] for key in arrays if "/" in key})
+        if not names:
+            raise ValueError("it has no metric")
+        metrics = tuple(_metric(arrays, f"{name}/") for name in names)
+        return Similarity(metrics, arrays["volume_table"], _layers(arrays, "volume"))
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{source} holds no networks for the library: {error}.") from error
+
+
+def _metric(arrays: dict[str, NDArray[np.float32]], prefix: str) -> Metric:
+    return Metric(
+        arrays[f"{prefix}table"],
+        arrays[f"{prefix}skip"],
+        _layers(arrays, f"{prefix}points"),
+        _layers(arrays, f"{prefix}bias"),
+        float(arrays[f"{prefix}temperature"]),
+    )
+
+
+def _layers(arrays: dict[str, NDArray[np.float32]], name: str) -> Layers:
+    count = sum(key.startswith(f"{name}.weight.") for key in arrays)
+    return [(arrays[f"{name}.weight.{i}"], arrays[f"{name}.bias.{i}"]) for i in range(count)]

@@ -1,0 +1,233 @@
+"""Trains the networks of `similarity` on a library's own crystals.
+
+Every crystal in turn is taken out of the library, and those of other compounds vote for its
+structure. The loss is the logarithm of the share of votes for placements that hit a prototype it
+belongs to. `train_similarity` is the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from crysgen.retrieval.element_table import element_table
+from crysgen.retrieval.entries import Entries
+from crysgen.retrieval.group import THEORETICAL, Group
+from crysgen.retrieval.similarity import ENTRY_FEATURES, entry_features
+from crysgen.retrieval.species import Counts
+
+if TYPE_CHECKING:
+    from crysgen.retrieval.similarity import Similarity
+
+TABLE_WIDTH, POINT_WIDTH, HIDDEN = 32, 48, 128
+EPOCHS, LEARNING_RATE, BATCH = 10, 3e-3, 256
+HOPELESS = 0.002
+"""Share of votes below which being right makes no difference to the loss."""
+PLACEMENTS_AT_ONCE = 3_000_000
+
+
+class Networks(nn.Module):
+    """What `Similarity` holds, as something to be trained."""
+
+    def __init__(self, elements: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("elements", elements)
+        self.linear = nn.Linear(elements.shape[1], TABLE_WIDTH, bias=False)
+        self.own = nn.Parameter(torch.zeros(len(elements), TABLE_WIDTH))
+        inputs = 3 * TABLE_WIDTH + 3
+        self.skip = nn.Linear(TABLE_WIDTH, POINT_WIDTH, bias=False)
+        self.points = layers(inputs, HIDDEN, HIDDEN, POINT_WIDTH)
+        nn.init.normal_(cast(nn.Linear, self.points[-1]).weight, std=0.02)
+        self.bias = layers(ENTRY_FEATURES, 32, 1)
+        last = cast(nn.Linear, self.bias[-1])
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.log_sharpness = nn.Parameter(torch.tensor(0.0))
+
+    @property
+    def table(self) -> Tensor:
+        """(119, d) what is known of each element, and what is learned."""
+        return self.linear(cast(Tensor, self.elements)) + self.own
+
+    def inputs(self, elements: Tensor, counts: Counts) -> tuple[Tensor, Tensor]:
+        """Of each slot itself, and in its compound."""
+        own = nn.functional.dropout(self.table[elements], 0.1, self.training)
+        return own, slot_inputs(own, torch.tensor(counts)[None].expand(len(own), -1))
+
+    def embed(self, elements: Tensor, counts: Counts) -> Tensor:
+        """(B, k, D) points."""
+        own, inputs = self.inputs(elements, counts)
+        return self.skip(own) + self.points(inputs)
+
+    def logits(self, group: Training, elements: Tensor) -> Tensor:
+        """(B, g, P) as `Group.logits`."""
+        own = self.embed(elements, group.counts)
+        points = self.embed(group.elements, group.counts)
+        square = (own**2).sum(-1)[:, None, :, None] + (points**2).sum(-1)[None, :, None, :]
+        square = square - 2 * torch.einsum("bsd,gtd->bgst", own, points)
+        slots = torch.arange(own.shape[1])
+        cases = [square[..., slots, case].sum(-1) for case in group.renamings]
+        distances = torch.stack(cases, -1).clamp(min=0)
+        bias = self.bias(group.features)[None, :, :]
+        return -torch.exp(self.log_sharpness) * distances + bias
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What `load_similarity` reads, but the volumes."""
+        found = {"table": self.table, "skip": self.skip.weight}
+        found |= weights_of(self, "points") | weights_of(self, "bias")
+        found["temperature"] = torch.exp(-self.log_sharpness)
+        return as_arrays(found)
+
+
+def slot_inputs(own: Tensor, counts: Tensor) -> Tensor:
+    """(B, k, f) as `similarity._inputs`; slots of no atoms are padding."""
+    amounts = counts.to(own.dtype)
+    shares = (amounts / amounts.sum(1, keepdim=True))[..., None]
+    mean = (own * shares).sum(1, keepdim=True)
+    spread = ((own - mean) ** 2 * shares).sum(1, keepdim=True)
+    kinds = (counts > 0).sum(1)[:, None, None].to(own.dtype) / 3
+    divisors = torch.from_numpy(np.gcd.reduce(counts.numpy(), axis=1)).to(own.dtype)
+    reduced = torch.log((amounts / divisors[:, None]).clamp(min=1.0)) / 2
+    parts = [own, mean.expand_as(own), spread.expand_as(own), shares]
+    parts += [kinds.expand_as(shares), reduced[..., None]]
+    return torch.cat(parts, -1)
+
+
+def weights_of(module: nn.Module, name: str) -> dict[str, Tensor]:
+    """Weights and biases of the layers in an attribute, by the names they are stored under."""
+    layers = [x for x in getattr(module, name) if isinstance(x, nn.Linear)]
+    weights = {f"{name}.weight.{i}": layer.weight for i, layer in enumerate(layers)}
+    return weights | {f"{name}.bias.{i}": layer.bias for i, layer in enumerate(layers)}
+
+
+def as_arrays(found: dict[str, Tensor]) -> dict[str, NDArray[Any]]:
+    """As they are stored."""
+    return {key: value.detach().numpy().astype(np.float32) for key, value in found.items()}
+
+
+def layers(*widths: int) -> nn.Sequential:
+    """Linear layers of these widths with SiLU between them."""
+    parts: list[nn.Module] = []
+    for a, b in pairwise(widths):
+        parts += [nn.Linear(a, b), nn.SiLU()]
+    return nn.Sequential(*parts[:-1])
+
+
+@dataclass(frozen=True)
+class Training:
+    """One group as tensors: see `Group`.
+
+    Attributes:
+        columns: (g, columns) bool, which columns each entry hits when laid onto itself.
+        home: (g * P,) a column that each placement hits: that of its first leader.
+    """
+
+    counts: Counts
+    elements: Tensor
+    renamings: NDArray[np.int64]
+    features: Tensor
+    weights: Tensor
+    columns: NDArray[np.bool_]
+    home: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, group: Group) -> Training:
+        """The arrays of a group."""
+        entries, members = group.entries, group.members
+        unsure = np.array([name in THEORETICAL for name, _ in entries.sources])
+        theoretical = unsure[entries.source[members]]
+        hull = entries.e_above_hull[members].astype(np.float32)
+        features = entry_features(hull, theoretical, entries.space_groups[members])
+        # What one asks for is more often like the Materials Project and near the hull.
+        weights = np.where(theoretical, 0.5, 1.0) * np.where(hull > 0.15, 0.3, 1.0)
+        cases = len(group.renamings)
+        votes = group.votes
+        home = np.zeros(votes.shape[0], dtype=np.int64)
+        filled = np.diff(votes.indptr) > 0
+        home[filled] = votes.indices[votes.indptr[:-1][filled]]
+        columns = votes[np.arange(len(group)) * cases].toarray() > 0
+        return cls(
+            group.counts,
+            torch.tensor(group.elements),
+            group.renamings,
+            torch.tensor(features),
+            torch.tensor(weights, dtype=torch.float32),
+            columns,
+            home,
+        )
+
+    def batches(self, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+        """Queries of one step."""
+        size, kinds = len(self.elements), len(self.counts)
+        each = size * len(self.renamings) * kinds**2
+        step = max(8, min(BATCH, PLACEMENTS_AT_ONCE // each))
+        order = rng.permutation(size)
+        return (order[start : start + step] for start in range(0, size, step))
+
+
+def train(entries: Entries, seed: int = 0, epochs: int = EPOCHS) -> Networks:
+    """Similarity trained on a library.
+
+    Args:
+        entries: with their hits.
+        seed: of initial weights, dropout and the order of queries.
+        epochs: how often each crystal is asked for.
+    """
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    networks = Networks(torch.tensor(element_table(), dtype=torch.float32))
+    no_similarity = cast("Similarity", None)
+    groups = [
+        Training.of(Group(entries, counts, no_similarity))
+        for counts, members in entries.by_counts.items()
+        if len(members) > 1
+    ]
+    steps = epochs * sum(1 for group in groups for _ in group.batches(rng))
+    others = [p for name, p in networks.named_parameters() if name != "own"]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": others, "weight_decay": 1e-4},
+            {"params": [networks.own], "weight_decay": 0.05},
+        ],
+        lr=LEARNING_RATE,
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, LEARNING_RATE, total_steps=steps + 1, pct_start=0.1
+    )
+    for epoch in range(epochs):
+        todo = [(group, batch) for group in groups for batch in group.batches(rng)]
+        total = weight = 0.0
+        for i in rng.permutation(len(todo)):
+            group, batch = todo[i]
+            loss, amount = _loss(networks, group, batch)
+            (loss / 64).backward()
+            nn.utils.clip_grad_norm_(networks.parameters(), 2.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+            total, weight = total + loss.item(), weight + amount
+        print(f"epoch {epoch + 1}: loss {total / weight:.4f}", flush=True)
+    return networks.eval()
+
+
+def _loss(networks: Networks, group: Training, batch: NDArray[np.int64]) -> tuple[Tensor, float]:
+    """Loss of the votes, and how many queries counted."""
+    elements = group.elements[batch]
+    logits = networks.logits(group, elements)
+    cases = len(group.renamings)
+    right = torch.tensor(group.columns[batch][:, group.home].reshape(len(batch), -1, cases))
+    # Other structures of the compound itself say nothing about what neighbours are worth.
+    same = (elements[:, None] == group.elements[None]).all(-1)[:, :, None].expand_as(logits)
+    shares = torch.log_softmax(logits.masked_fill(same, -1e9).flatten(1), 1)
+    possible = (right & ~same).flatten(1)
+    found = torch.logsumexp(shares.masked_fill(~possible, -1e9), 1)
+    weights = group.weights[batch] * possible.any(1)
+    loss = -(weights * torch.log((1 - HOPELESS) * torch.exp(found) + HOPELESS)).sum()
+    return loss, float(weights.sum())

@@ -1,0 +1,128 @@
+"""Trains what `similarity` holds.
+
+`python -m crysgen.retrieval.train_similarity LIBRARY -o FILE`
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from crysgen.retrieval.element_table import element_table
+from crysgen.retrieval.entries import Entries, load_entries
+from crysgen.retrieval.similarity_training import (
+    EPOCHS,
+    TABLE_WIDTH,
+    as_arrays,
+    layers,
+    slot_inputs,
+    train,
+    weights_of,
+)
+
+VOLUME_EPOCHS, VOLUME_BATCH, VOLUME_RATE, VOLUME_HIDDEN = 40, 128, 4e-3, 96
+METRICS = 3
+_MOST_KINDS = 6
+
+
+class Volumes(nn.Module):
+    """Volume of a cell from its composition: the sum of what each atom takes in its compound."""
+
+    def __init__(self, elements: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("elements", elements)
+        self.linear = nn.Linear(elements.shape[1], TABLE_WIDTH, bias=False)
+        self.own = nn.Parameter(torch.zeros(len(elements), TABLE_WIDTH))
+        self.volume = layers(3 * TABLE_WIDTH + 3, VOLUME_HIDDEN, VOLUME_HIDDEN, 1)
+        last = cast(nn.Linear, self.volume[-1])
+        nn.init.constant_(last.bias, 3.0)
+        nn.init.normal_(last.weight, std=0.01)
+
+    @property
+    def table(self) -> Tensor:
+        """(119, d) what is known of each element, and what is learned."""
+        return self.linear(cast(Tensor, self.elements)) + self.own
+
+    def forward(self, elements: Tensor, counts: Tensor) -> Tensor:
+        """(B,) logarithms of volumes an atom, from (B, k) slots, padded by slots of no atoms."""
+        atomic = torch.exp(self.volume(slot_inputs(self.table[elements], counts))[..., 0])
+        return torch.log((atomic * counts).sum(1) / counts.sum(1))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What `load_similarity` reads."""
+        return as_arrays({"volume_table": self.table} | weights_of(self, "volume"))
+
+
+def train_volumes(entries: Entries, seed: int = 0, epochs: int = VOLUME_EPOCHS) -> Volumes:
+    """Volumes trained on a library's crystals of up to six elements."""
+    torch.manual_seed(seed)
+    chosen = np.flatnonzero(entries.kinds <= _MOST_KINDS)
+    elements = np.zeros((len(chosen), _MOST_KINDS), dtype=np.int64)
+    counts = np.zeros_like(elements)
+    for row, i in enumerate(chosen.tolist()):
+        kinds = int(entries.kinds[i])
+        elements[row, :kinds], counts[row, :kinds] = entries.slots(i), entries.counts(i)
+    volumes = np.abs(np.linalg.det(entries.lattices[chosen].astype(np.float64)))
+    goals = torch.tensor(np.log(volumes / counts.sum(1)), dtype=torch.float32)
+    hull = entries.e_above_hull[chosen].astype(np.float64)
+    trust = np.where(hull > 0.15, 0.3, 1.0) * np.where(entries.source[chosen] > 0, 0.6, 1.0)
+    weights = torch.tensor(trust, dtype=torch.float32)
+    inputs = torch.tensor(elements), torch.tensor(counts)
+    model = Volumes(torch.tensor(element_table(), dtype=torch.float32))
+    others = [p for name, p in model.named_parameters() if name != "own"]
+    optimizer = torch.optim.AdamW(
+        [{"params": others, "weight_decay": 1e-3}, {"params": [model.own], "weight_decay": 0.02}],
+        lr=VOLUME_RATE,
+    )
+    steps = epochs * -(-len(chosen) // VOLUME_BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, VOLUME_RATE, total_steps=steps + 1, pct_start=0.1
+    )
+    for epoch in range(epochs):
+        total = 0.0
+        for batch in torch.randperm(len(chosen)).split(VOLUME_BATCH):
+            errors = nn.functional.huber_loss(
+                model(inputs[0][batch], inputs[1][batch]),
+                goals[batch],
+                reduction="none",
+                delta=0.05,
+            )
+            loss = 20 * (weights[batch] * errors).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            total += loss.item() * len(batch)
+        print(f"volumes, epoch {epoch + 1}: loss {total / len(chosen):.4f}", flush=True)
+    return model.eval()
+
+
+def main() -> None:
+    """The command line."""
+    from crysmetrics.io.atomic import atomic_file
+
+    parser = argparse.ArgumentParser(description="Train the networks of the library.")
+    parser.add_argument("library", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--metrics", type=int, default=METRICS, help="networks to average")
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--volume-epochs", type=int, default=VOLUME_EPOCHS)
+    arguments = parser.parse_args()
+    entries = load_entries(arguments.library)
+    arrays = train_volumes(entries, 0, arguments.volume_epochs).arrays()
+    for seed in range(arguments.metrics):
+        found = train(entries, seed, arguments.epochs).arrays()
+        arrays |= {f"{seed}/{name}": value for name, value in found.items()}
+    with atomic_file(arguments.output) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""The user's own library, beside the shipped one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from crysgen.retrieval.entries import Entries, load_entries, pack, save_entries
+from crysgen.retrieval.library import OWN_SOURCE
+from crysgen.retrieval.prototypes import reduced
+from crysmetrics.errors import UserError
+from crysmetrics.io import Failure, read
+from crysmetrics.progress import task
+
+VARIABLE = "CRYSGEN_LIBRARY"
+"""Environment variable that names another file."""
+OWN = (OWN_SOURCE, "unknown")
+MAX_ATOMS = 250
+_MOST_KINDS, _MOST_COUNT = 20, 255
+
+
+def user_library() -> Path:
+    """The file of the user's own crystals, whether it exists or not."""
+    if os.environ.get(VARIABLE):
+        return Path(os.environ[VARIABLE])
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("crysgen", appauthor=False)) / "library.npz"
+
+
+def add_to_user_library(
+    paths: Sequence[str | Path], path: str | Path | None = None
+) -> tuple[int, int, list[Failure]]:
+    """Add crystals to the user's library; those of an id that is there take its place.
+
+    Args:
+        paths: anything that `crysmetrics.io.read` takes.
+        path: the library file; the user's own by default.
+
+    Returns:
+        How many crystals were added, how many the file holds, and what could not be added.
+
+    Raises:
+        UserError: if nothing can be read or written.
+    """
+    target = user_library() if path is None else Path(path)
+    crystals, ids, hulls = [], [], []
+    failures: list[Failure] = []
+    for source in paths:
+        found = read(source)
+        failures += found.failures
+        hull = _hull(found.properties, len(found))
+        with task("primitive cells", len(found)) as advance:
+            for i, crystal in enumerate(found):
+                advance(1)
+                cell = reduced(crystal)
+                if sum(cell.counts) > MAX_ATOMS or len(cell.counts) > _MOST_KINDS:
+                    why = f"has more than {MAX_ATOMS} atoms or {_MOST_KINDS} elements"
+                    failures.append(Failure(crystal.ids[0], why))
+                    continue
+                crystals.append(cell)
+                ids.append(crystal.ids[0])
+                hulls.append(hull[i])
+    if not crystals:
+        why = f" ({failures[0].file}: {failures[0].reason})" if failures else ""
+        raise UserError(f"There is nothing to add to the library{why}.")
+    # Of two crystals with one id the last one counts.
+    last = {name: k for k, name in enumerate(ids)}
+    keep = sorted(last.values())
+    source_index = np.zeros(len(keep), dtype=np.uint8)
+    new = pack(
+        [ids[k] for k in keep],
+        [crystals[k] for k in keep],
+        source_index,
+        (OWN,),
+        np.array([hulls[k] for k in keep]),
+    )
+    whole = new.joined(load_entries(target)) if target.is_file() else new
+    save_entries(whole, target)
+    return len(new), len(whole), failures
+
+
+def describe(entries: Entries) -> dict[str, int]:
+    """Crystals of each database, and prototypes."""
+    counts = np.bincount(entries.source, minlength=len(entries.sources))
+    by_source: dict[str, int] = {}
+    for (name, licence), count in zip(entries.sources, counts.tolist(), strict=True):
+        if count:
+            by_source[f"{name} ({licence})"] = by_source.get(f"{name} ({licence})", 0) + count
+    return {**by_source, "prototypes": len(entries.leaders)}
+
+
+def _hull(properties, count: int):  # type: ignore[no-untyped-def]
+    for name in ("e_above_hull", "energy_above_hull"):
+        if name in properties:
+            return np.asarray(properties[name], dtype=float)
+    return np.full(count, np.nan)
