@@ -81,7 +81,7 @@ def main() -> None:
         share = f", {100 * flops * seen / elapsed / peak:.1f} % of peak" if peak else ""
         print(f"{flops * seen / elapsed / 1e12:.1f} TFLOP/s in products{share}")
         print(f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB at most")
-    time_sampling(arguments.run, val, 64 if arguments.check else arguments.sample, cuda)
+    time_sampling(arguments.run, val, 8 if arguments.check else arguments.sample, cuda)
 
 
 def flops_of_a_crystal(trainer: Trainer) -> float:

@@ -214,6 +214,8 @@ class _Runner:
 
     def _try(self, draws: Sequence[Draw], report: bool, builder: CrystalsBuilder) -> bool:
         """Sample these and add them to `builder`; False if memory runs out."""
+        import torch
+
         from crysgen.batch import pad_atomic_numbers
 
         atoms = pad_atomic_numbers([draw.atomic_numbers for draw in draws]).to(self.device)
@@ -227,6 +229,7 @@ class _Runner:
                 self.advance(len(draws) * (now - told))
             told = now
 
+        torch.set_flush_denormal(True)  # of this thread: features fade out through denormals
         try:
             made: Batch | None = self.model.sample(atoms, seeds, self.steps, on_step)
         except Exception as error:

@@ -186,6 +186,8 @@ class Trainer:
             show: print a line at each validation.
         """
         self._show = show
+        # Basis functions fade out through denormal numbers, on which a CPU takes its time.
+        torch.set_flush_denormal(True)
         last = time.perf_counter()
         saved = validated = self.seconds
         losses: list[Tensor] = []
