@@ -1,0 +1,210 @@
+"""Match rates of proposals from the library, beside plain substitution.
+
+python benchmarks/csp/retrieval.py --data ../shared/data --split val
+
+The plain peer takes the entries of the same anonymous formula and cell size in the order of their
+Mendeleev numbers' distance, the best assignment of elements to sites each. Both see `train` only.
+`--split test` is for final figures, not for tuning.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from crysgen.retrieval import Library, Proposal, to_crystals
+from crysgen.retrieval.build import TABLES
+from crysgen.retrieval.proposals import source_of
+from crysgen.retrieval.species import sorted_slots
+from crysmetrics.io import Crystals, read
+from crysmetrics.metrics.matching import rms_distances
+
+TOPS = (1, 5, 20)
+_NOT_TRAIN = {"mp20_test": ("mp20/test.csv.gz", None)}
+
+
+@click.command()
+@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--split", type=click.Choice(["val", "test"]), default="val", show_default=True)
+@click.option("--limit", type=int, help="So many compositions, drawn at random.")
+@click.option("--library", type=click.Path(path_type=Path), help="Another library file.")
+@click.option("--workers", default=2, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--known-first", is_flag=True, help="As shipped: entries of the very formula first.")
+@click.option("--peer/--no-peer", default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Per-composition CSV.")
+def main(data: Path, split: str, limit: int | None, library: Path | None, workers: int,
+         seed: int, known_first: bool, peer: bool, output: Path | None) -> None:  # fmt: skip
+    """Print one Markdown table."""
+    targets = targets_of(data, split)
+    if limit is not None and limit < len(targets):
+        rng = np.random.default_rng(seed)
+        targets = targets[np.sort(rng.permutation(len(targets))[:limit])]
+    known = Library.load(library, extra=[])
+    in_train = formulas_in(known, targets)
+    methods = {"retrieval": lambda atoms: known.propose(
+        atoms, max(TOPS), exclude_formula=not known_first)}  # fmt: skip
+    if peer:
+        mendeleev = mendeleev_numbers()
+        methods["Mendeleev"] = lambda atoms: plain(known, atoms, mendeleev)
+    tables = []
+    for name, method in methods.items():
+        start = time.perf_counter()
+        proposals = [method(atoms_of(target)) for target in targets]
+        took = (time.perf_counter() - start) / len(targets)
+        distances = distances_of(proposals, targets, workers)
+        density = density_error(proposals, targets)
+        rows = summary(name, distances, density, targets, in_train)
+        rows["ms a composition"] = 1e3 * took
+        tables.append(rows)
+        if output is not None:
+            ranks = np.where(np.isfinite(distances).any(1), np.isfinite(distances).argmax(1), -1)
+            pd.DataFrame({"id": targets.ids, "rank": ranks}).to_csv(
+                output.with_stem(f"{output.stem}-{name}"), index=False
+            )
+    print(pd.concat(tables).to_markdown(index=False, floatfmt=".4f"))
+
+
+def targets_of(data: Path, split: str) -> Crystals:
+    """The structures of a split with at most 20 atoms."""
+    table = pd.read_csv(data / "splits.csv.gz", dtype={"id": str}, keep_default_na=False)
+    table = table[(table.split == split) & (table.num_atoms <= 20)]
+    files = {name: file for name, (file, _) in TABLES.items()} | {
+        name: file for name, (file, _) in _NOT_TRAIN.items()
+    }
+    parts = []
+    for source, rows in table.groupby("source"):
+        file = files[source]
+        crystals = read(data / file)
+        in_zip = file.endswith(".zip")
+        keys = set(rows.cif_file.map(lambda f: Path(f).stem) if in_zip else rows.id)
+        chosen = crystals[[i for i, key in enumerate(crystals.ids) if key in keys]]
+        parts.append(
+            Crystals(chosen.atomic_numbers, chosen.frac_coords, chosen.lattices,
+                     chosen.num_atoms, tuple(f"{source}/{i}" for i in chosen.ids))
+        )  # fmt: skip
+    return Crystals.concatenate(parts)
+
+
+def atoms_of(crystal: Crystals) -> dict[int, int]:
+    """Atoms of each element in the cell."""
+    elements, counts = np.unique(crystal.atomic_numbers, return_counts=True)
+    return dict(zip(elements.tolist(), counts.tolist(), strict=True))
+
+
+def formulas_in(library: Library, targets: Crystals) -> NDArray[np.bool_]:
+    """Which reduced formulas occur in the library (as another polymorph)."""
+
+    def reduced(elements: Any, counts: Any) -> tuple[tuple[int, int], ...]:
+        divisor = int(np.gcd.reduce(counts))
+        pairs = zip(map(int, elements), counts, strict=True)
+        return tuple(sorted((z, int(c) // divisor) for z, c in pairs))
+
+    entries = library.entries
+    there = {reduced(entries.slots(i), entries.counts(i)) for i in range(len(entries))}
+    asked = (atoms_of(target) for target in targets)
+    return np.array([reduced(list(a), list(a.values())) in there for a in asked])
+
+
+def mendeleev_numbers() -> NDArray[np.float64]:
+    """(119,) by atomic number."""
+    from pymatgen.core import Element
+
+    from crysmetrics.io.elements import SYMBOLS
+
+    known = [float(Element(symbol).mendeleev_no) for symbol in SYMBOLS[1:104]]
+    return np.array([0.0, *known, *[known[-1]] * (len(SYMBOLS) - 104)])
+
+
+def plain(library: Library, atoms: dict[int, int], numbers: NDArray[np.float64]) -> list[Proposal]:
+    """The entries nearest by Mendeleev number, without learning, votes or other prototypes."""
+    elements, counts = sorted_slots(atoms)
+    group = library.group(counts)
+    if not len(group):
+        return []
+    weights = np.array(counts, dtype=float)
+    per_case = [
+        (np.abs(numbers[group.elements[:, case]] - numbers[elements]) * weights).sum(1)
+        for case in group.renamings
+    ]
+    distances = np.stack(per_case, axis=1)
+    distances[group.same_compound(elements)] = np.inf
+    best = distances.min(1)
+    found = []
+    for placed in np.argsort(best, kind="stable")[: max(TOPS)]:
+        if not np.isfinite(best[placed]):
+            break
+        entry = int(group.members[placed])
+        renamed = np.empty(len(elements), dtype=np.int64)
+        renamed[group.renamings[distances[placed].argmin()]] = elements
+        numbers_here = np.repeat(renamed, counts)
+        lattice = library.entries.lattices[entry].astype(float)
+        found.append(
+            Proposal(numbers_here, library.entries.frac(entry), lattice, prototype_id="",
+                     space_group=0, score=-float(best[placed]),
+                     **source_of(library.entries, entry))
+        )  # fmt: skip
+    return found
+
+
+def distances_of(
+    proposals: list[list[Proposal]], targets: Crystals, workers: int
+) -> NDArray[np.float64]:
+    """(T, 20) RMS distances by rank; NaN where a proposal does not match or there is none."""
+    flat = to_crystals([p for found in proposals for p in found])
+    pairs, places = [], []
+    for i, found in enumerate(proposals):
+        for rank in range(len(found)):
+            places.append((i, rank))
+            pairs.append((len(pairs), i))
+    result = np.full((len(targets), max(TOPS)), np.nan)
+    if places:
+        result[tuple(np.array(places).T)] = rms_distances(flat, targets, pairs, workers=workers)
+    return result
+
+
+def density_error(proposals: list[list[Proposal]], targets: Crystals) -> NDArray[np.float64]:
+    """(T,) relative error of the first proposal's volume."""
+    volumes = np.array([found[0].volume if found else np.nan for found in proposals])
+    return volumes / targets.volumes - 1
+
+
+def summary(
+    name: str, distances: NDArray[np.float64], volume_error: NDArray[np.float64],
+    targets: Crystals, in_train: NDArray[np.bool_],
+) -> pd.DataFrame:  # fmt: skip
+    """One row for all compositions and one for each part of them."""
+    kinds = np.array([len(atoms_of(target)) for target in targets])
+    parts = {"all": np.ones(len(targets), dtype=bool)}
+    parts |= {f"{k} elements": kinds == k for k in np.unique(kinds)}
+    parts |= {"formula in train": in_train, "formula not in train": ~in_train}
+    rows = []
+    for part, mask in parts.items():
+        if not mask.any():
+            continue
+        some = distances[mask]
+        row: dict[str, Any] = {"method": name, "part": part, "n": int(mask.sum())}
+        for top in TOPS:
+            hit = np.isfinite(some[:, :top]).any(1)
+            row[f"match {top}"] = hit.mean()
+            row[f"± {top}"] = hit.std() / np.sqrt(len(hit))
+        first = some[:, 0][np.isfinite(some[:, 0])]
+        volumes = np.abs(volume_error[mask])
+        matched = volumes[np.isfinite(some[:, 0])]
+        row["RMSE"] = first.mean() if len(first) else np.nan
+        row["± RMSE"] = first.std() / np.sqrt(len(first)) if len(first) else np.nan
+        # Of all first proposals, and of those that match.
+        row["volume error"] = np.nanmedian(volumes)
+        row["if matched"] = np.median(matched) if len(matched) else np.nan
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+if __name__ == "__main__":
+    main()

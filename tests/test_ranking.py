@@ -1,0 +1,56 @@
+"""Candidates of several sources: duplicates merged, the likeliest first."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sets import one, rocksalt
+
+from crysgen.ranking import UNSCORED, probabilities, rank, same_structures
+from crysmetrics.io import Crystals
+
+NAN = float("nan")
+
+
+def zinc_blende(a: float = 5.64, name: str = "zb") -> Crystals:
+    cell = a / 2 * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]])
+    return one([11, 17], [[0, 0, 0], [0.25, 0.25, 0.25]], cell, name)
+
+
+def caesium_chloride(a: float = 3.5, name: str = "cscl") -> Crystals:
+    return one([11, 17], [[0, 0, 0], [0.5, 0.5, 0.5]], a, name)
+
+
+def test_equal_structures_at_other_volumes_are_one() -> None:
+    crystals = Crystals.concatenate(
+        [rocksalt(5.6, "a"), caesium_chloride(), rocksalt(5.9, "b"), zinc_blende()]
+    )
+    assert same_structures(crystals).tolist() == [0, 1, 0, 2]
+
+
+def test_sources_that_agree_support_each_other() -> None:
+    crystals = Crystals.concatenate([caesium_chloride(), rocksalt(5.6, "a"), rocksalt(5.9, "b")])
+    ranking = rank(crystals, np.array([0.45, 0.3, 0.25]))
+    assert ranking.order.tolist() == [
+        1,
+        0,
+    ]  # the likelier of the two that are equal stands for both
+    assert ranking.scores == pytest.approx([0.55, 0.45])
+    assert ranking.groups.tolist() == [1, 0, 0]
+
+
+def test_unmerged_keeps_all() -> None:
+    crystals = Crystals.concatenate([rocksalt(5.6, "a"), rocksalt(5.9, "b")])
+    assert rank(crystals, np.array([0.1, 0.9]), merge=False).order.tolist() == [1, 0]
+
+
+def test_candidates_without_scores_share_the_rest_by_energy() -> None:
+    found = probabilities(np.array([0.6, 0.2, NAN, NAN]), np.array([NAN, NAN, -1.0, -0.9]))
+    assert found.sum() == pytest.approx(1)
+    assert found[2:].sum() == pytest.approx(UNSCORED)
+    assert found[0] == pytest.approx(3 * found[1])
+    assert found[2] > found[3]
+
+
+def test_without_scores_and_energies_all_are_equal() -> None:
+    assert probabilities(np.full(4, NAN)) == pytest.approx([0.25] * 4)

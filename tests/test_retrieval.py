@@ -1,0 +1,257 @@
+"""Known structures as proposals: matching, prototypes, the library file and the user's own."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from crysgen.retrieval import Library, to_crystals
+from crysgen.retrieval.decoration import permutations_of
+from crysgen.retrieval.entries import load_entries, save_entries
+from crysgen.retrieval.library import shipped_library
+from crysgen.retrieval.prototypes import displacements, reduced, shape_of, sort_into_prototypes
+from crysgen.retrieval.species import composed, renamings, slots_of
+from crysgen.retrieval.user import add_to_user_library
+from crysmetrics.errors import UserError
+from crysmetrics.io import Crystals, write
+from crysmetrics.io.elements import ATOMIC_NUMBERS
+from crysmetrics.metrics.matching import rms_distances
+
+Z = ATOMIC_NUMBERS
+
+
+@pytest.fixture(scope="module")
+def library() -> Library:
+    return Library.load(extra=[])
+
+
+def rock_salt(a: str, b: str, length: float) -> Crystals:
+    lattice = length / 2 * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]])
+    frac = np.array([[0, 0, 0], [0.5, 0.5, 0.5]])
+    return Crystals(np.array([Z[a], Z[b]]), frac, lattice[None], [2], [f"{a}{b}"])
+
+
+# --- slots and matching ------------------------------------------------------------------------
+
+
+def test_slots_are_sorted_by_count_then_number() -> None:
+    elements, counts = slots_of(np.array([8, 8, 3, 27]))
+    assert elements.tolist() == [3, 27, 8]
+    assert counts == (1, 1, 2)
+
+
+def test_renamings_keep_counts_and_compose() -> None:
+    counts = (1, 1, 2, 2)
+    all_ = renamings(counts)
+    assert len(all_) == 4
+    assert all_[0].tolist() == [0, 1, 2, 3]
+    table = composed(counts)
+    for p in range(4):
+        for q in range(4):
+            assert (all_[table[p, q]] == all_[q][all_[p]]).all()
+
+
+def test_matcher_agrees_with_pymatgen(library: Library) -> None:
+    counts = (2, 4)
+    members = library.entries.by_counts[counts][::12][:24]
+    crystals = []
+    for i in members:
+        cell = library.entries.reduced(int(i))
+        numbers = np.repeat([3, 8], counts)
+        crystals.append(Crystals(numbers, cell.frac_coords, cell.lattice[None], [6], [str(int(i))]))
+    packed = Crystals.concatenate(crystals)
+    pairs = [(i, j) for i in range(len(packed)) for j in range(i)]
+    theirs = rms_distances(packed, packed, pairs, workers=1)
+    shapes = [library.entries.shape(int(i)) for i in members]
+    case = np.arange(2)[None]
+    ours = np.array([displacements(shapes[i], shapes[j], case)[0] for i, j in pairs])
+    both = np.isfinite(theirs) & np.isfinite(ours)
+    assert (np.isfinite(theirs) == np.isfinite(ours)).mean() > 0.98
+    assert both.sum() > 10
+    assert (np.abs(theirs - ours)[both] < 1e-3).mean() > 0.9
+
+
+def test_sorting_finds_one_prototype_and_its_symmetry() -> None:
+    cells = [reduced(rock_salt(*pair)) for pair in (("Mg", "O", 4.2), ("Na", "Cl", 5.6))]
+    assert {c.space_group for c in cells} == {225}
+    shapes = [shape_of(c.lattice, c.frac_coords, c.slots) for c in cells]
+    leaders, hits = sort_into_prototypes(shapes, (1, 1))
+    assert leaders == [0]
+    # Both kinds of atoms can change places in rock salt.
+    assert sorted(zip(hits.entry, hits.renaming, strict=True)) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_reduced_is_the_same_crystal_in_a_primitive_cell() -> None:
+    lattice = np.eye(3) * 4.2
+    frac = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
+    frac = np.concatenate([frac, frac + 0.5])
+    cubic = Crystals([12] * 4 + [8] * 4, frac, lattice[None], [8], ["MgO"])
+    cell = reduced(cubic)
+    assert cell.counts == (1, 1)
+    assert abs(np.linalg.det(cell.lattice)) == pytest.approx(4.2**3 / 4)
+
+
+# --- proposals ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "atoms",
+    [
+        {"Li": 1, "Co": 1, "O": 2},
+        {"Na": 4, "Cl": 4},
+        {"Sr": 1, "Ti": 1, "O": 3},
+        {"V": 4, "O": 5, "F": 7},
+        {"Si": 2},
+        {"La": 2, "Fe": 1, "As": 3, "S": 1},
+    ],
+)
+def test_proposals_have_exactly_the_asked_atoms(library: Library, atoms: dict[str, int]) -> None:
+    wanted = {Z[symbol]: count for symbol, count in atoms.items()}
+    found = library.propose(wanted, 8)
+    assert found
+    for proposal in found:
+        elements, counts = np.unique(proposal.atomic_numbers, return_counts=True)
+        assert dict(zip(elements.tolist(), counts.tolist(), strict=True)) == wanted
+        assert proposal.template_id in library.entries.position
+        assert proposal.licence
+        assert 4 < proposal.volume / proposal.num_atoms < 80
+    assert all(a.score >= b.score for a, b in pairwise(found))
+
+
+def test_proposals_differ(library: Library) -> None:
+    crystals = to_crystals(library.propose({Z["Ca"]: 2, Z["Ge"]: 2, Z["O"]: 6}, 6, decorate=False))
+    pairs = [(i, j) for i in range(len(crystals)) for j in range(i)]
+    distances = rms_distances(crystals, crystals, pairs, workers=1)
+    assert np.isfinite(distances).mean() < 0.4
+
+
+def test_well_known_crystals_come_first(library: Library) -> None:
+    assert library.propose({Z["K"]: 1, Z["Br"]: 1}, 1)[0].space_group == 225
+    assert library.propose({Z["Sr"]: 1, Z["Ti"]: 1, Z["O"]: 3}, 1)[0].space_group in (221, 99)
+
+
+def test_excluded_entries_have_no_voice(library: Library) -> None:
+    atoms = {Z["Rb"]: 1, Z["I"]: 1}
+    first = library.propose(atoms, 1)[0]
+    again = library.propose(atoms, 20, exclude_ids=[first.template_id])
+    assert first.template_id not in {p.template_id for p in again}
+
+
+def test_leaving_out_the_formula_leaves_out_all_its_polymorphs(library: Library) -> None:
+    entries = library.entries
+    found = library.propose({Z["Ti"]: 2, Z["O"]: 4}, 20, exclude_formula=True)
+    own = {
+        entries.ids[i]
+        for i in entries.by_counts[(2, 4)]
+        if entries.slots(int(i)).tolist() == [Z["Ti"], Z["O"]]
+    }
+    assert found
+    assert not own & {p.template_id for p in found}
+
+
+def test_space_group_chooses_templates(library: Library) -> None:
+    found = library.propose({Z["Ti"]: 2, Z["O"]: 4}, 5, space_group=136)
+    assert found
+    assert {p.space_group for p in found} == {136}
+
+
+def test_cell_sizes_compete(library: Library) -> None:
+    found = library.propose({Z["Ti"]: 1, Z["O"]: 2}, 10, units=(1, 2, 4))
+    assert len({p.num_atoms for p in found}) > 1
+
+
+def test_an_unknown_formula_is_decorated(library: Library) -> None:
+    # No entry has these counts, but rock salt and its like can hold the atoms.
+    atoms = {Z["Li"]: 1, Z["Ni"]: 7, Z["Co"]: 2, Z["O"]: 10}
+    found = library.propose(atoms, 10)
+    assert any(p.method == "decoration" for p in found)
+
+
+def test_a_hopeless_formula_is_no_error(library: Library) -> None:
+    atoms = dict.fromkeys(range(3, 17), 1)
+    assert library.propose(atoms, 5) == []
+
+
+def test_no_atoms_are_refused(library: Library) -> None:
+    with pytest.raises(UserError):
+        library.propose({}, 5)
+
+
+def test_symmetry_permutes_sites(library: Library) -> None:
+    parent = library.propose({Z["Mg"]: 4, Z["O"]: 4}, 1)[0]
+    sites = np.flatnonzero(parent.atomic_numbers == Z["Mg"])
+    images = permutations_of(parent, sites)
+    assert len(images) >= 4
+    assert (np.sort(images, axis=1) == np.arange(4)).all()
+
+
+# --- files -------------------------------------------------------------------------------------
+
+
+def test_users_crystals_are_proposed(
+    tmp_path: Path, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own" / "library.npz"
+    monkeypatch.setenv("CRYSGEN_LIBRARY", str(own))
+    # A layered square lattice that nobody has: told apart from everything known.
+    lattice = np.diag([3.0, 3.0, 14.0])
+    frac = np.array([[0, 0, 0], [0.5, 0.5, 0.09]])
+    write(Crystals([Z["Xe"], Z["Og"]], frac, lattice[None], [2], ["mine"]), tmp_path / "cifs")
+    added, total, failures = add_to_user_library([tmp_path / "cifs"])
+    assert (added, total, failures) == (1, 1, [])
+    both = Library.load()
+    assert len(both) == len(library) + 1
+    first = both.propose({Z["Xe"]: 1, Z["Og"]: 1}, 1)[0]
+    assert (first.template_id, first.source) == ("mine", "user")
+    # Added again under the same id, it takes the old one's place.
+    assert add_to_user_library([tmp_path / "cifs"])[1] == 1
+
+
+def test_what_cant_be_added_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "x.cif").write_text("no crystal")
+    with pytest.raises(UserError, match=r"x\.cif"):
+        add_to_user_library([tmp_path], tmp_path / "own.npz")
+    assert not (tmp_path / "own.npz").exists()
+
+
+def test_library_file_round_trip(tmp_path: Path, library: Library) -> None:
+    save_entries(library.entries, tmp_path / "copy.npz")
+    again = load_entries(tmp_path / "copy.npz")
+    assert again.ids == library.entries.ids
+    assert again.sources == library.entries.sources
+    assert (again.hit_leader == library.entries.hit_leader).all()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 broken", b"no zip at all"])
+def test_damaged_library_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"bad\.npz"):
+        Library.load(tmp_path / "bad.npz")
+
+
+def test_library_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from crysgen.cli.library import library as command
+
+    monkeypatch.setenv("CRYSGEN_LIBRARY", str(tmp_path / "own.npz"))
+    write(rock_salt("Na", "Cl", 5.6), tmp_path / "cifs")
+    runner = CliRunner()
+    result = runner.invoke(command, ["add", str(tmp_path / "cifs")])
+    assert result.exit_code == 0, result.output
+    assert "1 crystal(s) added" in result.output
+    result = runner.invoke(command, ["info"])
+    assert "Materials Project (CC BY 4.0)" in result.output
+    assert "user" in result.output
+    result = runner.invoke(command, ["add", str(tmp_path / "nowhere")])
+    assert result.exit_code == 2
+
+
+def test_shipped_library_is_small_and_says_its_licences() -> None:
+    path = shipped_library()
+    assert path.stat().st_size < 4e6
+    entries = load_entries(path)
+    assert len(entries) > 15_000
+    assert all(licence for _, licence in entries.sources)
