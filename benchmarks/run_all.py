@@ -17,6 +17,7 @@ SCRIPTS = (
     "bench_coverage.py",
     "bench_alignn.py",
     "bench_matching.py",
+    "bench_evaluate.py",
 )
 
 

@@ -4,13 +4,13 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from sets import random_crystals
 
 from crysmetrics.errors import UserError
-from crysmetrics.features import base
 from crysmetrics.features.base import Extractor, extract
 from crysmetrics.features.cache import FeatureCache, open_cache
 from crysmetrics.io import Crystals
@@ -70,17 +70,18 @@ def test_equal_structures_are_computed_once(tmp_path):
     assert (found.values == found.values[0]).all()
 
 
-def test_interrupted_work_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "_BATCH", 5)
+def test_interrupted_work_is_kept(tmp_path):
     crystals, cache = random_crystals(20), FeatureCache(tmp_path)
     extractor, asked = counting_extractor()
+    extractor = replace(extractor, batch=5)
+    counted = extractor.compute
 
     def interrupted(part, workers):
         if len(asked) == 2:
             raise KeyboardInterrupt
-        return extractor.compute(part, workers)
+        return counted(part, workers)
 
-    stopping = Extractor("test", "1", ("a", "b"), interrupted)
+    stopping = replace(extractor, compute=interrupted)
     with pytest.raises(KeyboardInterrupt):
         extract(stopping, crystals, cache=cache)
     extract(extractor, crystals, cache=cache)
