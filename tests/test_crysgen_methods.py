@@ -1,0 +1,80 @@
+"""Where candidates come from: known structures, noise, and both, through the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from crysgen.cli import main
+from crysgen.formulas import parse_formula
+from crysgen.methods.auto import left_to_diffusion
+from crysgen.methods.retrieval import Retrieval
+from crysgen.requests import ask_formulas
+from crysgen.settings import Machine, Settings
+from crysmetrics.io import read
+
+
+def sample(folder: Path, *args: str, status: int = 0) -> pd.DataFrame | str:
+    base = ["sample", "-o", str(folder), "--no-energies", "--quiet", "--workers", "1"]
+    result = CliRunner().invoke(main, [*base, "--device", "cpu", "--cache", "off", *args])
+    assert result.exit_code == status, result.output
+    if status:
+        return result.output
+    return pd.read_csv(folder / "samples.csv", keep_default_na=False)
+
+
+def test_salt_has_its_structure_and_says_from_where(tmp_path: Path) -> None:
+    args = ("--composition", "NaCl", "-n", "3", "--method", "retrieval")
+    table = sample(tmp_path / "a", *args)
+    assert table.space_group[0] == 225
+    assert 2.0 < table.density[0] < 2.4
+    assert (table.method == "retrieval").all()
+    assert (table.prototype_id != "").all()
+    assert table["rank"].tolist() == [1, 2, 3]
+    assert table.score.is_monotonic_decreasing
+    made = read(tmp_path / "a", workers=1)
+    assert {tuple(sorted(set(c.atomic_numbers.tolist()))) for c in made} == {(11, 17)}
+    other = sample(tmp_path / "b", *args, "--exclude", ",".join(table.prototype_id))
+    assert not set(other.prototype_id) & set(table.prototype_id)
+
+
+def test_only_the_asked_space_group_comes(tmp_path: Path) -> None:
+    args = ("--composition", "NaCl", "-n", "3", "--method", "retrieval")
+    table = sample(tmp_path / "a", *args, "--space-group", "F-43m")
+    assert set(table.space_group) == {216}
+    assert "F -4 3 m" in (tmp_path / "a" / table.file[0]).read_text().replace("F-43m", "F -4 3 m")
+    assert "no space group 'F-99m'" in sample(
+        tmp_path / "b", *args, "--space-group", "F-99m", status=2
+    )
+    assert "from 1 to 230" in sample(tmp_path / "c", *args, "--space-group", "231", status=2)
+
+
+def test_refinement_stays_near_what_it_began_with(tmp_path: Path) -> None:
+    args = ("--composition", "NaCl", "-n", "2", "--formula-units", "1", "--method", "refine")
+    table = sample(tmp_path / "a", *args)
+    assert (table.method == "refine").all()
+    assert (table.prototype_id != "").all()
+    assert (table.min_distance > 2).all()
+
+
+def test_auto_leaves_to_diffusion_a_share_and_what_no_library_knows() -> None:
+    settings, machine = Settings(), Machine()
+    formulas = [parse_formula("NaCl"), parse_formula("Na7Cl2F3S")]
+    asked = ask_formulas(formulas, 8)
+    retrieval = Retrieval(asked, settings, machine)
+    known = [len(retrieval.proposals(one, one.count)) for one in asked]
+    left = left_to_diffusion(asked, retrieval)
+    for one, rest, count in zip(asked, left, known, strict=True):
+        assert rest.count == max(8 - count, 2)
+        assert {unit for unit, _ in rest.sizes} <= {unit for unit, _ in one.sizes}
+
+
+@pytest.mark.parametrize("formula", ["Na7Cl2F3S", "XeAuLi3"])
+def test_formulas_nobody_has_made_get_candidates(tmp_path: Path, formula: str) -> None:
+    table = sample(tmp_path / "a", "--composition", formula, "-n", "2", "--steps", "10")
+    assert len(table) == 2
+    assert np.isfinite(table.volume_per_atom).all()
