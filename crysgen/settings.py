@@ -18,7 +18,7 @@ class Settings:
         steps: of the reverse diffusion; None for all of the model's.
         seed: from which every structure's own seed follows.
         max_atoms: of a cell.
-        energies: whether ALIGNN predicts formation energies, which then decide the ranks.
+        energies: whether ALIGNN predicts formation energies, which then rank samples from noise.
         symmetrize: CIFs in the space group found, in its conventional cell.
         tolerance: Å within which symmetry is found.
         space_group: number of the only space group that is wanted; crystals are symmetrised.

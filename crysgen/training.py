@@ -141,7 +141,7 @@ class Trainer:
         torch.manual_seed(settings.seed)
         self.model = GemsDiff(self.config)
         self.model.to(fabric.device)
-        self.optimizer = _optimizer(self.model.network, settings, fabric.device)
+        self.optimizer = _optimizer(self.model.network, settings)
         self.objective, self.optimizer = fabric.setup(Objective(self.model), self.optimizer)
         if compiled:
             self.model.compile(dynamic=True)
@@ -386,7 +386,7 @@ class Trainer:
         self.average = {name: files["average"][name] for name in self.average}
         for name, parameter in self.model.network.named_parameters():
             self.optimizer.state[parameter] = {
-                "step": torch.tensor(float(self.step), device=_step_device(self.fabric.device)),
+                "step": torch.tensor(float(self.step), device=self.fabric.device),
                 **{moment: files[moment][name] for moment in _MOMENTS},
             }
 
@@ -433,9 +433,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def _optimizer(
-    network: nn.Module, settings: TrainingSettings, device: torch.device
-) -> torch.optim.AdamW:
+def _optimizer(network: nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
     matrices = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
     groups = [
@@ -443,11 +441,6 @@ def _optimizer(
         {"params": others, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
-
-
-def _step_device(device: torch.device) -> torch.device:
-    # The fused optimiser counts its steps where the weights are.
-    return device
 
 
 def _device_name(device: torch.device) -> str:

@@ -177,7 +177,7 @@ class _Call:
     "--energies/--no-energies",
     default=True,
     show_default=True,
-    help="Predict formation energies by ALIGNN, and rank by them.",
+    help="Predict formation energies by ALIGNN, and rank samples from noise by them.",
 )
 @batch_size_option
 @seed_option

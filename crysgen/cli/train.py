@@ -46,7 +46,7 @@ def train() -> None:
     help="Larger structures are left out.",
 )
 @click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, or cuda (Fabric's names)."
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
 )
 @click.option("--devices", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option(

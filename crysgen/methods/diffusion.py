@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crysgen.requests import Asked, draws
+from crysmetrics.errors import UserError
 
 if TYPE_CHECKING:
     from crysgen.sampling import SamplingModel
@@ -36,8 +37,10 @@ class Diffusion:
         return {"weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
     def prepare(self) -> None:
-        """Load the model."""
-        _ = self.model
+        """Load the model, and see whether it has that many steps."""
+        total = self.model.num_steps
+        if (self.settings.steps or 0) > total:
+            raise UserError(f"This model has {total} steps; {self.settings.steps} is beyond.")
 
     def pieces(self) -> list[str]:
         """One for each structure to be made."""
