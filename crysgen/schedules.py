@@ -34,6 +34,24 @@ def linear_betas(steps: int, first: float, last: float) -> Tensor:
     return torch.cat([zero, torch.linspace(first, last, steps, dtype=torch.float64)])
 
 
+def preserving_powers(steps: int, power: float) -> Tensor:
+    """(T + 1,) float64: the β of a variance-preserving chain whose noise is σ_t = (t/T)^power."""
+    signal = 1 - _powers(steps, power).square()
+    return torch.cat([torch.zeros(1, dtype=torch.float64), 1 - signal[1:] / signal[:-1]])
+
+
+def exploding_powers(steps: int, power: float, last: float) -> Tensor:
+    """(T + 1,) float64: the β whose sums are σ_t² = last² (t/T)^(2 power)."""
+    variance = (last * _powers(steps, power)).square()
+    return torch.cat([torch.zeros(1, dtype=torch.float64), variance.diff()])
+
+
+def _powers(steps: int, power: float) -> Tensor:
+    if steps < 1 or not power > 0:
+        raise ValueError(f"no schedule: {steps} steps, power {power}")
+    return (torch.arange(steps + 1, dtype=torch.float64) / steps) ** power
+
+
 class Preserving:
     """x_t = sqrt(ᾱ_t) x_0 + sqrt(1 - ᾱ_t) ε, for the lattice."""
 

@@ -15,7 +15,7 @@ from crysmetrics.io import Crystals, read
 
 SMALL = {
     "network": "pairformer",
-    "network_settings": {"channels": 16, "layers": 2, "heads": 2, "radial": 8, "angular": 4},
+    "network_settings": {"channels": 16, "layers": 2, "heads": 2, "radial": 8},
 }
 OURS = {
     **SMALL,

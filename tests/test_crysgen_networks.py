@@ -21,7 +21,16 @@ SETTINGS = {
         "head": 16,
         "k": 16,
     },
-    "pairformer": {"channels": 16, "layers": 2, "heads": 2, "radial": 8, "angular": 6, "k": 16},
+    "pairformer": {
+        "channels": 16,
+        "pair_channels": 12,
+        "triangle_channels": 6,
+        "layers": 2,
+        "heads": 2,
+        "radial": 8,
+        "k": 16,
+        "lattice_k": 14,
+    },
 }
 VARIANTS = {
     "gemsnet": ("gemsnet", {}),

@@ -12,7 +12,9 @@ from crysgen.schedules import (
     STEPS,
     Exploding,
     Preserving,
+    exploding_powers,
     linear_betas,
+    preserving_powers,
     strided_steps,
 )
 
@@ -123,3 +125,17 @@ def test_strides_that_do_not_exist(count):
 def test_schedules_that_do_not_exist(settings):
     with pytest.raises(ValueError, match="no schedule"):
         linear_betas(*settings)
+
+
+def test_powers_of_the_step():
+    t = torch.arange(STEPS + 1)
+    share = t.double() / STEPS
+    torch.testing.assert_close(Preserving(preserving_powers(STEPS, 3.0)).sigma(t), share**3)
+    positions = Exploding(exploding_powers(STEPS, 1.5, 0.5))
+    torch.testing.assert_close(positions.sigma(t), 0.5 * share**1.5)
+    # All noise at the end: the way back forgets where it was.
+    first = Preserving(preserving_powers(STEPS, 3.0)).posterior(STEPS, STEPS - 1)
+    assert first.from_now == 0
+    for wrong in (lambda: preserving_powers(0, 1.0), lambda: exploding_powers(10, -1.0, 0.5)):
+        with pytest.raises(ValueError, match="no schedule"):
+            wrong()

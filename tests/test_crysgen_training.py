@@ -24,7 +24,7 @@ pytest.importorskip("lightning_fabric", reason="the extra `train` is not install
 
 CONFIG = GemsDiffConfig(
     network="pairformer",
-    network_settings={"channels": 16, "layers": 1, "heads": 2, "radial": 6, "angular": 4},
+    network_settings={"channels": 16, "layers": 1, "heads": 2, "radial": 6},
     standardize_lattice=True,
     cell_decoder="residual",
     lattice_loss="vector",

@@ -21,6 +21,8 @@ class CellSpace(Protocol):
     """A vector space for cells whose lengths are divided by N^(1/3)."""
 
     dimensions: int
+    width: float
+    """How far a cell is bent (the logarithm of the deformation) by a vector of length 1."""
 
     def encode(self, lattices: Tensor, num_atoms: Tensor) -> Tensor:
         """(B, D) vectors of cells (B, 3, 3) in Å with (B,) atoms."""
@@ -56,6 +58,7 @@ class LogCells:
         self.mean = torch.tensor(mean, dtype=torch.float64)
         self.std = torch.tensor(std, dtype=torch.float64)
         self.standardize = standardize
+        self.width = float(self.std[:5].mean()) if standardize else 1.0
 
     def encode(self, lattices: Tensor, num_atoms: Tensor) -> Tensor:
         """See `CellSpace`."""
@@ -88,6 +91,7 @@ class RawCells:
     """
 
     dimensions = 9
+    width = 1.0
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         self.mean = torch.tensor(mean, dtype=torch.float64)

@@ -16,7 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from crysgen.batch import Batch
-from crysgen.lattice import lattice_parameters, normalize_lengths, symmetric_to_vector
+from crysgen.lattice import (
+    lattice_parameters,
+    normalize_lengths,
+    symmetric_exp,
+    symmetric_to_vector,
+)
 from crysgen.models.cells import CellSpace, LogCells, RawCells
 from crysgen.models.noise import Noise
 from crysgen.neighbours import nearest_images
@@ -27,7 +32,9 @@ from crysgen.schedules import (
     STEPS,
     Exploding,
     Preserving,
+    exploding_powers,
     linear_betas,
+    preserving_powers,
     strided_steps,
 )
 from crysgen.torus import remove_mean, shortest_path, wrap
@@ -46,14 +53,20 @@ class GemsDiffConfig:
         steps: T.
         lattice_betas: (β_1, β_T) of the lattice.
         position_betas: (β_1, β_T) of the positions.
+        lattice_power: if given, the lattice's noise is (t/T)^power instead. Where it is larger than
+            the positions' power the cell takes its form first, while positions are still noise,
+            and what the network sees of positions is not bent by a wrong cell.
+        position_power: if given, the positions' noise is position_sigma (t/T)^power instead.
+        position_sigma: the largest noise of positions, with `position_power`.
         lattice_mean: of the training data in the cell space (set by training).
         lattice_std: of the same.
         standardize_lattice: noise as wide as the data; see `LogCells`.
         lattice_space: `log` (x^ρ), or `raw`: ablation (d) of Table 4.
         lattice_diffusion: False is the authors' later variant: the network never sees a cell, and
             predicts it from composition and positions.
-        cell_decoder: `identity` (Eq. 11), `noisy` (Eq. 9c; ablation (a)), or `residual`: ρ' is the
-            noisy cell, shrunk as much as its noise asks, plus what the network says, in x^ρ.
+        cell_decoder: `identity` (Eq. 11), `noisy` (Eq. 9c; ablation (a)), or `residual`: the
+            network sees the noisy cell shrunk toward the mean of all cells as much as its noise
+            asks, and ρ' is that cell, bent by exp(y^ρ - 1) in units of what is left to be known.
         lattice_loss: `parameters` (Eq. 15, toward ρ_0), `posterior` (Eq. 15 as printed), or
             `vector` (Eq. 14, divided by the noise).
         position_loss: `uniform` (Eq. 20), or `scaled`: errors in units of what is left to be known
@@ -70,6 +83,9 @@ class GemsDiffConfig:
     steps: int = STEPS
     lattice_betas: tuple[float, float] = LATTICE_BETAS
     position_betas: tuple[float, float] = POSITION_BETAS
+    lattice_power: float | None = None
+    position_power: float | None = None
+    position_sigma: float = 0.5
     lattice_mean: tuple[float, ...] = ()
     lattice_std: tuple[float, ...] = ()
     standardize_lattice: bool = False
@@ -122,8 +138,7 @@ class GemsDiff(nn.Module):
         super().__init__()
         self.config = config
         self.network = build_network(config.network, config.network_settings)
-        self.lattice_schedule = Preserving(linear_betas(config.steps, *config.lattice_betas))
-        self.position_schedule = Exploding(linear_betas(config.steps, *config.position_betas))
+        self.lattice_schedule, self.position_schedule = _schedules(config)
         self.cells = cell_space(config)
         self.run_network: Callable[..., Any] = self.network
 
@@ -191,18 +206,17 @@ class GemsDiff(nn.Module):
         counts = mask.sum(1)
         share = (steps / self.num_steps).to(frac_coords)
         with _full_precision(frac_coords):
-            lattices = self._seen_cells(vectors, counts)
+            lattices = self._seen_cells(vectors, steps, counts)
             neighbours = nearest_images(frac_coords, lattices, mask, self.network.k)
         displacement, strain = self.run_network(atomic_numbers, lattices, share, neighbours)
         with _full_precision(frac_coords):
-            return self._decoded(displacement, strain, lattices, vectors, steps, mask, frac_coords)
+            return self._decoded(displacement, strain, lattices, steps, mask, frac_coords)
 
     def _decoded(
         self,
         displacement: Tensor,
         strain: Tensor,
         lattices: Tensor,
-        vectors: Tensor,
         steps: Tensor,
         mask: Tensor,
         frac_coords: Tensor,
@@ -215,21 +229,33 @@ class GemsDiff(nn.Module):
             return displacement, one + strain
         if self.config.cell_decoder == "noisy":
             return displacement, normalize_lengths(lattices, counts) @ (one + strain)
-        change = symmetric_to_vector(strain)
         if not self.config.lattice_diffusion:
-            return displacement, change
-        signal = self.lattice_schedule.signal(steps).to(change)[:, None]
-        sigma = self.lattice_schedule.sigma(steps).to(change)[:, None]
-        return displacement, signal * vectors + sigma * change
+            return displacement, symmetric_to_vector(strain)
+        signal, sigma = self._lattice_noise(steps, strain)
+        spread = self.cells.start_variance().to(strain)
+        left = (sigma.square() * spread / (signal.square() * spread + sigma.square())).sqrt()
+        bent = symmetric_exp(self.cells.width * left.mean(-1)[:, None, None] * strain)
+        return displacement, self.cells.encode(lattices @ bent, counts)
 
-    def _seen_cells(self, vectors: Tensor, counts: Tensor) -> Tensor:
+    def _lattice_noise(self, steps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Signal and σ of the lattice, (B, 1)."""
+        schedule = self.lattice_schedule
+        return schedule.signal(steps).to(like)[:, None], schedule.sigma(steps).to(like)[:, None]
+
+    def _seen_cells(self, vectors: Tensor, steps: Tensor, counts: Tensor) -> Tensor:
         """Cells (B, 3, 3) in Å that the network sees: one and the same cube without diffusion."""
-        if self.config.lattice_diffusion:
-            return self.cells.decode(vectors, counts)
-        mean = self.cells.start_mean().to(vectors).expand(len(vectors), -1)
-        lattices = self.cells.decode(mean, counts)
-        size = torch.linalg.det(lattices).abs().pow(1 / 3)
-        return size[:, None, None] * torch.eye(3, dtype=size.dtype, device=size.device)
+        mean = self.cells.start_mean().to(vectors)
+        if not self.config.lattice_diffusion:
+            lattices = self.cells.decode(mean.expand(len(counts), -1), counts)
+            size = torch.linalg.det(lattices).abs().pow(1 / 3)
+            return size[:, None, None] * torch.eye(3, dtype=size.dtype, device=size.device)
+        if self.config.cell_decoder == "residual":
+            # The mean of x_0 given x_t, were cells normally distributed.
+            signal, sigma = self._lattice_noise(steps, vectors)
+            spread = self.cells.start_variance().to(vectors)
+            weight = signal * spread / (signal.square() * spread + sigma.square())
+            vectors = mean + weight * (vectors - signal * mean)
+        return self.cells.decode(vectors, counts)
 
     def _position_scale(self, steps: Tensor) -> Tensor:
         """(B, 1, 1): what is left to be known of a position, from its noise and its spread."""
@@ -410,6 +436,19 @@ class GemsDiff(nn.Module):
 def _full_precision(like: Tensor) -> torch.autocast:
     """Outside the network nothing is rounded to 16 bits, whatever the precision around it."""
     return torch.autocast(like.device.type, enabled=False)
+
+
+def _schedules(config: GemsDiffConfig) -> tuple[Preserving, Exploding]:
+    """Of lattice and positions."""
+    if config.lattice_power is None:
+        lattice = linear_betas(config.steps, *config.lattice_betas)
+    else:
+        lattice = preserving_powers(config.steps, config.lattice_power)
+    if config.position_power is None:
+        positions = linear_betas(config.steps, *config.position_betas)
+    else:
+        positions = exploding_powers(config.steps, config.position_power, config.position_sigma)
+    return Preserving(lattice), Exploding(positions)
 
 
 def cell_space(config: GemsDiffConfig) -> CellSpace:

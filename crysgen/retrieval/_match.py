@@ -272,3 +272,54 @@ def match(l1, f1, s1, l2, f2, s2, renamed, ltol, angle_tol, stol, first_only):
                     if first_only:
                         break
     return best, best_atoms, best_cell, best_shift
+
+
+@njit(cache=True)
+def surroundings(lattice, frac, slots, kinds, centres, width):
+    """What surrounds the atoms of each slot, at one unit of volume an atom.
+
+    Args:
+        lattice, frac, slots: rows (3, 3), fractional coordinates (n, 3), slot of each atom (n,).
+        kinds: number of slots k.
+        centres, width: of Gaussians (R,) over distances in units of (V/N)^(1/3); neighbours are
+            counted up to two widths beyond the last one, the farthest of them ever less.
+
+    Returns:
+        (k, k, R): how many neighbours of the second slot an atom of the first has at about each
+        distance, as a mean over its atoms.
+    """
+    n = len(slots)
+    unit = (np.abs(np.linalg.det(lattice)) / n) ** (1 / 3)
+    cell = lattice / unit
+    cutoff = centres[-1] + 2 * width
+    inverse = np.linalg.inv(cell)
+    reach = np.empty(3, np.int64)
+    for k in range(3):
+        # Differences lie within half a cell, so that this many images hold all neighbours.
+        reach[k] = int(np.ceil(cutoff * np.sqrt((inverse[:, k] ** 2).sum()) + 0.5))
+    out = np.zeros((kinds, kinds, len(centres)))
+    counts = np.zeros(kinds)
+    for i in range(n):
+        counts[slots[i]] += 1
+    for i in range(n):
+        for j in range(n):
+            d = frac[j] - frac[i]
+            d -= np.round(d)
+            for x in range(-reach[0], reach[0] + 1):
+                for y in range(-reach[1], reach[1] + 1):
+                    for z in range(-reach[2], reach[2] + 1):
+                        square = 0.0
+                        for k in range(3):
+                            c = (d[0] + x) * cell[0, k] + (d[1] + y) * cell[1, k]
+                            c += (d[2] + z) * cell[2, k]
+                            square += c * c
+                        if square > cutoff * cutoff or square < 1e-4:
+                            continue
+                        distance = np.sqrt(square)
+                        fade = 0.5 + 0.5 * np.cos(np.pi * distance / cutoff)
+                        for r in range(len(centres)):
+                            offset = (distance - centres[r]) / width
+                            out[slots[i], slots[j], r] += fade * np.exp(-offset * offset / 2)
+    for k in range(kinds):
+        out[k] /= max(counts[k], 1.0)
+    return out

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from crysgen.retrieval.entries import Entries, pack, save_entries
 from crysgen.retrieval.prototypes import Reduced, reduced, sort_into_prototypes
 from crysgen.retrieval.species import Counts
+from crysgen.retrieval.stability import estimated_above_hull
 from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals, read
 from crysmetrics.progress import show_progress, task
@@ -41,6 +42,7 @@ TABLES = {
 }
 """Files by name of source, the ones whose crystals shall stand for prototypes first."""
 SOURCES = (_MP, _JARVIS, _OQMD, _ALEXANDRIA)
+_ENERGY = "formation_energy_per_atom"
 _HULL = ("e_above_hull", "energy_above_hull")
 
 
@@ -83,6 +85,19 @@ def train_rows(data: Path) -> tuple[Crystals, NDArray[np.uint8], NDArray[np.floa
     return whole, np.concatenate(sources)[keep], np.concatenate(hulls)[keep]
 
 
+def formation_energies(data: Path) -> dict[str, float]:
+    """Of the rows that have one, by id, in eV/atom."""
+    import pandas as pd
+
+    found: dict[str, float] = {}
+    for file, _ in TABLES.values():
+        if file.endswith(".csv.gz"):
+            columns = ["material_id", _ENERGY]
+            table = pd.read_csv(data / file, usecols=columns, dtype={"material_id": str})
+            found |= dict(zip(table.material_id, table[_ENERGY], strict=True))
+    return found
+
+
 def _concatenated(parts: list[Crystals], keep: NDArray[np.int64]) -> Crystals:
     named = [p.with_ids([f"{k}:{i}" for i in p.ids]) for k, p in enumerate(parts)]
     chosen = Crystals.concatenate(named)[keep]
@@ -120,6 +135,8 @@ def build(data: Path) -> Entries:
         SOURCES,
         hull[index],
     )
+    estimate = estimated_above_hull(entries, formation_energies(data))
+    entries = replace(entries, hull_estimate=estimate.astype(np.float16))
     return sorted_entries(entries)
 
 

@@ -37,6 +37,7 @@ WEIGHTS: dict[str, float] = {
     "closest": 2.556,
     "too_close": 1.105,
     "contact": -0.918,
+    "merged": -1.5,
 }
 """Of each feature, fitted by `fit_calibration`."""
 
@@ -65,6 +66,7 @@ def features(proposal: Proposal) -> dict[str, float]:
         "closest": closest,
         "too_close": min(closest - 0.75, 0.0),
         "contact": contact,
+        "merged": parts["merged"],
     }
 
 

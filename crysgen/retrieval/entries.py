@@ -36,6 +36,8 @@ class Entries:
         lattices: (E, 3, 3) rows in Å.
         space_groups: (E,) numbers.
         e_above_hull: (E,) eV/atom, NaN where unknown.
+        hull_estimate: (E,) a lower bound of the same from predicted energies (`stability`), NaN
+            where it is known or nothing is.
         leaders: (L,) the entry that stands for each prototype.
         hit_entry, hit_leader, hit_renaming: which entries match which leaders and how; see
             `prototypes.sort_into_prototypes`.
@@ -52,6 +54,7 @@ class Entries:
     lattices: NDArray[np.float32]
     space_groups: NDArray[np.uint8]
     e_above_hull: NDArray[np.float16]
+    hull_estimate: NDArray[np.float16]
     leaders: NDArray[np.int32]
     hit_entry: NDArray[np.int32]
     hit_leader: NDArray[np.int32]
@@ -128,10 +131,11 @@ class Entries:
             np.array(recoded, dtype=np.uint8),
             tuple(names),
             other.e_above_hull[keep],
+            other.hull_estimate[keep],
         )
         arrays: dict[str, Any] = {}
         for name in ("source", "kinds", "elements", "slot_counts", "frac_coords", "lattices",
-                     "space_groups", "e_above_hull"):  # fmt: skip
+                     "space_groups", "e_above_hull", "hull_estimate"):  # fmt: skip
             arrays[name] = np.concatenate([getattr(self, name), getattr(part, name)])
         return Entries(
             ids=self.ids + part.ids, sources=tuple(names), leaders=self.leaders,
@@ -152,9 +156,12 @@ def pack(
     source: NDArray[np.uint8],
     sources: tuple[tuple[str, str], ...],
     e_above_hull: NDArray[Any],
+    hull_estimate: NDArray[Any] | None = None,
 ) -> Entries:
     """Entries without hits from reduced crystals."""
     none = np.zeros(0, dtype=np.int32)
+    if hull_estimate is None:
+        hull_estimate = np.full(len(ids), np.nan)
 
     def together(parts: list[Any], dtype: type, width: int | None = None) -> NDArray[Any]:
         empty = np.zeros((0, width) if width else 0)
@@ -171,6 +178,7 @@ def pack(
         lattices=np.array([c.lattice for c in crystals], dtype=np.float32).reshape(-1, 3, 3),
         space_groups=np.array([c.space_group for c in crystals], dtype=np.uint8),
         e_above_hull=np.asarray(e_above_hull, dtype=np.float16),
+        hull_estimate=np.asarray(hull_estimate, dtype=np.float16),
         leaders=none,
         hit_entry=none,
         hit_leader=none,
@@ -224,6 +232,9 @@ def load_entries(path: str | Path) -> Entries:
     except Exception as error:  # zipfile's and zlib's own errors
         raise InputError(f"{path} is damaged: {error}.") from error
     arrays["ids"] = tuple(ids.split("\n")) if ids else ()
+    # Files of users may be older than this column.
+    nothing = np.full(len(arrays["ids"]), np.nan, dtype=np.float16)
+    arrays.setdefault("hull_estimate", nothing)
     sources = tuple((str(a), str(b)) for a, b in head["sources"])
     entries = Entries(sources=sources, sorted_entries=int(head["sorted"]), **arrays)
     sizes = {len(entries.ids), len(entries.kinds), len(entries.lattices), len(entries.source)}

@@ -15,6 +15,11 @@ from crysgen.retrieval.species import Counts, composed, renamings
 
 THEORETICAL = ("OQMD", "Alexandria", "JARVIS")
 """Databases that hold many hypothetical compounds."""
+HYPOTHETICAL_TRUST, TRUST_SCALE = 0.2, 0.05
+"""Of `Group.trust`: a factor for entries of such databases, and eV/atom."""
+DOUBT, SURELY_ABOVE = 10.0, 0.05
+"""What each eV/atom of an estimated distance from the hull takes from an entry's logit, beyond the
+error of the estimate."""
 
 
 class Group:
@@ -111,6 +116,22 @@ class Group:
         return self.similarity.entry_bias(entry_features(hull, theoretical, groups))
 
     @cached_property
+    def above_hull(self) -> NDArray[np.float64]:
+        """(g,) eV/atom above the hull: known, or the lower bound, or 0."""
+        known = self.entries.e_above_hull[self.members].astype(np.float64)
+        bound = self.entries.hull_estimate[self.members].astype(np.float64)
+        return np.maximum(np.nan_to_num(np.where(np.isnan(known), bound, known)), 0)
+
+    @cached_property
+    def trust(self) -> NDArray[np.float64]:
+        """(g,) between 0 and 1: how sure it is that this symmetry is the stable one."""
+        entries, members = self.entries, self.members
+        unsure = np.array([name in THEORETICAL for name, _ in entries.sources])
+        factor = np.where(unsure[entries.source[members]], HYPOTHETICAL_TRUST, 1.0)
+        trust: NDArray[np.float64] = factor * np.exp(-self.above_hull / TRUST_SCALE)
+        return trust
+
+    @cached_property
     def volumes(self) -> NDArray[np.float64]:
         """(g,) cell volumes in Å³."""
         lattices = self.entries.lattices[self.members].astype(np.float64)
@@ -134,7 +155,10 @@ class Group:
     def logits(self, elements: NDArray[np.int64]) -> NDArray[np.float64]:
         """(g, P) how much each placement of a compound counts, as logarithms."""
         logits = self._bias[:, None] - self.distances(elements)
-        return logits.astype(np.float64)
+        # What a known distance from the hull costs is learned (`entry_bias`).
+        unknown = np.isnan(self.entries.e_above_hull[self.members].astype(np.float64))
+        doubt = np.where(unknown, np.clip(self.above_hull - SURELY_ABOVE, 0, 0.3), 0.0)
+        return logits.astype(np.float64) - DOUBT * doubt[:, None]
 
     def same_compound(self, elements: NDArray[np.int64]) -> NDArray[np.bool_]:
         """(g,) which entries are of the very composition."""

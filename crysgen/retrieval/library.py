@@ -14,28 +14,33 @@ from numpy.typing import NDArray
 from crysgen.retrieval.calibration import calibrated
 from crysgen.retrieval.entries import Entries, load_entries
 from crysgen.retrieval.group import Group
+from crysgen.retrieval.packing import load_packing, surroundings_of
 from crysgen.retrieval.proposals import Proposal, source_of, supercell
 from crysgen.retrieval.similarity import Similarity, load_similarity
-from crysgen.retrieval.species import Counts, sorted_slots
+from crysgen.retrieval.species import Counts, slot_numbers, slots_of, sorted_slots
 from crysmetrics.errors import UserError
 
 SHIPPED = "library.npz"
 KNOWN_STABLE, KNOWN_UNSURE, KNOWN_ABOVE_HULL, KNOWN_LEAST = 4.0, -3.0, 200.0, -12.0
 """Added to the logit of an entry of the very formula that is asked for, if it lies on the convex
-hull; the same if nobody knows; what each eV/atom above the hull takes from it, as then there is a
-better structure; and the least that this can come to."""
+hull; the same if nobody knows; what each eV/atom above the hull, known or estimated, takes from it,
+as then there is a better structure; and the least that this can come to."""
 KNOWN_OWN, OWN_SOURCE = 10.0, "user"
 """The same for crystals that users added themselves."""
 ON_HULL = 0.002
 """eV/atom."""
 TEMPLATE_VOLUME = 0.9
-"""How far a proposal's packing is its templates' (1), or what is usual for its elements (0)."""
+"""How far a proposal's packing is its voters' (1), or what is usual for its elements (0)."""
+TEMPLATE_RESIDUAL, VOTED = 0.5, 0.25
+"""How much of what the volume network is wrong by for a template holds for a proposal as well; and
+how much the mean of the voters has to say beside it. Best on `val`."""
 MULTIPLE_PENALTY = 2.0
 """Taken from the logits of a smaller primitive cell when a larger cell is asked for."""
 OTHER_SYMMETRY = 0.1
 """Share of its vote that an entry keeps when its prototype was proposed with another symmetry."""
-DIRECT, DECORATED = 24, 12
-"""Proposals that are looked at before the best are chosen: elected ones, decorated ones."""
+DIRECT, DECORATED, MERGED = 24, 12, 3
+"""Proposals that are looked at before the best are chosen: elected ones, and of each cell size
+decorated and merged ones."""
 SURE = 0.97
 """Share of votes beyond which decorations are not looked for."""
 _LEAST = 1e-9
@@ -47,12 +52,15 @@ class Library:
     Attributes:
         entries: the crystals.
         similarity: learned networks that say how alike compounds are, and their volumes.
+        packing: learned networks for volumes of known structures.
     """
 
     def __init__(self, entries: Entries, similarity: Similarity | None = None) -> None:
         self.entries = entries
         self.similarity = similarity or load_similarity()
+        self.packing = load_packing()
         self._groups: dict[Counts, Group] = {}
+        self._residuals: dict[int, float] = {}
 
     @classmethod
     def load(
@@ -150,10 +158,11 @@ class Library:
         if not atoms or min(atoms.values()) < 1:
             raise UserError("Proposals need at least one element, each with at least one atom.")
         ballots = [
-            Ballot(self, {z: c * unit for z, c in atoms.items()}, divisor, penalty)
+            Ballot(self, *sorted_slots({z: c * unit // divisor for z, c in atoms.items()}),
+                   divisor, penalty)
             for unit in units
             for divisor, penalty in self._divisors(atoms, unit, units)
-        ]
+        ]  # fmt: skip
         ballots = [ballot for ballot in ballots if len(ballot.group)]
         excluded = {self.entries.position[i] for i in exclude_ids if i in self.entries.position}
         for ballot in ballots:
@@ -162,11 +171,38 @@ class Library:
         sure = bool(found) and found[0].score > SURE
         if decorate and space_group is None and not sure:
             from crysgen.retrieval.decoration import decorated
+            from crysgen.retrieval.merging import distinct, merged
 
-            for unit in units:
-                cell = {z: c * unit for z, c in atoms.items()}
+            cells = [{z: c * unit for z, c in atoms.items()} for unit in units]
+            more = [p for cell in cells
+                    for p in merged(self, cell, MERGED, excluded, exclude_formula)]  # fmt: skip
+            found += distinct(more, found)
+            for cell in cells:
                 found += decorated(self, cell, DECORATED, excluded, exclude_formula)
-        return found
+        return [self.sized(proposal) for proposal in found]
+
+    def sized(self, proposal: Proposal) -> Proposal:
+        """With the volume that composition, structure, template and voters together suggest."""
+        elements, counts = slots_of(proposal.atomic_numbers)
+        order = np.argsort(slot_numbers(proposal.atomic_numbers, elements), kind="stable")
+        frac = proposal.frac_coords[order]
+        around = surroundings_of(proposal.lattice, frac, counts)
+        own = self.packing.log_volume(elements, counts, around)
+        usual = np.log(self.similarity.cell_volumes(elements[None], counts)[0])
+        voted = usual + TEMPLATE_VOLUME * proposal.parts["volume_factor"]
+        template = self._residual(self.entries.position[proposal.template_id])
+        volume = (1 - VOTED) * (own + TEMPLATE_RESIDUAL * template) + VOTED * voted
+        return proposal.scaled_to(float(np.exp(volume)))
+
+    def _residual(self, entry: int) -> float:
+        """How much larger an entry is than the networks say, as a logarithm."""
+        if entry not in self._residuals:
+            lattice = self.entries.lattices[entry].astype(np.float64)
+            counts = self.entries.counts(entry)
+            around = surroundings_of(lattice, self.entries.frac(entry), counts)
+            said = self.packing.log_volume(self.entries.slots(entry), counts, around)
+            self._residuals[entry] = float(np.log(abs(np.linalg.det(lattice)))) - said
+        return self._residuals[entry]
 
     def _divisors(
         self, atoms: Mapping[int, int], unit: int, units: Sequence[int]
@@ -191,11 +227,15 @@ class Ballot:
     """The votes of one group's entries for the prototypes of a composition."""
 
     def __init__(
-        self, library: Library, atoms: Mapping[int, int], divisor: int, penalty: float
+        self,
+        library: Library,
+        elements: NDArray[np.int64],
+        counts: Counts,
+        divisor: int = 1,
+        penalty: float = 0.0,
     ) -> None:
         self.library, self.divisor = library, divisor
-        cell = {z: count // divisor for z, count in atoms.items()}
-        self.elements, self.counts = sorted_slots(cell)
+        self.elements, self.counts = elements, counts
         self.group = library.group(self.counts)
         if not len(self.group):
             return
@@ -209,7 +249,8 @@ class Ballot:
         hull = entries.e_above_hull[known].astype(np.float64)
         above = np.maximum(-KNOWN_ABOVE_HULL * hull, KNOWN_LEAST)
         bonus = np.where(hull <= ON_HULL, KNOWN_STABLE, above)
-        bonus = np.where(np.isnan(hull), KNOWN_UNSURE, bonus)
+        unsure = KNOWN_UNSURE - KNOWN_ABOVE_HULL * self.group.above_hull[self.known]
+        bonus = np.where(np.isnan(hull), np.maximum(unsure, KNOWN_LEAST), bonus)
         own = np.array([name == OWN_SOURCE for name, _ in entries.sources])
         return np.where(own[entries.source[known]], KNOWN_OWN, bonus)
 
@@ -246,7 +287,9 @@ class Ballot:
         total = float(left.sum())
         # Which of the prototype's symmetries most of its voters have, then the nearest of those.
         groups = self.library.entries.space_groups[group.members[voters // cases]]
-        heaviest = np.bincount(groups, weights=left).argmax()
+        # The matcher does not tell rock salt from zinc blende: hypothetical voters and those far
+        # above the hull have less to say about symmetry.
+        heaviest = np.bincount(groups, weights=left * group.trust[voters // cases]).argmax()
         chosen = int(voters[np.where(groups == heaviest, left, -1.0).argmax()])
         placed, case = divmod(chosen, cases)
         factors = np.log(group.volume_factors[voters // cases])
@@ -265,6 +308,7 @@ class Ballot:
             "volume_factor": factor,
             "e_above_hull": float(self.library.entries.e_above_hull[group.members[placed]]),
             "split": 0.0,
+            "merged": 0.0,
         }
         # The matcher is loose: zinc blende passes for rock salt. Voters of another symmetry keep
         # some of their weight, so that both are proposed.

@@ -50,8 +50,8 @@ class Metric:
 
     def embed(self, elements: NDArray[np.int64], counts: Counts) -> NDArray[np.float32]:
         """(B, k, D) points in units in which squared distances are logarithms of votes."""
-        own, inputs = _inputs(self.table, elements, counts)
-        points: NDArray[np.float32] = own @ self.skip.T + _apply(self.points, inputs)
+        own, inputs = slot_inputs(self.table, elements, counts)
+        points: NDArray[np.float32] = own @ self.skip.T + apply_layers(self.points, inputs)
         return points / np.float32(np.sqrt(self.temperature))
 
 
@@ -82,8 +82,8 @@ class Similarity:
 
     def atomic_volumes(self, elements: NDArray[np.int64], counts: Counts) -> NDArray[np.float64]:
         """(B, k) volume an atom of each slot, in Å³."""
-        inputs = _inputs(self.volume_table, elements, counts)[1]
-        return np.exp(_apply(self.volume, inputs)[..., 0].astype(np.float64))
+        inputs = slot_inputs(self.volume_table, elements, counts)[1]
+        return np.exp(apply_layers(self.volume, inputs)[..., 0].astype(np.float64))
 
     def cell_volumes(self, elements: NDArray[np.int64], counts: Counts) -> NDArray[np.float64]:
         """(B,) volume of all atoms together, in Å³."""
@@ -91,11 +91,11 @@ class Similarity:
 
     def entry_bias(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """(E,) addition to the logits of entries, from (E, ENTRY_FEATURES)."""
-        found = [_apply(metric.bias, features)[:, 0] for metric in self.metrics]
+        found = [apply_layers(metric.bias, features)[:, 0] for metric in self.metrics]
         return np.mean(found, axis=0, dtype=np.float32)
 
 
-def _inputs(
+def slot_inputs(
     table: NDArray[np.float32], elements: NDArray[np.int64], counts: Counts
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """What is known of each slot itself (B, k, d), and of the slot in its compound."""
@@ -130,7 +130,7 @@ def entry_features(
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def _apply(layers: Layers, x: NDArray[np.float32]) -> NDArray[np.float32]:
+def apply_layers(layers: Layers, x: NDArray[np.float32]) -> NDArray[np.float32]:
     for i, (weight, bias) in enumerate(layers):
         x = x @ weight.T + bias
         if i + 1 < len(layers):
@@ -153,7 +153,7 @@ def load_similarity(path: str | Path | None = None) -> Similarity:
         if not names:
             raise ValueError("it has no metric")
         metrics = tuple(_metric(arrays, f"{name}/") for name in names)
-        return Similarity(metrics, arrays["volume_table"], _layers(arrays, "volume"))
+        return Similarity(metrics, arrays["volume_table"], layers_of(arrays, "volume"))
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{source} holds no networks for the library: {error}.") from error
 
@@ -162,12 +162,13 @@ def _metric(arrays: dict[str, NDArray[np.float32]], prefix: str) -> Metric:
     return Metric(
         arrays[f"{prefix}table"],
         arrays[f"{prefix}skip"],
-        _layers(arrays, f"{prefix}points"),
-        _layers(arrays, f"{prefix}bias"),
+        layers_of(arrays, f"{prefix}points"),
+        layers_of(arrays, f"{prefix}bias"),
         float(arrays[f"{prefix}temperature"]),
     )
 
 
-def _layers(arrays: dict[str, NDArray[np.float32]], name: str) -> Layers:
+def layers_of(arrays: dict[str, NDArray[np.float32]], name: str) -> Layers:
+    """Weights and biases that are stored under a name."""
     count = sum(key.startswith(f"{name}.weight.") for key in arrays)
     return [(arrays[f"{name}.weight.{i}"], arrays[f"{name}.bias.{i}"]) for i in range(count)]

@@ -87,7 +87,7 @@ class Networks(nn.Module):
 
 
 def slot_inputs(own: Tensor, counts: Tensor) -> Tensor:
-    """(B, k, f) as `similarity._inputs`; slots of no atoms are padding."""
+    """(B, k, f) as `similarity.slot_inputs`; slots of no atoms are padding."""
     amounts = counts.to(own.dtype)
     shares = (amounts / amounts.sum(1, keepdim=True))[..., None]
     mean = (own * shares).sum(1, keepdim=True)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from itertools import permutations, product
 from math import factorial, prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,13 @@ def slots_of(atomic_numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], Coun
     """The element of each slot, and the anonymous counts."""
     elements, counts = np.unique(np.asarray(atomic_numbers), return_counts=True)
     return sorted_slots(dict(zip(elements.tolist(), counts.tolist(), strict=True)))
+
+
+def slot_numbers(atomic_numbers: NDArray[np.int64], elements: NDArray[np.int64]) -> NDArray[Any]:
+    """(n,) the slot of each atom."""
+    table = np.zeros(int(elements.max()) + 1, dtype=np.int64)
+    table[elements] = np.arange(len(elements))
+    return table[atomic_numbers]
 
 
 def sorted_slots(atoms: Mapping[int, int]) -> tuple[NDArray[np.int64], Counts]:

@@ -1,6 +1,6 @@
-"""Trains what `similarity` holds.
+"""Trains what `similarity` and `packing` hold.
 
-`python -m crysgen.retrieval.train_similarity LIBRARY -o FILE`
+`python -m crysgen.retrieval.train_similarity LIBRARY -o similarity.npz --packing packing.npz`
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from crysgen.retrieval.element_table import element_table
 from crysgen.retrieval.entries import Entries, load_entries
+from crysgen.retrieval.packing_training import EPOCHS as PACKING_EPOCHS
+from crysgen.retrieval.packing_training import train_packing
 from crysgen.retrieval.similarity_training import (
     EPOCHS,
     TABLE_WIDTH,
@@ -106,21 +108,33 @@ def train_volumes(entries: Entries, seed: int = 0, epochs: int = VOLUME_EPOCHS) 
 
 def main() -> None:
     """The command line."""
-    from crysmetrics.io.atomic import atomic_file
-
     parser = argparse.ArgumentParser(description="Train the networks of the library.")
     parser.add_argument("library", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--packing", type=Path, required=True, help="file for volumes' networks")
     parser.add_argument("--metrics", type=int, default=METRICS, help="networks to average")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--volume-epochs", type=int, default=VOLUME_EPOCHS)
+    parser.add_argument("--packing-epochs", type=int, default=PACKING_EPOCHS)
     arguments = parser.parse_args()
     entries = load_entries(arguments.library)
     arrays = train_volumes(entries, 0, arguments.volume_epochs).arrays()
     for seed in range(arguments.metrics):
         found = train(entries, seed, arguments.epochs).arrays()
         arrays |= {f"{seed}/{name}": value for name, value in found.items()}
-    with atomic_file(arguments.output) as temporary, temporary.open("wb") as file:
+    save(arguments.output, arrays)
+    packing = {}
+    for seed in range(arguments.metrics):
+        found = train_packing(entries, seed, arguments.packing_epochs).arrays()
+        packing |= {f"{seed}/{name}": value for name, value in found.items()}
+    save(arguments.packing, packing)
+
+
+def save(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """Write a file of networks, whole or not at all."""
+    from crysmetrics.io.atomic import atomic_file
+
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 

@@ -1,0 +1,159 @@
+"""What PairFormer sees of a crystal: radial functions of all images of a pair, and of the lattice.
+
+Distances are used twice: divided by (V/N)^(1/3), which keeps any noisy cell in range, and by the
+sum of two learned radii, which says at once whether two atoms of these elements touch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot, softplus
+
+from crysgen.neighbours import Neighbours
+from crysgen.networks.embedding import MAX_ATOMIC_NUMBER
+
+_FIRST_RADIUS = 1.3
+"""Å, before learning."""
+
+
+class PairFeatures(NamedTuple):
+    """Geometry of the neighbours of B x N atoms, and of the pairs of atoms they belong to.
+
+    Attributes:
+        pairs: (B, N, N, K) radial functions, summed over the images of a pair.
+        basis: (B, N, k, K) the same for each neighbour.
+        units: (B, N, k, 3) directions.
+        which: (B, N, k, N) 1 where a neighbour is an image of an atom.
+    """
+
+    pairs: Tensor
+    basis: Tensor
+    units: Tensor
+    which: Tensor
+
+    def sums(self, coefficients: Tensor) -> Tensor:
+        """(B, N, k, F): radial functions of each neighbour times coefficients of its pair.
+
+        Args:
+            coefficients: (B, N, N, F K).
+        """
+        spread = self.which @ coefficients.to(self.which)
+        spread = spread.unflatten(-1, (-1, self.basis.shape[-1]))
+        return (spread * self.basis[..., None, :]).sum(-1)
+
+
+class PairGeometry(nn.Module):
+    """Features of all neighbours and pairs.
+
+    Args:
+        radial: basis functions of each of the two distances.
+    """
+
+    centres: Tensor
+    touching: Tensor
+
+    def __init__(self, radial: int) -> None:
+        super().__init__()
+        self.register_buffer("centres", torch.linspace(0.3, 2.9, radial), persistent=False)
+        self.register_buffer("touching", torch.linspace(0.4, 2.2, radial), persistent=False)
+        start = math.log(math.expm1(_FIRST_RADIUS))
+        self.radii = nn.Parameter(torch.full((MAX_ATOMIC_NUMBER + 1,), start))
+
+    def forward(
+        self, atomic_numbers: Tensor, length: Tensor, neighbours: Neighbours
+    ) -> PairFeatures:
+        """Of B crystals with N atoms.
+
+        Args:
+            atomic_numbers: (B, N).
+            length: (B,) (V/N)^(1/3) in Å.
+            neighbours: in Å.
+        """
+        distances = neighbours.distances.clamp_min(1e-6)
+        radii = softplus(self.radii)[atomic_numbers]
+        size = atomic_numbers.shape[1]
+        # Which atom each neighbour is, as a matrix: sums over images are products, and so are
+        # their gradients, in the same order every time.
+        which = one_hot(neighbours.index, size).to(distances)
+        sums = radii[:, :, None] + (which @ radii[:, None, :, None]).squeeze(-1)
+        basis = torch.cat(
+            [
+                gaussians(distances / length[:, None, None], self.centres),
+                gaussians(distances / sums, self.touching),
+            ],
+            dim=-1,
+        )
+        fade = (1 - (distances / neighbours.cutoff[..., None]).pow(4)).clamp_min(0).square()
+        basis = basis * (fade * (atomic_numbers > 0)[:, :, None])[..., None]
+        units = neighbours.vectors / distances[..., None]
+        return PairFeatures(which.mT @ basis, basis, units, which)
+
+
+class LatticeGeometry(nn.Module):
+    """The lattice itself, as the set of its shortest vectors.
+
+    Atoms of a large cell have no images of their own among their neighbours, and while positions
+    are noise nothing else shows the cell. The set is the same for every choice of cell vectors.
+    The tensors T_a = Σ_v g_a(|v|) v̂ v̂ᵀ are looked at along each v, which tells angles.
+
+    Args:
+        channels: width of what is said about the crystal.
+        radial: basis functions of the length.
+        tensors: how many T_a.
+    """
+
+    centres: Tensor
+
+    def __init__(self, channels: int, radial: int, tensors: int = 16) -> None:
+        super().__init__()
+        self.register_buffer("centres", torch.linspace(0.3, 2.9, radial), persistent=False)
+        self.mix = nn.Linear(radial, tensors, bias=False)
+        self.inner = nn.Linear(radial + 2 * tensors, channels)
+        self.context = nn.Linear(channels, channels)
+        self.hidden = nn.Sequential(nn.SiLU(), nn.Linear(channels, channels), nn.SiLU())
+        self.out = nn.Linear(channels, channels)
+        self.late = nn.Linear(channels, channels)
+        # Without a constant: a vector at the edge of the set must count for nothing.
+        self.coefficients = nn.Linear(channels, 1, bias=False)
+
+    def forward(
+        self, lengths: Tensor, vectors: Tensor, cutoff: Tensor, context: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Of B lattices.
+
+        Args:
+            lengths: (B,) V^(1/3) in Å.
+            vectors: (B, m, 3) the shortest in Å.
+            cutoff: (B,) length of the first that is left out.
+            context: (B, C) of composition and step.
+
+        Returns:
+            (B, C) about the crystal; (B, m, C) about each vector; (B, m, 3) its direction.
+        """
+        distances = vectors.norm(dim=-1).clamp_min(1e-6)
+        units = vectors / distances[..., None]
+        fade = (1 - (distances / cutoff[:, None]).pow(4)).clamp_min(0).square()
+        basis = gaussians(distances / lengths[:, None], self.centres) * fade[..., None]
+        weights = self.mix(basis)  # (B, m, A)
+        # (v̂ · ŵ)² summed over w with weights is v̂ᵀ T v̂.
+        squares = (units @ units.mT).square()
+        along = squares @ weights / basis.shape[1] ** 0.5
+        means = (weights * along).sum(1, keepdim=True).expand_as(along) / basis.shape[1] ** 0.5
+        inner = self.inner(torch.cat([basis, along, means], -1)) + self.context(context)[:, None]
+        each = self.hidden(inner) * fade[..., None]
+        return self.out(each.mean(1)), each, units
+
+    def strain(self, each: Tensor, units: Tensor, context: Tensor) -> Tensor:
+        """(B, 3, 3): Σ_v c_v v̂ v̂ᵀ, with what is known of the crystal (B, C) in the end."""
+        c = self.coefficients(each * torch.tanh(self.late(context))[:, None] + each)
+        return (units * c).mT @ units / units.shape[1] ** 0.5
+
+
+def gaussians(values: Tensor, centres: Tensor) -> Tensor:
+    """(..., K), as wide as the centres are apart."""
+    step = centres[1] - centres[0]
+    return torch.exp(-((values[..., None] - centres) / step).square())

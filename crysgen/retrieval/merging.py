@@ -1,0 +1,114 @@
+"""Proposals from prototypes with one species more: two of their species become the same element.
+
+Silicon from zinc blende, corundum from ilmenite: simple compounds whose own prototype is rare
+among the entries are often a special case of a common one. The reverse of `decoration`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crysgen.retrieval.proposals import Proposal, to_crystals
+from crysgen.retrieval.prototypes import (
+    STRICT,
+    Shape,
+    displacements,
+    reduced,
+    shape_of,
+)
+from crysgen.retrieval.species import Counts, slot_numbers, slots_of
+
+if TYPE_CHECKING:
+    from crysgen.retrieval.library import Library
+
+SYMMETRIC_WITHIN = (0.3, 0.1)
+"""Å within which atoms go onto the higher symmetry that equal species may have."""
+MOST_KINDS = 3
+"""Elements of compounds that are looked at: those of more have prototypes of their own."""
+
+
+def merged(
+    library: Library, atoms: Mapping[int, int], n: int, excluded: set[int], exclude_formula: bool
+) -> list[Proposal]:
+    """Up to n proposals whose template has two species where the asked compound has one.
+
+    Args:
+        library: where parents come from.
+        atoms: number of atoms of each element in the cell.
+        n: how many at most.
+        excluded: entries that have no voice.
+        exclude_formula: as in `Library.propose`; parents are of another formula anyway.
+    """
+    from crysgen.retrieval.library import Ballot, elect
+
+    if len(atoms) > MOST_KINDS:
+        return []
+    ballots = []
+    for elements, counts in halved(atoms):
+        ballot = Ballot(library, elements, counts)
+        if len(ballot.group):
+            ballot.exclude(excluded, exclude_formula, None)
+            ballots.append(ballot)
+    found = []
+    for proposal in elect(ballots, n):
+        parts = {**proposal.parts, "merged": 1.0}
+        whole = replace(proposal, parts=parts, method="merging")
+        found.append(symmetrised(whole))
+    return found
+
+
+def halved(atoms: Mapping[int, int]) -> Iterator[tuple[NDArray[np.int64], Counts]]:
+    """Slots with each species in turn as two equal halves."""
+    for z, count in atoms.items():
+        if count % 2 == 0:
+            pairs = [(c, other) for other, c in atoms.items() if other != z]
+            pairs = sorted([*pairs, (count // 2, z), (count // 2, z)])
+            yield np.array([p[1] for p in pairs]), tuple(p[0] for p in pairs)
+
+
+def symmetrised(proposal: Proposal) -> Proposal:
+    """With the symmetry that it has now that species are equal."""
+    for tolerance in SYMMETRIC_WITHIN:
+        cell = reduced(to_crystals([proposal]), tolerance)
+        if sum(cell.counts) == proposal.num_atoms:
+            return replace(
+                proposal,
+                atomic_numbers=np.repeat(cell.elements, cell.counts),
+                frac_coords=cell.frac_coords,
+                lattice=cell.lattice,
+                space_group=cell.space_group,
+            )
+    return proposal
+
+
+def distinct(proposals: list[Proposal], others: list[Proposal]) -> list[Proposal]:
+    """Those of the first that are none of the others, nor each other, by strict tolerances."""
+    seen = [_shape(p) for p in others]
+    kept = []
+    for proposal in proposals:
+        # A larger cell may now be a multiple of a smaller one.
+        cell = reduced(to_crystals([proposal]))
+        shape = shape_of(cell.lattice, cell.frac_coords, cell.slots)
+        if not any(_same(shape, other) for other in seen):
+            kept.append(proposal)
+            seen.append(shape)
+    return kept
+
+
+def _shape(proposal: Proposal) -> Shape:
+    elements, counts = slots_of(proposal.atomic_numbers)
+    slots = slot_numbers(proposal.atomic_numbers, elements)
+    order = np.argsort(slots, kind="stable")
+    return shape_of(proposal.lattice, proposal.frac_coords[order], slots[order])
+
+
+def _same(first: Shape, second: Shape) -> bool:
+    if len(first.slots) != len(second.slots):
+        return False
+    case = np.arange(int(first.slots.max()) + 1)[None]
+    return bool(np.isfinite(displacements(first, second, case, True, STRICT)[0]))

@@ -1,0 +1,110 @@
+"""Volumes of crystals whose structure is known but for its scale: a small learned network.
+
+Composition alone does not say how dense a structure is, and a template's own volume does not say
+how much smaller low-spin cobalt is than chromium. The network sees both: what each slot's element
+is, what the compound is made of otherwise, and which elements surround it at which distances, in
+units of (V/N)^(1/3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crysgen.retrieval.similarity import Layers, apply_layers, layers_of, slot_inputs
+from crysgen.retrieval.species import Counts
+from crysmetrics.errors import InputError
+
+SHIPPED = "packing.npz"
+
+CENTRES = np.arange(0.5, 1.951, 0.1)
+WIDTH = 0.1
+"""Of the Gaussians that distances are counted in, in units of (V/N)^(1/3)."""
+
+
+@dataclass(frozen=True)
+class PackingNetwork:
+    """One trained network.
+
+    Attributes:
+        table: (119, d) what is known of each element.
+        neighbours: (119, m) what is known of it as a neighbour.
+        layers: from a slot's inputs and surroundings to the logarithm of its atoms' volume in Å³.
+    """
+
+    table: NDArray[np.float32]
+    neighbours: NDArray[np.float32]
+    layers: Layers
+
+    def volumes(
+        self, elements: NDArray[np.int64], counts: Counts, around: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        """(B,) cell volumes in Å³.
+
+        Args:
+            elements: (B, k) atomic numbers.
+            counts: atoms of the k slots.
+            around: (B, k, k, R) from `surroundings_of`.
+        """
+        near = np.einsum("bijr,bjm->birm", around, self.neighbours[elements])
+        inputs = slot_inputs(self.table, elements, counts)[1]
+        inputs = np.concatenate([inputs, near.reshape(*near.shape[:2], -1)], axis=-1)
+        each = np.exp(apply_layers(self.layers, inputs)[..., 0].astype(np.float64))
+        volumes: NDArray[np.float64] = each @ np.array(counts, dtype=np.float64)
+        return volumes
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Several networks, whose logarithms of volumes are averaged."""
+
+    networks: tuple[PackingNetwork, ...]
+
+    def log_volume(
+        self, elements: NDArray[np.int64], counts: Counts, around: NDArray[np.float32]
+    ) -> float:
+        """Of the cell of one crystal, in ln Å³; (k,) elements, and (k, k, R) surroundings."""
+        each = [n.volumes(elements[None], counts, around[None])[0] for n in self.networks]
+        return float(np.mean(np.log(each)))
+
+
+def surroundings_of(
+    lattice: NDArray[np.float64], frac_coords: NDArray[np.float64], counts: Counts
+) -> NDArray[np.float32]:
+    """(k, k, R) neighbours by slots and distance of a crystal whose atoms are sorted by slot."""
+    from crysgen.retrieval._match import surroundings
+
+    slots = np.repeat(np.arange(len(counts)), counts)
+    cell = np.ascontiguousarray(lattice, dtype=np.float64)
+    frac = np.ascontiguousarray(frac_coords, dtype=np.float64)
+    found: NDArray[np.float64] = surroundings(cell, frac, slots, len(counts), CENTRES, WIDTH)
+    return found.astype(np.float32)
+
+
+@lru_cache(maxsize=4)
+def load_packing(path: str | Path | None = None) -> Packing:
+    """The shipped networks, or those in a file.
+
+    Raises:
+        InputError: if the file holds none.
+    """
+    source = files("crysgen.retrieval").joinpath(SHIPPED) if path is None else Path(path)
+    try:
+        with source.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays = {name: stored[name].astype(np.float32) for name in stored.files}
+        names = sorted({key.split("/")[0] for key in arrays})
+        if not names:
+            raise ValueError("it is empty")
+        return Packing(tuple(_network(arrays, f"{name}/") for name in names))
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{source} holds no networks for volumes: {error}.") from error
+
+
+def _network(arrays: dict[str, NDArray[np.float32]], prefix: str) -> PackingNetwork:
+    layers = layers_of(arrays, f"{prefix}packing")
+    return PackingNetwork(arrays[f"{prefix}table"], arrays[f"{prefix}near"], layers)
