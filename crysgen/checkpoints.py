@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from crysgen.models.gemsdiff import GemsDiff
 
 FORMAT = "crysgen-model/1"
-DEFAULT_MODEL = "gemsdiff-mp-v0"
+DEFAULT_MODEL = "gemsdiff-mp-v1"
 SHIPPED = Path(__file__).parent / "weights"
 _BEST = "best.safetensors"
 

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 SHORTEST_DISTANCE = 0.5
 """Å; the limit of structural validity."""
+RELAXED_SCALE = 0.03
+"""eV/atom by which relaxed energies differ where one structure is e times as likely: CHGNet's own
+error for energies above the hull (its paper)."""
 _KEPT = ("method", "prototype_id", "seed")
 
 log = logging.getLogger(__name__)
@@ -99,8 +102,21 @@ def request_of(
             "sha256": digest(asked),
         },
         "settings": chosen,
-        "methods": {method.name: method.identity() for method in methods},
+        "methods": {method.name: method.identity() for method in methods} | _relaxation(settings),
     }
+
+
+def _relaxation(settings: Settings) -> dict[str, Any]:
+    """What relaxes, if anything does.
+
+    Raises:
+        UserError: if it is not installed.
+    """
+    if not settings.relax:
+        return {}
+    from crysgen.relaxation import identity
+
+    return {"relaxation": identity()}
 
 
 def run(
@@ -128,11 +144,15 @@ def run(
             for crystals in method.run(missing, advance):
                 store.add(method.name, crystals)
     candidates = store.candidates()
+    merge = settings.method != "diffusion"  # whose samples are a distribution
     if not len(candidates):
         reason = candidates.failures[0].reason if candidates.failures else "nothing was proposed"
         raise UserError(f"No crystal could be made: the first {reason}.")
     failures = _failures(candidates, asked, methods)
     redrawn = int(np.sum(candidates.properties["redrawn"]))
+    if settings.relax:
+        candidates, unrelaxed = _relaxed(candidates, asked, settings, machine, store, merge)
+        failures += unrelaxed
     if settings.makes_symmetric:
         from crysgen.symmetry import symmetrized
 
@@ -141,7 +161,6 @@ def run(
         candidates = _of_space_group(candidates, settings)
     distances = min_distances(candidates, machine.workers)
     energies = _energies(candidates, settings, machine)
-    merge = settings.method != "diffusion"  # whose samples are a distribution
     order, ranks, scores = ranked(candidates, distances, energies, asked, merge)
     chosen = candidates[order].with_ids(_labels(candidates, order, ranks, asked))
     columns = {
@@ -157,6 +176,50 @@ def run(
         record = result.summary() | {"seconds": round(time.perf_counter() - begun, 1)}
         store.finish(cif_texts(chosen, symmetrize=settings.makes_symmetric), result.table, record)
     return result
+
+
+def _relaxed(
+    candidates: Crystals,
+    asked: Sequence[Asked],
+    settings: Settings,
+    machine: Machine,
+    store: Store,
+    merge: bool,
+) -> tuple[Crystals, list[dict[str, str]]]:
+    """The best candidates of each composition after relaxation, and what could not be relaxed.
+
+    What is chosen without relaxation is relaxed, so that it costs no more than was asked for.
+    Those relaxed before the run was interrupted are not relaxed again.
+    """
+    from crysgen.relaxation import relax
+    from crysmetrics.geometry import min_distances
+
+    energies = _energies(candidates, settings, machine)
+    distances = min_distances(candidates, machine.workers)
+    order, _, _ = ranked(candidates, distances, energies, asked, merge)
+    chosen = candidates[np.sort(order)]
+    done = set(store.relaxed().ids)
+    missing = [i for i, name in enumerate(chosen.ids) if name not in done]
+    with task("Relaxing (CHGNet)", len(missing)) as advance:
+        for one in relax(chosen[missing], machine.device):
+            store.add_relaxed(one)
+            advance(1)
+    found = store.relaxed()
+    position = {name: i for i, name in enumerate(found.ids)}
+    result = found[[position[name] for name in chosen.ids]]
+    failed = {failure.file: failure.reason for failure in found.failures}
+    failures = []
+    for name, p in zip(chosen.ids, chosen.properties["asked"], strict=True):
+        if name in failed:
+            wanted = asked[int(p)]
+            failures.append(
+                {
+                    "formula": wanted.formula.text,
+                    "ref_id": wanted.ref_id,
+                    "reason": failed[name],
+                }
+            )
+    return result.with_failures(candidates.failures), failures
 
 
 def ranked(
@@ -183,9 +246,13 @@ def ranked(
         its score, NaN for what could not be ranked.
     """
     from crysgen.ranking import rank
+    from crysgen.relaxation import ENERGY
 
     position = np.asarray(candidates.properties["asked"], dtype=np.int64)
     scores = np.asarray(candidates.properties["score"], dtype=np.float64)
+    if ENERGY in candidates.properties:
+        energies = np.asarray(candidates.properties[ENERGY], dtype=np.float64)
+        scores = scores * _boltzmann(energies, position)
     drawn = _drawn(candidates)
     rows, ranks, found = [], [], []
     for p, one in enumerate(asked):
@@ -202,6 +269,16 @@ def ranked(
         none = np.full(max(0, len(order) - len(given)), np.nan)
         found.append(np.concatenate([given, none])[: len(order)])
     return np.concatenate(rows), np.concatenate(ranks), np.concatenate(found)
+
+
+def _boltzmann(energies: NDArray[np.float64], position: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(B,) how much less likely a relaxed structure is than the lowest of its composition."""
+    factors = np.zeros(len(energies))
+    for p in np.unique(position):
+        here = np.flatnonzero((position == p) & np.isfinite(energies))
+        if len(here):
+            factors[here] = np.exp(-(energies[here] - energies[here].min()) / RELAXED_SCALE)
+    return factors
 
 
 def _drawn(candidates: Crystals) -> NDArray[np.int64]:

@@ -39,6 +39,7 @@ class Store:
 
     def __init__(self) -> None:
         self._parts: list[Crystals] = []
+        self._relaxed: list[Crystals] = []
 
     @property
     def done(self) -> set[str]:
@@ -59,6 +60,14 @@ class Store:
         """All of them; pieces without candidates are failures."""
         return Crystals.concatenate(self._parts)
 
+    def add_relaxed(self, crystals: Crystals) -> None:
+        """Keep candidates as they are after relaxation, under the ids they had."""
+        self._relaxed.append(crystals)
+
+    def relaxed(self) -> Crystals:
+        """Those kept so far, in any order."""
+        return Crystals.concatenate(self._relaxed) if self._relaxed else Crystals.empty()
+
 
 class RunFolder(Store):
     """Candidates of finished pieces, in a folder that outlives the process.
@@ -72,11 +81,18 @@ class RunFolder(Store):
         self.work = path / _UNFINISHED
         for part in sorted(self.work.glob("part-*.npz")):
             self._parts.append(Crystals.load(part))
+        for part in sorted(self.work.glob("relaxed-*.npz")):
+            self._relaxed.append(Crystals.load(part))
 
     def add(self, method: str, crystals: Crystals) -> None:
         """See `Store`; it is on disk when this returns."""
         super().add(method, crystals)
         self._parts[-1].save(self.work / f"part-{len(self._parts):06d}.npz")
+
+    def add_relaxed(self, crystals: Crystals) -> None:
+        """See `Store`; it is on disk when this returns."""
+        super().add_relaxed(crystals)
+        crystals.save(self.work / f"relaxed-{len(self._relaxed):06d}.npz")
 
     def finish(
         self, files: Iterable[tuple[str, str]], table: pd.DataFrame, result: Mapping[str, Any]
@@ -136,7 +152,7 @@ def open_run(
     with _locked(work / _LOCK, path):
         if continued != "continued":
             (work / RECORD).unlink(missing_ok=True)
-            for part in work.glob("part-*.npz"):
+            for part in (*work.glob("part-*.npz"), *work.glob("relaxed-*.npz")):
                 part.unlink()
             _write_record(work / RECORD, full)
         yield RunFolder(path), continued == "continued"

@@ -1,6 +1,6 @@
 """Make a shipped model of a training run: weights in bfloat16, facts as JSON, and a card.
 
-    python -m crysgen.release RUN --name gemsdiff-mp-v0 --hardware "2 cores" --metrics metrics.json
+    python -m crysgen.release RUN --name gemsdiff-mp-v1 --hardware "2 cores" --metrics metrics.json
 
 A file never changes: better weights get a new name.
 """

@@ -62,6 +62,7 @@ class _Call:
     exclude_file: Path | None
     tolerance: float
     energies: bool
+    relax: bool
     batch_size: int | None
     device: str
     workers: int | None
@@ -82,6 +83,7 @@ class _Call:
             seed=self.seed,
             max_atoms=self.max_atoms,
             energies=self.energies,
+            relax=self.relax,
             symmetrize=self.symmetrize,
             tolerance=self.tolerance,
             space_group=space_group_number(self.space_group),
@@ -178,6 +180,11 @@ class _Call:
     default=True,
     show_default=True,
     help="Predict formation energies by ALIGNN, and rank samples from noise by them.",
+)
+@click.option(
+    "--relax",
+    is_flag=True,
+    help="Relax the best structures with CHGNet, and rank them by its energies too.",
 )
 @batch_size_option
 @seed_option
@@ -352,8 +359,13 @@ def _show(
     if len(result.failures) > _SHOWN:
         console.print(f"... and {len(result.failures) - _SHOWN} more; {path}/request.json has all")
     again = f" ({result.redrawn} draws were no crystals and were repeated)" * bool(result.redrawn)
+    total = sum(one.count for one in asked)
+    fewer = total - len(result.crystals) - len(result.failures)
+    equal = f" of {total:,} asked for, the others being equal to these," * (fewer > 0)
     console.print(
-        f"{len(result.crystals):,} structures in {path}{again}.", highlight=False, soft_wrap=True
+        f"{len(result.crystals):,} structures{equal} in {path}{again}.",
+        highlight=False,
+        soft_wrap=True,
     )
 
 

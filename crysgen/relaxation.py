@@ -1,0 +1,141 @@
+"""Relaxation of crystals with CHGNet: positions and cell moved downhill until forces are small.
+
+CHGNet (Deng et al., Nature Machine Intelligence 5, 1031 (2023)) was trained on the Materials
+Project: what it relaxes or ranks is no honest prediction of compounds that are in there, and
+benchmarks mark such rows. Its package carries the weights; they are read without unpickling.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from functools import cache
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crysmetrics.errors import UserError
+from crysmetrics.io import Crystals, Failure
+
+VERSION = "0.3.0"
+"""Of the weights."""
+FORCE = 0.03
+"""eV/Å, the largest that is left (on the cell: per atom of it)."""
+STEPS = 100
+ENERGY = "relaxed_energy"
+"""Property of relaxed crystals: CHGNet's total energy in eV/atom, NaN where it failed."""
+_LARGEST_CHANGE = 3.0
+"""Of the volume: what swells or shrinks more has fallen apart."""
+
+
+def identity() -> dict[str, str]:
+    """Which weights these are; cheap.
+
+    Raises:
+        UserError: if CHGNet is not installed.
+    """
+    return {"weights": f"chgnet {VERSION}", "sha256": _digest(_weights())}
+
+
+def relax(crystals: Crystals, device: str = "cpu") -> Iterator[Crystals]:
+    """Each crystal on its own, relaxed, with the property `ENERGY`.
+
+    One that can't be relaxed comes back as it was, its energy NaN, with a failure that says why.
+
+    Args:
+        crystals: B.
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        UserError: if CHGNet is not installed.
+    """
+    calculator = _calculator(device)
+    for i in range(len(crystals)):
+        one = crystals[i]
+        try:
+            relaxed, energy = _relaxed(one, calculator)
+            failures: tuple[Failure, ...] = ()
+        except (ValueError, RuntimeError, ArithmeticError, np.linalg.LinAlgError) as error:
+            relaxed, energy = one, np.nan
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            failures = (Failure(one.ids[0], f"could not be relaxed: {reason}"),)
+        properties = {**one.properties, ENERGY: np.array([energy])}
+        yield Crystals(
+            one.atomic_numbers,
+            relaxed.frac_coords,
+            relaxed.lattices,
+            one.num_atoms,
+            one.ids,
+            properties,
+            failures,
+        )
+
+
+def _relaxed(crystal: Crystals, calculator: Any) -> tuple[Crystals, float]:
+    from ase import Atoms
+    from ase.filters import FrechetCellFilter
+    from ase.optimize import BFGS
+
+    atoms = Atoms(
+        crystal.atomic_numbers,
+        cell=crystal.lattices[0],
+        scaled_positions=crystal.frac_coords,
+        pbc=True,
+        calculator=calculator,
+    )
+    before = atoms.get_volume()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=FORCE, steps=STEPS)
+    change = atoms.get_volume() / before
+    if not 1 / _LARGEST_CHANGE < change < _LARGEST_CHANGE:
+        raise ValueError(f"its volume became {change:.2g} times as large")
+    energy = float(np.asarray(atoms.get_potential_energy()).reshape(-1)[0]) / len(atoms)
+    if not np.isfinite(energy):
+        raise ValueError("its energy is not a number")
+    lattice = np.asarray(atoms.cell.array)
+    frac = atoms.get_scaled_positions(wrap=True)
+    return Crystals(
+        crystal.atomic_numbers, frac, lattice[None], crystal.num_atoms, crystal.ids
+    ), energy
+
+
+@cache
+def _calculator(device: str) -> Any:
+    import torch
+
+    path = _weights()
+    from chgnet.model import CHGNet
+    from chgnet.model.dynamics import CHGNetCalculator
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        # It says on standard output that it is there, where JSON may be wanted.
+        with redirect_stdout(StringIO()):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            model = CHGNet.from_dict(state["model"]).to(device).eval()
+            return CHGNetCalculator(model, use_device=device, on_isolated_atoms="ignore")
+    except (RuntimeError, KeyError) as error:
+        raise UserError(f"CHGNet can't be used: {str(error).splitlines()[0]}.") from error
+
+
+def _weights() -> Path:
+    from importlib.util import find_spec
+
+    found = find_spec("chgnet")
+    if found is None or found.origin is None:
+        raise UserError("Relaxation needs CHGNet: pip install 'crysmetrics[relax]'.")
+    paths = sorted((Path(found.origin).parent / "pretrained" / VERSION).glob("*.pth.tar"))
+    if not paths:
+        raise UserError(f"This version of CHGNet has no weights {VERSION}.")
+    return paths[0]
+
+
+@cache
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
