@@ -25,6 +25,7 @@ from crysgen.batch import Batch
 from crysgen.checkpoints import save_model
 from crysgen.data import BatchOrder, DeviceCrystals
 from crysgen.models.gemsdiff import GemsDiff, GemsDiffConfig, cell_statistics
+from crysgen.optimizer import MOMENTS, GeneratorOptimizer
 from crysmetrics.errors import UserError
 from crysmetrics.io.atomic import atomic_file
 from crysmetrics.progress import task
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 STATE = "state.json"
 BEST = "best.safetensors"
 _LOG = ("step", "epoch", "minutes", "lr", "train", "val", "position", "lattice", "per_second")
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ class TrainingSettings:
         seed: of weights, order and noise.
         batch_atoms: atoms of a batch on each device.
         learning_rate: the highest.
-        weight_decay: of AdamW, on matrices.
+        weight_decay: on matrices.
+        muon: learning rate of Muon for the layers' matrices, in units of `learning_rate`; 0 for
+            AdamW alone, as in the paper.
         warmup_steps: over which the learning rate rises.
         decay_share: last share of the budget, over which it falls to zero; a run can be continued
             from before that as if it had always had the longer budget.
@@ -67,6 +69,7 @@ class TrainingSettings:
     batch_atoms: int = 1024
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
+    muon: float = 2.0
     warmup_steps: int = 200
     decay_share: float = 0.4
     ema: float = 0.998
@@ -141,8 +144,10 @@ class Trainer:
         torch.manual_seed(settings.seed)
         self.model = GemsDiff(self.config)
         self.model.to(fabric.device)
-        self.optimizer = _optimizer(self.model.network, settings)
-        self.objective, self.optimizer = fabric.setup(Objective(self.model), self.optimizer)
+        self.memory = GeneratorOptimizer(
+            self.model.network, settings.learning_rate, settings.weight_decay, settings.muon
+        )
+        self.objective, self.optimizer = fabric.setup(Objective(self.model), self.memory)
         if compiled:
             self.model.compile(dynamic=True)
         self.average = {k: v.detach().clone() for k, v in self._floats().items()}
@@ -331,12 +336,13 @@ class Trainer:
 
     def _tensors(self) -> dict[str, dict[str, Tensor]]:
         """The whole state by file, none above 16 MiB for networks of 4 million weights."""
-        moments: dict[str, dict[str, Tensor]] = {name: {} for name in _MOMENTS}
+        moments: dict[str, dict[str, Tensor]] = {name: {} for name in MOMENTS}
         for name, parameter in self.model.network.named_parameters():
-            state = self.optimizer.state[parameter]
-            for moment in _MOMENTS:
+            state = self.memory.moments(parameter)
+            for moment in MOMENTS:
                 # A weight that nothing depends on has no gradient, and so no moments.
-                moments[moment][name] = state[moment] if state else torch.zeros_like(parameter)
+                if moment in state or not state:
+                    moments[moment][name] = state.get(moment, torch.zeros_like(parameter))
         return {"network": self.model.network.state_dict(), "average": self.average, **moments}
 
     def save(self) -> None:
@@ -380,15 +386,13 @@ class Trainer:
         device = str(self.fabric.device)
         files = {
             kind: load_file(self.folder / f"{kind}-{self.step:08d}.safetensors", device)
-            for kind in ("network", "average", *_MOMENTS)
+            for kind in ("network", "average", *MOMENTS)
         }
         self._put(files["network"])
         self.average = {name: files["average"][name] for name in self.average}
         for name, parameter in self.model.network.named_parameters():
-            self.optimizer.state[parameter] = {
-                "step": torch.tensor(float(self.step), device=self.fabric.device),
-                **{moment: files[moment][name] for moment in _MOMENTS},
-            }
+            moments = {m: files[m][name] for m in MOMENTS if name in files[m]}
+            self.memory.restore(parameter, moments, self.step)
 
 
 def launch(
@@ -431,16 +435,6 @@ def read_state(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         raise UserError(f"{folder} holds no checkpoint to go on from.") from None
     return state
-
-
-def _optimizer(network: nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
 
 
 def _device_name(device: torch.device) -> str:

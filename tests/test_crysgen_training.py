@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,22 @@ def test_a_resumed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
         names = [next((tmp_path / run).glob(f"{kind}-*")) for run in ("whole", "broken")]
         first, second = (load_file(name) for name in names)
         assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_muon_has_the_matrices_of_the_layers_and_adamw_the_rest(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    run.run(stop_after=2)
+    hidden = {name for name, p in run.model.network.named_parameters() if p.ndim == 2}
+    hidden = {name for name in hidden if name.startswith("blocks")}
+    assert hidden
+    squares = load_file(next(tmp_path.glob("exp_avg_sq-*")))
+    firsts = load_file(next(tmp_path.glob("exp_avg-*")))
+    names = {name for name, _ in run.model.network.named_parameters()}
+    assert set(firsts) == names
+    assert set(squares) == names - hidden
+    alone = trainer(tmp_path / "adamw", replace(SETTINGS, muon=0.0))
+    alone.run(stop_after=1)
+    assert set(load_file(next((tmp_path / "adamw").glob("exp_avg_sq-*")))) == names
 
 
 def test_a_run_is_not_continued_with_other_data_or_another_model(tmp_path: Path) -> None:
