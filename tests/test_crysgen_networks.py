@@ -6,7 +6,6 @@ import torch
 from sets import one, random_crystals, rocksalt, wild_crystals
 
 from crysgen.batch import Batch
-from crysgen.neighbours import nearest_images
 from crysgen.networks import Network, build_network, network_names
 from crysmetrics.examples import unpack
 from crysmetrics.io import Crystals, read
@@ -57,7 +56,7 @@ def build(name, dtype=torch.float64, **settings):
 def fields(net, batch, step=None, run=None):
     if step is None:
         step = torch.linspace(0, 1, len(batch), dtype=batch.lattices.dtype)
-    neighbours = nearest_images(batch.frac_coords, batch.lattices, batch.mask, net.k)
+    neighbours = net.search(batch.frac_coords, batch.lattices, batch.mask)
     return (net if run is None else run)(batch.atomic_numbers, batch.lattices, step, neighbours)
 
 

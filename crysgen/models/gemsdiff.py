@@ -24,7 +24,6 @@ from crysgen.lattice import (
 )
 from crysgen.models.cells import CellSpace, LogCells, RawCells
 from crysgen.models.noise import Noise
-from crysgen.neighbours import nearest_images
 from crysgen.networks import build_network
 from crysgen.schedules import (
     LATTICE_BETAS,
@@ -207,7 +206,7 @@ class GemsDiff(nn.Module):
         share = (steps / self.num_steps).to(frac_coords)
         with _full_precision(frac_coords):
             lattices = self._seen_cells(vectors, steps, counts)
-            neighbours = nearest_images(frac_coords, lattices, mask, self.network.k)
+            neighbours = self.network.search(frac_coords, lattices, mask)
         displacement, strain = self.run_network(atomic_numbers, lattices, share, neighbours)
         with _full_precision(frac_coords):
             return self._decoded(displacement, strain, lattices, steps, mask, frac_coords)

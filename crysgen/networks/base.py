@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from crysgen.neighbours import Neighbours
+from crysgen.neighbours import nearest_images
 
 _NETWORKS = {
     "gemsnet": ("crysgen.networks.gemsnet", "GemsNet"),
@@ -42,12 +42,22 @@ class Network(nn.Module):
 
     k: int
 
+    def search(self, frac_coords: Tensor, lattices: Tensor, mask: Tensor) -> Any:
+        """What `forward` wants to know of who is near, in full precision; not compiled.
+
+        Args:
+            frac_coords: (B, N, 3).
+            lattices: (B, 3, 3) rows in Å.
+            mask: (B, N) where atoms are.
+        """
+        return nearest_images(frac_coords, lattices, mask, self.k)
+
     def forward(
         self,
         atomic_numbers: Tensor,
         lattices: Tensor,
         step: Tensor,
-        neighbours: Neighbours,
+        neighbours: Any,
     ) -> Fields:
         """The fields on B crystals.
 
@@ -55,7 +65,7 @@ class Network(nn.Module):
             atomic_numbers: (B, N) int64; 0 is padding.
             lattices: (B, 3, 3) rows in Å, of the noisy crystals.
             step: (B,) float, the diffusion step divided by T.
-            neighbours: of the noisy crystals, from `nearest_images`.
+            neighbours: of the noisy crystals, from `search`.
         """
         raise NotImplementedError
 

@@ -10,6 +10,7 @@ directions to the neighbours, weighted by what their pairs have learnt.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,18 @@ from crysgen.networks.pair_geometry import LatticeGeometry, PairGeometry
 
 _SMALL = 0.03
 """Of the last weights: a new network hardly moves anything."""
+
+
+class Surroundings(NamedTuple):
+    """What PairFormer looks at.
+
+    Attributes:
+        atoms: neighbours of each atom.
+        lattice: of a single atom in each cell: the shortest lattice vectors.
+    """
+
+    atoms: Neighbours
+    lattice: Neighbours
 
 
 class PairFormer(Network):
@@ -70,8 +83,17 @@ class PairFormer(Network):
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
+    def search(self, frac_coords: Tensor, lattices: Tensor, mask: Tensor) -> Surroundings:
+        """Neighbours of the atoms, and the shortest vectors of the lattice."""
+        origin = torch.zeros_like(frac_coords[:, :1])
+        there = torch.ones_like(mask[:, :1])
+        return Surroundings(
+            nearest_images(frac_coords, lattices, mask, self.k),
+            nearest_images(origin, lattices, there, self.lattice_k),
+        )
+
     def forward(
-        self, atomic_numbers: Tensor, lattices: Tensor, step: Tensor, neighbours: Neighbours
+        self, atomic_numbers: Tensor, lattices: Tensor, step: Tensor, neighbours: Surroundings
     ) -> Fields:
         """See `Network.forward`."""
         mask = atomic_numbers > 0
@@ -80,11 +102,14 @@ class PairFormer(Network):
         with torch.autocast(lattices.device.type, enabled=False):
             size = torch.linalg.det(lattices).abs().pow(1 / 3)
             length = size / counts.pow(1 / 3)
-            geometry = self.geometry(atomic_numbers, length, neighbours)
-            own = neighbours_of_origin(lattices, self.lattice_k)
+            geometry = self.geometry(atomic_numbers, length, neighbours.atoms)
+            own = neighbours.lattice
         atoms = self.embedding(atomic_numbers, step) + self.scale(length.log()[:, None, None] - 1)
         context = (atoms * present).sum(1) / counts[:, None]
-        about, each, units = self.lattice(size, own.vectors[:, 0], own.cutoff[:, 0], context)
+        with torch.autocast(lattices.device.type, enabled=False):
+            about, each, units = self.lattice(
+                size, own.vectors[:, 0], own.cutoff[:, 0], context.to(size)
+            )
         atoms = atoms + about[:, None]
         eye = torch.eye(mask.shape[1], device=mask.device, dtype=atoms.dtype)[..., None]
         pairs = self.first(geometry.pairs) + eye * self.self_pair
@@ -99,18 +124,10 @@ class PairFormer(Network):
             displacement = (shift @ torch.linalg.inv(lattices)) * present
             weighted = (geometry.units * bent[..., None]).flatten(1, 2).mT
             strain = weighted @ geometry.units.flatten(1, 2) / counts[:, None, None]
-            strain = strain + self.lattice.strain(each.to(length), units, context.to(length))
+            strain = strain + self.lattice.strain(each, units, context.to(length))
             one = torch.eye(3, dtype=length.dtype, device=length.device)
             strain = strain + self.volume(context.to(length))[..., None] * one
         return Fields(displacement, (strain + strain.mT) / 2)
-
-
-def neighbours_of_origin(lattices: Tensor, count: int) -> Neighbours:
-    """The shortest vectors of B lattices, as the neighbours of one atom in each."""
-    batch = len(lattices)
-    frac = torch.zeros(batch, 1, 3, dtype=lattices.dtype, device=lattices.device)
-    mask = torch.ones(batch, 1, dtype=torch.bool, device=lattices.device)
-    return nearest_images(frac, lattices, mask, count)
 
 
 class Block(nn.Module):
@@ -129,15 +146,14 @@ class Block(nn.Module):
         self.bias = nn.Linear(pair_channels, heads, bias=False)
         self.combine = nn.Linear(channels + pair_channels, channels)
         self.second_norm = nn.LayerNorm(channels)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(channels, 3 * channels), nn.SiLU(), nn.Linear(3 * channels, channels)
-        )
         self.third_norm = nn.LayerNorm(channels)
         self.ends = nn.Linear(channels, 2 * 2 * pair_channels)
         self.second_pair_norm = nn.LayerNorm(pair_channels)
         self.inner = nn.Linear(pair_channels + radial, 2 * pair_channels)
         self.outer = nn.Linear(2 * pair_channels, pair_channels)
-        for layer in (self.close, self.combine, self.feed_forward[2], self.outer):
+        shrink = nn.Linear(3 * channels, channels)
+        self.feed_forward = nn.Sequential(nn.Linear(channels, 3 * channels), nn.SiLU(), shrink)
+        for layer in (self.close, self.combine, shrink, self.outer):
             nn.init.normal_(layer.weight, std=0.3 / math.sqrt(layer.in_features))
             nn.init.zeros_(layer.bias)
 
