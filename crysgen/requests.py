@@ -193,6 +193,11 @@ def ask_structures(path: str | Path, count: int, max_atoms: int = MAX_ATOMS) -> 
             f"{max_atoms} atoms ({crystals.ids[large[0]]} has {crystals.num_atoms[large[0]]}); "
             "raise --max-atoms to allow them."
         )
+    return ask_crystals(crystals, count)
+
+
+def ask_crystals(crystals: Crystals, count: int) -> list[Asked]:
+    """`count` samples of the exact cell composition of each structure; ids become `ref_id`."""
     offsets = crystals.offsets
     return [
         Asked(
