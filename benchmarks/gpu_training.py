@@ -25,8 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from crysgen.checkpoints import load_model
 from crysgen.configs import load_config
 from crysgen.data import training_sets
-from crysgen.training import STATE, Trainer, launch, read_state
+from crysgen.training import Trainer, launch, read_state
 from crysmetrics.io import Crystals
+from crysmetrics.training_state import STATE
 
 PEAK_BF16 = {"NVIDIA H200": 989e12, "NVIDIA H100 80GB HBM3": 989e12}
 """Dense, by the vendor's datasheets."""

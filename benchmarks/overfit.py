@@ -54,7 +54,7 @@ def main(data: Path, count: int, max_atoms: int, minutes: float, seed: int) -> N
         "batch_atoms": 320,
         "val_minutes": minutes / 5,
         "decay_share": 0.5,
-        "learning_rate": 1.5e-3,
+        "learning_rate": 2e-3,
         "ema": 0.995,
     }
     config, training = load_config("default", settings)

@@ -8,7 +8,6 @@ are the model with the lowest validation loss, `log.csv` is its history.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import time
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from crysgen.batch import Batch
@@ -27,13 +25,12 @@ from crysgen.data import BatchOrder, DeviceCrystals
 from crysgen.models.gemsdiff import GemsDiff, GemsDiffConfig, cell_statistics
 from crysgen.optimizer import MOMENTS, GeneratorOptimizer
 from crysmetrics.errors import UserError
-from crysmetrics.io.atomic import atomic_file
 from crysmetrics.progress import task
+from crysmetrics.training_state import STATE, append_row, load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
     from crysmetrics.io import Crystals
 
-STATE = "state.json"
 BEST = "best.safetensors"
 _LOG = ("step", "epoch", "minutes", "lr", "train", "val", "position", "lattice", "per_second")
 
@@ -318,14 +315,7 @@ class Trainer:
             save_model(self.model, self.folder / BEST, facts, self.average)
 
     def _log(self, row: tuple[Any, ...]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / "log.csv"
-        fresh = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.writer(file)
-            if fresh:
-                writer.writerow(_LOG)
-            writer.writerow(row)
+        append_row(self.folder / "log.csv", _LOG, row)
         for logger in self.fabric.loggers:
             values = {name: float(x) for name, x in zip(_LOG, row, strict=True)}
             logger.log_metrics(values, self.step)
@@ -349,14 +339,6 @@ class Trainer:
         """Write the whole state; the one before stays valid until this one is complete."""
         if not self.fabric.is_global_zero:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        old = set(self.folder.glob("*-*.safetensors"))
-        new = set()
-        for kind, tensors in self._tensors().items():
-            path = self.folder / f"{kind}-{self.step:08d}.safetensors"
-            with atomic_file(path) as temporary:
-                save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary)
-            new.add(path)
         state = {
             "settings": asdict(self.settings),
             "config": self.config.to_json(),
@@ -364,10 +346,7 @@ class Trainer:
             "best": self.best if math.isfinite(self.best) else None,
             **{key: getattr(self, key) for key in ("step", "epoch", "place", "seconds")},
         }
-        with atomic_file(self.folder / STATE) as temporary:
-            temporary.write_text(json.dumps(state, indent=2) + "\n")
-        for path in old - new:
-            path.unlink()
+        save_checkpoint(self.folder, self.step, self._tensors(), state)
 
     def resume(self) -> None:
         """Go on from the last checkpoint in the folder.
@@ -383,11 +362,8 @@ class Trainer:
         for key in ("step", "epoch", "place", "seconds"):
             setattr(self, key, state[key])
         self.best = math.inf if state["best"] is None else state["best"]
-        device = str(self.fabric.device)
-        files = {
-            kind: load_file(self.folder / f"{kind}-{self.step:08d}.safetensors", device)
-            for kind in ("network", "average", *MOMENTS)
-        }
+        kinds = ("network", "average", *MOMENTS)
+        files = load_checkpoint(self.folder, self.step, kinds, str(self.fabric.device))
         self._put(files["network"])
         self.average = {name: files["average"][name] for name in self.average}
         for name, parameter in self.model.network.named_parameters():

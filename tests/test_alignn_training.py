@@ -12,13 +12,14 @@ import torch
 from safetensors.torch import load_file
 from sets import random_crystals
 
+from crysmetrics import training_state
 from crysmetrics.errors import InputError
-from crysmetrics.features import alignn_trainer
 from crysmetrics.features.alignn import formation_energies
 from crysmetrics.features.alignn_data import TARGET, load_packed, packed_from, save_packed
-from crysmetrics.features.alignn_trainer import STATE, Settings, Trainer, open_run
+from crysmetrics.features.alignn_trainer import Settings, Trainer, open_run
 from crysmetrics.features.alignn_training import main
 from crysmetrics.io import Crystals, write
+from crysmetrics.training_state import STATE
 
 SETTINGS = Settings(steps=8, batch_pairs=1500, seed=3, costly=1000)
 
@@ -85,9 +86,11 @@ def test_a_checkpoint_that_breaks_off_leaves_the_one_before(packed, tmp_path, mo
     def broken(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(alignn_trainer, "_write_json", broken)
+    # The tensors are there, the state that names them is not.
+    monkeypatch.setattr(training_state.json, "dumps", broken)
     with pytest.raises(KeyboardInterrupt):
         run.run(stop_after=1)
+    monkeypatch.undo()
     assert open_run(tmp_path, data).step == 2
 
 

@@ -117,9 +117,9 @@ def gemsdiff(
 def _prepare_folder(folder: Path, resume: bool, overwrite: bool) -> None:
     import shutil
 
-    from crysgen.training import STATE
     from crysmetrics.errors import UserError
     from crysmetrics.io.atomic import refuse_existing
+    from crysmetrics.training_state import STATE
 
     if resume:
         return

@@ -8,7 +8,6 @@ been, bit for bit where the budget is given in steps.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import time
@@ -16,22 +15,18 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from crysmetrics.errors import UserError
 from crysmetrics.features.alignn_data import Packed
 from crysmetrics.features.alignn_graph import LineGraphs
 from crysmetrics.features.alignn_network import ALIGNN, GraphBatch
-from crysmetrics.io.atomic import atomic_file
+from crysmetrics.training_state import STATE, append_row, load_checkpoint, save_checkpoint
 
-STATE = "state.json"
-"""The file of a run's folder that names its last checkpoint."""
 _LOG = ("step", "epoch", "minutes", "lr", "train_mae", "val_mae", "structures_per_second")
 _EVALUATION_PAIRS = 60_000
 
@@ -216,13 +211,7 @@ class Trainer:
             f"{val:.5f}",
             f"{rate:.1f}",
         )
-        path = self.folder / "log.csv"
-        fresh = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.writer(file)
-            if fresh:
-                writer.writerow(_LOG)
-            writer.writerow(row)
+        append_row(self.folder / "log.csv", _LOG, row)
         print(*(f"{name} {value}" for name, value in zip(_LOG, row, strict=True)), flush=True)
 
     def predict(self, rows: NDArray[np.int64], average: bool = True) -> NDArray[np.float64]:
@@ -254,28 +243,17 @@ class Trainer:
 
     def save(self) -> None:
         """Write the whole state; the step before stays valid until this one is complete."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        old = set(self.folder.glob("*-*.safetensors"))
-        new = set()
-        for kind, tensors in self._tensors().items():
-            path = self.folder / f"{kind}-{self.step:07d}.safetensors"
-            with atomic_file(path) as temporary:
-                save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary)
-            new.add(path)
         place = {key: getattr(self, key) for key in ("step", "epoch", "batch", "seconds")}
-        _write_json(self.folder / STATE, {"settings": asdict(self.settings), **place})
-        for path in old - new:
-            path.unlink()
+        state = {"settings": asdict(self.settings), **place}
+        save_checkpoint(self.folder, self.step, self._tensors(), state)
 
     def load(self) -> None:
         """Go on from the last checkpoint in the folder."""
         state = json.loads((self.folder / STATE).read_text())
         for key in ("step", "epoch", "batch", "seconds"):
             setattr(self, key, state[key])
-        files = {
-            kind: load_file(self.folder / f"{kind}-{self.step:07d}.safetensors", self.device)
-            for kind in ("network", "average", "exp_avg", "exp_avg_sq")
-        }
+        kinds = ("network", "average", "exp_avg", "exp_avg_sq")
+        files = load_checkpoint(self.folder, self.step, kinds, self.device)
         self.network.load_state_dict(files["network"])
         self.average = {name: files["average"][name] for name in self.average}
         for name, parameter in self.network.named_parameters():
@@ -294,11 +272,6 @@ def _optimizer(network: ALIGNN, settings: Settings) -> torch.optim.AdamW:
         {"params": others, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def predict(

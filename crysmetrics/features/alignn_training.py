@@ -19,7 +19,8 @@ import torch
 
 from crysmetrics.errors import UserError
 from crysmetrics.features.alignn_data import load_packed
-from crysmetrics.features.alignn_trainer import STATE, Settings, Trainer, open_run
+from crysmetrics.features.alignn_trainer import Settings, Trainer, open_run
+from crysmetrics.training_state import STATE
 
 
 def train(arguments: argparse.Namespace) -> None:
