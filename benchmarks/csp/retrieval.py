@@ -10,6 +10,7 @@ Mendeleev numbers' distance, the best assignment of elements to sites each. Both
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from crysgen.retrieval import Library, Proposal, to_crystals
 from crysgen.retrieval.build import TABLES
+from crysgen.retrieval.library import DIRECT
 from crysgen.retrieval.proposals import source_of
 from crysgen.retrieval.species import sorted_slots
 from crysmetrics.io import Crystals, read
@@ -38,9 +40,12 @@ _NOT_TRAIN = {"mp20_test": ("mp20/test.csv.gz", None)}
 @click.option("--seed", default=0, show_default=True)
 @click.option("--known-first", is_flag=True, help="As shipped: entries of the very formula first.")
 @click.option("--peer/--no-peer", default=True)
+@click.option("--parts", is_flag=True, help="Also what each part of the method brings.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Per-composition CSV.")
-def main(data: Path, split: str, limit: int | None, library: Path | None, workers: int,
-         seed: int, known_first: bool, peer: bool, output: Path | None) -> None:  # fmt: skip
+def main(
+    data: Path, split: str, limit: int | None, library: Path | None, workers: int,
+    seed: int, known_first: bool, peer: bool, parts: bool, output: Path | None,
+) -> None:  # fmt: skip
     """Print one Markdown table."""
     targets = targets_of(data, split)
     if limit is not None and limit < len(targets):
@@ -50,7 +55,9 @@ def main(data: Path, split: str, limit: int | None, library: Path | None, worker
     in_train = formulas_in(known, targets)
     methods = {"retrieval": lambda atoms: known.propose(
         atoms, max(TOPS), exclude_formula=not known_first)}  # fmt: skip
-    if peer:
+    if parts:
+        methods = parts_of(known, not known_first) | methods
+    if peer or parts:
         mendeleev = mendeleev_numbers()
         methods["Mendeleev"] = lambda atoms: plain(known, atoms, mendeleev)
     tables = []
@@ -69,6 +76,29 @@ def main(data: Path, split: str, limit: int | None, library: Path | None, worker
                 output.with_stem(f"{output.stem}-{name}"), index=False
             )
     print(pd.concat(tables).to_markdown(index=False, floatfmt=".4f"))
+
+
+def parts_of(
+    known: Library, exclude_formula: bool
+) -> dict[str, Callable[[dict[int, int]], list[Proposal]]]:
+    """The method built up: votes, volumes, proposals from simpler and richer formulas; what is
+    missing to the whole is the calibration of the order."""
+
+    def votes(atoms: dict[int, int]) -> list[Proposal]:
+        return known.elected(atoms, max(TOPS), (1,), set(), exclude_formula)
+
+    def volumes(atoms: dict[int, int]) -> list[Proposal]:
+        return known.sized(votes(atoms))
+
+    def decorations(atoms: dict[int, int]) -> list[Proposal]:
+        found = known.uncalibrated(atoms, DIRECT, exclude_formula=exclude_formula)
+        return sorted(found, key=lambda p: -p.score)[: max(TOPS)]
+
+    return {
+        "learned similarity": votes,
+        "+ volume network": volumes,
+        "+ decorations": decorations,
+    }
 
 
 def targets_of(data: Path, split: str) -> Crystals:

@@ -1,8 +1,8 @@
-"""Twenty crystals that everybody knows, by their formula alone, from the library.
+"""Twenty crystals that everybody knows, by their formula alone, as `crysgen sample` gives them.
 
-python benchmarks/csp/textbook.py
+python benchmarks/csp/textbook.py --method auto
 
-A proposal is right if its space group is the tabulated one and the edges of its conventional cell
+A structure is right if its space group is the tabulated one and the edges of its conventional cell
 are within 3 % (`textbook.csv`; any of the polymorphs listed counts).
 """
 
@@ -14,62 +14,94 @@ import click
 import numpy as np
 import pandas as pd
 
-from crysgen.formula_units import likelihoods
+from crysgen import generate
 from crysgen.formulas import parse_formula
-from crysgen.retrieval import Library, Proposal
+from crysgen.methods import METHODS
+from crysgen.settings import Machine, Settings
+from crysmetrics.io import Crystals
 
 TOLERANCE = 0.03
 SYMPREC = 0.1
-UNITS_AT_LEAST = 0.02
-"""Cell sizes that fewer real compounds of the type have are not asked for."""
+TOPS = (1, 5)
 
 
 @click.command()
-@click.option("--library", type=click.Path(path_type=Path), help="Another library file.")
-@click.option("-n", "count", default=5, show_default=True, help="Proposals looked at.")
-@click.option("--others", is_flag=True, help="Without entries of the very formula.")
-def main(library: Path | None, count: int, others: bool) -> None:
-    """Print the rank of the right crystal, or what comes first instead."""
-    known = Library.load(library, extra=[])
+@click.option("--method", type=click.Choice(list(METHODS)), default="auto", show_default=True)
+@click.option("-n", "count", default=16, show_default=True, help="Structures of each formula.")
+@click.option("--others", is_flag=True, help="Without library entries of the very formula.")
+@click.option("--energies/--no-energies", default=True, help="Ranked by predicted energies too.")
+@click.option("--relax", is_flag=True, help="CHGNet relaxes and ranks; it knows these crystals.")
+@click.option("--workers", default=2, show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="CSV with all ranks.")
+def main(
+    method: str,
+    count: int,
+    others: bool,
+    energies: bool,
+    relax: bool,
+    workers: int,
+    output: Path | None,
+) -> None:
+    """Print the rank of the right crystal, and what comes first."""
     table = pd.read_csv(Path(__file__).with_name("textbook.csv"))
-    ranks = {}
+    ranks: dict[str, int | None] = {}
     for text, rows in table.groupby("formula", sort=False):
-        formula = parse_formula(str(text)).reduced
-        units = [u for u, p in likelihoods(formula).items() if p > UNITS_AT_LEAST]
-        found = known.propose(formula.counts, count, units=units, exclude_formula=others)
-        right = [k for k, proposal in enumerate(found) if is_right(proposal, rows)]
-        ranks[text] = right[0] + 1 if right else None
-        first = [describe(proposal) for proposal in found[:3]]
-        print(f"{text:8} rank {ranks[text]}  units {units}  first: {', '.join(first)}")
-    at = [sum(r is not None and r <= top for r in ranks.values()) for top in (1, 5)]
+        exclude = entries_of(str(text)) if others else ()
+        settings = Settings(method=method, exclude=exclude, energies=energies, relax=relax)
+        made = generate([str(text)], count, settings=settings, machine=Machine(workers=workers))
+        right = [k for k, crystal in enumerate(made.crystals) if is_right(crystal, rows)]
+        ranks[str(text)] = right[0] + 1 if right else None
+        known = made.table.prototype_id
+        first = [describe(made.crystals[k], known[k]) for k in range(min(3, len(made.crystals)))]
+        print(f"{text:8} rank {ranks[str(text)]}  first: {', '.join(first)}", flush=True)
+    at = [sum(r is not None and r <= top for r in ranks.values()) for top in TOPS]
     print(f"right at rank 1: {at[0]} of {len(ranks)}; within 5: {at[1]}")
+    if output is not None:
+        pd.Series(ranks, name="rank").rename_axis("formula").to_csv(output)
 
 
-def conventional(proposal: Proposal) -> tuple[int, np.ndarray]:
+def entries_of(text: str) -> tuple[str, ...]:
+    """Ids of the library's entries with a formula, whatever their cell."""
+    from crysgen.formulas import Formula
+    from crysgen.retrieval import Library
+
+    entries = Library.load(extra=[]).entries
+    asked = parse_formula(text).reduced.counts
+    found = []
+    for i in range(len(entries)):
+        slots = entries.slots(i)
+        if set(slots.tolist()) == set(asked):
+            own = Formula.of_atoms(np.repeat(slots, entries.counts(i))).reduced.counts
+            if own == asked:
+                found.append(entries.ids[i])
+    return tuple(found)
+
+
+def conventional(crystal: Crystals) -> tuple[int, np.ndarray]:
     """Space group and edges (Å) of the conventional cell."""
     import spglib
 
-    cell = (proposal.lattice, proposal.frac_coords, proposal.atomic_numbers)
+    cell = (crystal.lattices[0], crystal.frac_coords, crystal.atomic_numbers)
     dataset = spglib.get_symmetry_dataset(cell, symprec=SYMPREC)
     if dataset is None:
-        return 1, np.linalg.norm(proposal.lattice, axis=1)
+        return 1, np.linalg.norm(crystal.lattices[0], axis=1)
     return int(dataset.number), np.linalg.norm(dataset.std_lattice, axis=1)
 
 
-def is_right(proposal: Proposal, rows: pd.DataFrame) -> bool:
-    """Whether the proposal is one of the tabulated polymorphs."""
-    number, edges = conventional(proposal)
+def is_right(crystal: Crystals, rows: pd.DataFrame) -> bool:
+    """Whether a crystal is one of the tabulated polymorphs."""
+    number, edges = conventional(crystal)
     return any(
         number == row.space_group and np.abs(edges / [row.a, row.b, row.c] - 1).max() < TOLERANCE
         for row in rows.itertuples()
     )
 
 
-def describe(proposal: Proposal) -> str:
+def describe(crystal: Crystals, prototype: str) -> str:
     """Space group, edges and template in a few words."""
-    number, edges = conventional(proposal)
+    number, edges = conventional(crystal)
     sizes = "/".join(f"{edge:.2f}" for edge in edges)
-    return f"{number} {sizes} ({proposal.template_id}, {proposal.score:.2f})"
+    return f"{number} {sizes} ({prototype or 'new'})"
 
 
 if __name__ == "__main__":

@@ -67,13 +67,10 @@ def decorated(
         exclude_formula: as in `Library.propose`; parents are of another formula anyway.
     """
     found: list[Proposal] = []
-    names = [library.entries.ids[i] for i in excluded]
     for merge in merges(library, atoms):
         simpler = dict(atoms)
         simpler[merge.kept] += simpler.pop(merge.other)
-        parents = library.uncalibrated(
-            simpler, PARENTS, exclude_ids=names, exclude_formula=exclude_formula, decorate=False
-        )
+        parents = library.elected(simpler, PARENTS, (1,), excluded, exclude_formula)
         for parent in parents:
             found += list(split(parent, merge, atoms[merge.other]))
     return sorted(found, key=lambda p: -p.score)[:n]

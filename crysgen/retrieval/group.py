@@ -17,9 +17,6 @@ THEORETICAL = ("OQMD", "Alexandria", "JARVIS")
 """Databases that hold many hypothetical compounds."""
 HYPOTHETICAL_TRUST, TRUST_SCALE = 0.2, 0.05
 """Of `Group.trust`: a factor for entries of such databases, and eV/atom."""
-DOUBT, SURELY_ABOVE = 10.0, 0.05
-"""What each eV/atom of an estimated distance from the hull takes from an entry's logit, beyond the
-error of the estimate."""
 
 
 class Group:
@@ -113,7 +110,8 @@ class Group:
         unsure = np.array([name in THEORETICAL for name, _ in entries.sources])
         theoretical = unsure[entries.source[members]]
         hull, groups = entries.e_above_hull[members], entries.space_groups[members]
-        return self.similarity.entry_bias(entry_features(hull, theoretical, groups))
+        bound = entries.hull_estimate[members]
+        return self.similarity.entry_bias(entry_features(hull, bound, theoretical, groups))
 
     @cached_property
     def above_hull(self) -> NDArray[np.float64]:
@@ -155,10 +153,7 @@ class Group:
     def logits(self, elements: NDArray[np.int64]) -> NDArray[np.float64]:
         """(g, P) how much each placement of a compound counts, as logarithms."""
         logits = self._bias[:, None] - self.distances(elements)
-        # What a known distance from the hull costs is learned (`entry_bias`).
-        unknown = np.isnan(self.entries.e_above_hull[self.members].astype(np.float64))
-        doubt = np.where(unknown, np.clip(self.above_hull - SURELY_ABOVE, 0, 0.3), 0.0)
-        return logits.astype(np.float64) - DOUBT * doubt[:, None]
+        return logits.astype(np.float64)
 
     def same_compound(self, elements: NDArray[np.int64]) -> NDArray[np.bool_]:
         """(g,) which entries are of the very composition."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from importlib.resources import files
 from math import gcd
@@ -157,17 +158,8 @@ class Library:
         """Up to n elected proposals, and behind them some decorated ones; see `propose`."""
         if not atoms or min(atoms.values()) < 1:
             raise UserError("Proposals need at least one element, each with at least one atom.")
-        ballots = [
-            Ballot(self, *sorted_slots({z: c * unit // divisor for z, c in atoms.items()}),
-                   divisor, penalty)
-            for unit in units
-            for divisor, penalty in self._divisors(atoms, unit, units)
-        ]  # fmt: skip
-        ballots = [ballot for ballot in ballots if len(ballot.group)]
         excluded = {self.entries.position[i] for i in exclude_ids if i in self.entries.position}
-        for ballot in ballots:
-            ballot.exclude(excluded, exclude_formula, space_group)
-        found = elect(ballots, n)
+        found = self.elected(atoms, n, units, excluded, exclude_formula, space_group)
         sure = bool(found) and found[0].score > SURE
         if decorate and space_group is None and not sure:
             from crysgen.retrieval.decoration import decorated
@@ -179,20 +171,56 @@ class Library:
             found += distinct(more, found)
             for cell in cells:
                 found += decorated(self, cell, DECORATED, excluded, exclude_formula)
-        return [self.sized(proposal) for proposal in found]
+        return self.sized(found)
 
-    def sized(self, proposal: Proposal) -> Proposal:
-        """With the volume that composition, structure, template and voters together suggest."""
-        elements, counts = slots_of(proposal.atomic_numbers)
-        order = np.argsort(slot_numbers(proposal.atomic_numbers, elements), kind="stable")
-        frac = proposal.frac_coords[order]
-        around = surroundings_of(proposal.lattice, frac, counts)
-        own = self.packing.log_volume(elements, counts, around)
-        usual = np.log(self.similarity.cell_volumes(elements[None], counts)[0])
+    def elected(
+        self,
+        atoms: Mapping[int, int],
+        n: int,
+        units: Sequence[int],
+        excluded: set[int],
+        exclude_formula: bool = False,
+        space_group: int | None = None,
+    ) -> list[Proposal]:
+        """Up to n proposals by votes alone, with the volumes that voters suggest."""
+        ballots = [
+            Ballot(self, *sorted_slots({z: c * unit // divisor for z, c in atoms.items()}),
+                   divisor, penalty)
+            for unit in units
+            for divisor, penalty in self._divisors(atoms, unit, units)
+        ]  # fmt: skip
+        ballots = [ballot for ballot in ballots if len(ballot.group)]
+        for ballot in ballots:
+            ballot.exclude(excluded, exclude_formula, space_group)
+        return elect(ballots, n)
+
+    def sized(self, proposals: Sequence[Proposal]) -> list[Proposal]:
+        """With the volumes that composition, structure, template and voters together suggest.
+
+        Args:
+            proposals: of one composition; cell sizes may differ.
+        """
+        found = list(proposals)
+        by_size: dict[int, list[int]] = {}
+        for k, proposal in enumerate(proposals):
+            by_size.setdefault(proposal.num_atoms, []).append(k)
+        for rows in by_size.values():
+            elements, counts = slots_of(proposals[rows[0]].atomic_numbers)
+            around = np.array([_around(proposals[k], elements, counts) for k in rows])
+            each = np.repeat(elements[None], len(rows), axis=0)
+            own = self.packing.log_volumes(each, counts, around)
+            usual = float(np.log(self.similarity.cell_volumes(elements[None], counts)[0]))
+            for k, said in zip(rows, own.tolist(), strict=True):
+                found[k] = self._sized(proposals[k], said, usual)
+        return found
+
+    def _sized(self, proposal: Proposal, own: float, usual: float) -> Proposal:
+        """With logarithms of the volumes by the network and by composition alone."""
         voted = usual + TEMPLATE_VOLUME * proposal.parts["volume_factor"]
         template = self._residual(self.entries.position[proposal.template_id])
         volume = (1 - VOTED) * (own + TEMPLATE_RESIDUAL * template) + VOTED * voted
-        return proposal.scaled_to(float(np.exp(volume)))
+        parts = {**proposal.parts, "quarrel": abs(own + template - voted)}
+        return replace(proposal, parts=parts).scaled_to(float(np.exp(volume)))
 
     def _residual(self, entry: int) -> float:
         """How much larger an entry is than the networks say, as a logarithm."""
@@ -200,7 +228,8 @@ class Library:
             lattice = self.entries.lattices[entry].astype(np.float64)
             counts = self.entries.counts(entry)
             around = surroundings_of(lattice, self.entries.frac(entry), counts)
-            said = self.packing.log_volume(self.entries.slots(entry), counts, around)
+            elements = self.entries.slots(entry)[None]
+            said = float(self.packing.log_volumes(elements, counts, around[None])[0])
             self._residuals[entry] = float(np.log(abs(np.linalg.det(lattice)))) - said
         return self._residuals[entry]
 
@@ -307,6 +336,7 @@ class Ballot:
             "known": float(self.known[placed]),
             "volume_factor": factor,
             "e_above_hull": float(self.library.entries.e_above_hull[group.members[placed]]),
+            "trusted": float((left * group.trust[voters // cases]).sum() / total),
             "split": 0.0,
             "merged": 0.0,
         }
@@ -371,6 +401,12 @@ def elect(ballots: list[Ballot], n: int) -> list[Proposal]:
         found.append(finite[i].elect(column, share, len(found)))
         tops[i] = finite[i].best()
     return found
+
+
+def _around(proposal: Proposal, elements: NDArray[np.int64], counts: Counts) -> NDArray[np.float32]:
+    """Its surroundings, by slots."""
+    order = np.argsort(slot_numbers(proposal.atomic_numbers, elements), kind="stable")
+    return surroundings_of(proposal.lattice, proposal.frac_coords[order], counts)
 
 
 def library_files() -> list[Path]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 SYMMETRIC_WITHIN = (0.3, 0.1)
 """Å within which atoms go onto the higher symmetry that equal species may have."""
-MOST_KINDS = 3
+MOST_KINDS = 2
 """Elements of compounds that are looked at: those of more have prototypes of their own."""
 
 
@@ -101,7 +101,7 @@ def distinct(proposals: list[Proposal], others: list[Proposal]) -> list[Proposal
 
 
 def _shape(proposal: Proposal) -> Shape:
-    elements, counts = slots_of(proposal.atomic_numbers)
+    elements, _ = slots_of(proposal.atomic_numbers)
     slots = slot_numbers(proposal.atomic_numbers, elements)
     order = np.argsort(slots, kind="stable")
     return shape_of(proposal.lattice, proposal.frac_coords[order], slots[order])

@@ -65,12 +65,13 @@ class Packing:
 
     networks: tuple[PackingNetwork, ...]
 
-    def log_volume(
+    def log_volumes(
         self, elements: NDArray[np.int64], counts: Counts, around: NDArray[np.float32]
-    ) -> float:
-        """Of the cell of one crystal, in ln Å³; (k,) elements, and (k, k, R) surroundings."""
-        each = [n.volumes(elements[None], counts, around[None])[0] for n in self.networks]
-        return float(np.mean(np.log(each)))
+    ) -> NDArray[np.float64]:
+        """(B,) of the cells of crystals with the same counts, in ln Å³; see `volumes`."""
+        each = [network.volumes(elements, counts, around) for network in self.networks]
+        found: NDArray[np.float64] = np.mean(np.log(each), axis=0)
+        return found
 
 
 def surroundings_of(

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from crysgen.retrieval.species import Counts
 from crysmetrics.errors import InputError
 
-ENTRY_FEATURES = 10
+ENTRY_FEATURES = 11
 """Numbers that describe an entry beside its composition; see `entry_features`."""
 SHIPPED = "similarity.npz"
 
@@ -113,12 +113,16 @@ def slot_inputs(
 
 
 def entry_features(
-    e_above_hull: NDArray[Any], theoretical: NDArray[np.bool_], space_groups: NDArray[Any]
+    e_above_hull: NDArray[Any],
+    hull_estimate: NDArray[Any],
+    theoretical: NDArray[np.bool_],
+    space_groups: NDArray[Any],
 ) -> NDArray[np.float32]:
     """(E, ENTRY_FEATURES) what says how likely an entry's structure is one that others have.
 
     Args:
         e_above_hull: (E,) eV/atom, NaN where unknown.
+        hull_estimate: (E,) a lower bound of it, NaN where there is none.
         theoretical: (E,) whether its database is mostly of hypothetical compounds.
         space_groups: (E,) numbers.
     """
@@ -127,10 +131,13 @@ def entry_features(
     systems = np.digitize(np.asarray(space_groups, dtype=np.int64), [3, 16, 75, 143, 168, 195])
     columns = [np.clip(np.nan_to_num(hull), 0, 0.5) * 5, unknown, np.asarray(theoretical)]
     columns += [systems == system for system in range(7)]
+    bound = np.nan_to_num(np.asarray(hull_estimate, dtype=np.float32))
+    columns += [np.where(unknown, np.clip(bound, 0, 0.5) * 5, 0.0)]
     return np.stack(columns, axis=1).astype(np.float32)
 
 
 def apply_layers(layers: Layers, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What layers with SiLU between them make of (..., d) inputs."""
     for i, (weight, bias) in enumerate(layers):
         x = x @ weight.T + bias
         if i + 1 < len(layers):

@@ -30,6 +30,8 @@ TABLE_WIDTH, POINT_WIDTH, HIDDEN = 32, 48, 128
 EPOCHS, LEARNING_RATE, BATCH = 10, 3e-3, 256
 HOPELESS = 0.002
 """Share of votes below which being right makes no difference to the loss."""
+STRICT_SHARE = 0.4
+"""Of the loss: votes for the prototype in the right space group, beside votes for the prototype."""
 PLACEMENTS_AT_ONCE = 3_000_000
 
 
@@ -127,6 +129,7 @@ class Training:
     Attributes:
         columns: (g, columns) bool, which columns each entry hits when laid onto itself.
         home: (g * P,) a column that each placement hits: that of its first leader.
+        space_groups: (g,) numbers.
     """
 
     counts: Counts
@@ -136,6 +139,7 @@ class Training:
     weights: Tensor
     columns: NDArray[np.bool_]
     home: NDArray[np.int64]
+    space_groups: Tensor
 
     @classmethod
     def of(cls, group: Group) -> Training:
@@ -144,9 +148,12 @@ class Training:
         unsure = np.array([name in THEORETICAL for name, _ in entries.sources])
         theoretical = unsure[entries.source[members]]
         hull = entries.e_above_hull[members].astype(np.float32)
-        features = entry_features(hull, theoretical, entries.space_groups[members])
+        groups = entries.space_groups[members]
+        bound = entries.hull_estimate[members].astype(np.float32)
+        features = entry_features(hull, bound, theoretical, groups)
         # What one asks for is more often like the Materials Project and near the hull.
-        weights = np.where(theoretical, 0.5, 1.0) * np.where(hull > 0.15, 0.3, 1.0)
+        above = np.fmax(hull, bound) > 0.15
+        weights = np.where(theoretical, 0.5, 1.0) * np.where(above, 0.3, 1.0)
         cases = len(group.renamings)
         votes = group.votes
         home = np.zeros(votes.shape[0], dtype=np.int64)
@@ -161,6 +168,7 @@ class Training:
             torch.tensor(weights, dtype=torch.float32),
             columns,
             home,
+            torch.tensor(groups.astype(np.int64)),
         )
 
     def batches(self, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
@@ -226,8 +234,15 @@ def _loss(networks: Networks, group: Training, batch: NDArray[np.int64]) -> tupl
     # Other structures of the compound itself say nothing about what neighbours are worth.
     same = (elements[:, None] == group.elements[None]).all(-1)[:, :, None].expand_as(logits)
     shares = torch.log_softmax(logits.masked_fill(same, -1e9).flatten(1), 1)
-    possible = (right & ~same).flatten(1)
-    found = torch.logsumexp(shares.masked_fill(~possible, -1e9), 1)
-    weights = group.weights[batch] * possible.any(1)
-    loss = -(weights * torch.log((1 - HOPELESS) * torch.exp(found) + HOPELESS)).sum()
-    return loss, float(weights.sum())
+    symmetric = group.space_groups[batch][:, None] == group.space_groups[None]
+    right = right & ~same
+    # The matcher takes zinc blende for rock salt; those of the same symmetry are right indeed.
+    goals = ((1 - STRICT_SHARE, right), (STRICT_SHARE, right & symmetric[:, :, None]))
+    loss, amount = torch.zeros(()), 0.0
+    for share, goal in goals:
+        possible = goal.flatten(1)
+        found = torch.logsumexp(shares.masked_fill(~possible, -1e9), 1)
+        weights = share * group.weights[batch] * possible.any(1)
+        loss = loss - (weights * torch.log((1 - HOPELESS) * torch.exp(found) + HOPELESS)).sum()
+        amount += float(weights.sum())
+    return loss, amount

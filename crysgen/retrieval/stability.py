@@ -83,9 +83,7 @@ class _Phases:
 
         elements = sorted(self.shares[i])
         subsets = (s for r in range(1, len(elements) + 1) for s in combinations(elements, r))
-        others = [
-            j for s in subsets for j in self.by_elements.get(frozenset(s), []) if j != i
-        ]
+        others = [j for s in subsets for j in self.by_elements.get(frozenset(s), []) if j != i]
         # The elements themselves are at 0 by definition.
         columns = [[self.shares[j].get(z, 0.0) for z in elements] for j in others]
         columns += np.eye(len(elements)).tolist()

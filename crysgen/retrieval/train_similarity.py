@@ -123,7 +123,7 @@ def main() -> None:
         found = train(entries, seed, arguments.epochs).arrays()
         arrays |= {f"{seed}/{name}": value for name, value in found.items()}
     save(arguments.output, arrays)
-    packing = {}
+    packing: dict[str, NDArray[Any]] = {}
     for seed in range(arguments.metrics):
         found = train_packing(entries, seed, arguments.packing_epochs).arrays()
         packing |= {f"{seed}/{name}": value for name, value in found.items()}
