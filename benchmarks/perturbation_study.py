@@ -2,8 +2,8 @@
 
     python benchmarks/perturbation_study.py --data ../shared/data -o docs
 
-Writes perturbations.md, perturbations.csv, and the figure as perturbations.png and .svg. Takes
-about ten minutes on one core; most of it is ALIGNN on structures that have lost their symmetry.
+Writes perturbations.md, perturbations.csv, and the figure as perturbations.png and .svg. Most of
+the time goes to ALIGNN, on structures that have lost their symmetry.
 """
 
 from __future__ import annotations
@@ -78,7 +78,10 @@ def main(data: Path, output: Path, count: int, n_ref: int, seed: int, cache: str
     output.mkdir(parents=True, exist_ok=True)
     table.to_csv(output / "perturbations.csv", index=False, float_format="%.6g")
     draw(table, output)
-    (output / "perturbations.md").write_text(document(table, count, n_ref), encoding="utf-8")
+    made_by = f"`python benchmarks/perturbation_study.py --count {count} --reference {n_ref}"
+    made_by += f" --seed {seed}`, {where()}"
+    page = document(table, count, n_ref, made_by)
+    (output / "perturbations.md").write_text(page, encoding="utf-8")
 
 
 def cases(pool: Crystals, count: int, rng: np.random.Generator) -> Iterator[Case]:
@@ -179,8 +182,15 @@ def draw(table: pd.DataFrame, output: Path) -> None:
     figure.savefig(output / "perturbations.svg", metadata={"Date": None})
 
 
-def document(table: pd.DataFrame, count: int, n_ref: int) -> str:
-    """The page: what was done, the figure, who sees what, and all values."""
+def document(table: pd.DataFrame, count: int, n_ref: int, made_by: str) -> str:
+    """The page: what was done, the figure, who sees what, and all values.
+
+    Args:
+        table: of all sets, with changes.
+        count, n_ref: structures of a set and of the reference.
+        made_by: command, machine and date.
+    """
+    distinct = table.drop_duplicates(["kind", "level"])
     kinds = [k for k in dict.fromkeys(table.kind) if k != "none"]
     metrics = list(dict.fromkeys(table.metric))
     lines = [
@@ -200,13 +210,24 @@ def document(table: pd.DataFrame, count: int, n_ref: int) -> str:
         "",
         "Numbers in the figure are changes in standard errors of the difference, where they "
         "exceed 1.96; positive (red) is worse. Blue means that a metric *improves*: structures "
-        "it should punish please it. Spoiled sets share most of their structures with the "
-        "unspoiled one, so these errors are on the large side.",
+        "it should punish please it.",
+        "",
+        "Errors of sets that are noisy, strained or swapped are on the large side: such a set "
+        "shares its structures with the unspoiled one, which the error of a difference leaves out "
+        "of account. Errors of sets with many duplicates are too small: they take copies for "
+        f"structures of their own, and {_share_of_duplicates(table)} leave only few distinct "
+        "ones, whose validity, energies and distances are partly the luck of the draw. So are "
+        f"those of the smallest subsamples; and of {len(metrics) * (len(distinct) - 1):,} changes "
+        "some exceed 1.96 by chance. A change that does not grow with the level means little.",
+        "",
+        "Which changes are seen also depends on how many structures there are: errors fall "
+        "with their square root, and a metric that sees nothing here may with ten times as many.",
         "",
         "## From which level on a metric sees it",
         "",
         "The first level at which it is worse by more than 1.96 standard errors, and stays so; "
-        "**–** if it never is, and *better* where it is fooled at the largest level.",
+        "**–** if there is none, and *better* where it is better by more than that at the largest "
+        "level. Levels at which it is undefined are passed over.",
         "",
         "| metric | " + " | ".join(kinds) + " |",
         "| --- |" + " --- |" * len(kinds),
@@ -226,11 +247,16 @@ def document(table: pd.DataFrame, count: int, n_ref: int) -> str:
             row = part[part.metric == metric].set_index("level")
             lines.append(f"| `{metric}` | " + " | ".join(_value(row.loc[v]) for v in levels) + " |")
         lines.append("")
-    lines.append(f"`python benchmarks/perturbation_study.py`, {where()}")
+    lines.append(made_by)
     return "\n".join(lines) + "\n"
 
 
+def _share_of_duplicates(table: pd.DataFrame) -> str:
+    return str(table[table.kind == "duplicates"].level.iloc[-1])
+
+
 def _first_seen(rows: pd.DataFrame) -> str:
+    rows = rows[rows.change.notna()]
     worse = (rows.change > SEEN).tolist()
     if not worse[-1]:
         return "*better*" if rows.change.iloc[-1] < -SEEN else "–"
@@ -239,27 +265,26 @@ def _first_seen(rows: pd.DataFrame) -> str:
 
 
 def _summary(table: pd.DataFrame, kinds: list[str], metrics: list[str]) -> list[str]:
-    """For each way, the metrics that see it at the first level, at some, never, or wrongly."""
+    """For each way, the metrics that see it, by level, those that never do, or wrongly."""
     lines = []
+    blind = set(metrics)
     for kind in kinds:
-        found: dict[str, list[str]] = {"early": [], "late": [], "never": [], "fooled": []}
-        for metric in metrics:
-            rows = table[(table.metric == metric) & (table.kind == kind)]
-            seen = _first_seen(rows)
-            group = {"–": "never", "*better*": "fooled"}.get(seen)
-            group = group or ("early" if seen == rows.level.iloc[0] else "late")
-            found[group].append(f"`{metric}`")
-        parts = [
-            f"{title} {', '.join(found[group])}"
-            for group, title in (
-                ("early", "at the smallest level seen by"),
-                ("late", "later by"),
-                ("never", "never by"),
-                ("fooled", "taken for an improvement by"),
-            )
-            if found[group]
-        ]
+        part = table[table.kind == kind]
+        seen = {m: _first_seen(part[part.metric == m]) for m in metrics}
+        parts = []
+        for level in dict.fromkeys(part.level):
+            by = [f"`{metric}`" for metric in metrics if seen[metric] == level]
+            if by:
+                parts.append(f"{'seen ' if not parts else ''}from *{level}* on by {', '.join(by)}")
+        for what, title in (("–", "not by"), ("*better*", "better at the largest level:")):
+            by = [f"`{metric}`" for metric in metrics if seen[metric] == what]
+            if by:
+                parts.append(f"{title} {', '.join(by)}")
         lines.append(f"- **{kind.capitalize()}**: {'; '.join(parts)}.")
+        blind &= {metric for metric, what in seen.items() if what in ("–", "*better*")}
+    if blind:
+        names = ", ".join(f"`{metric}`" for metric in metrics if metric in blind)
+        lines.append(f"- Nothing of all this is seen by {names}.")
     return lines
 
 

@@ -114,4 +114,4 @@ def _drawn(reference: Sample, count: int | None) -> Sample:
     import numpy as np
 
     chosen = np.sort(np.random.default_rng(0).choice(len(reference), count, replace=False))
-    return Sample(reference.crystals[chosen], reference.role, reference.path, reference.run)
+    return reference.chosen(chosen)

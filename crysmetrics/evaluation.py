@@ -31,6 +31,7 @@ from crysmetrics.metrics.base import (
     random_generator,
     undefined,
 )
+from crysmetrics.metrics.description import space_groups
 from crysmetrics.metrics.emd import MEASURE_OF_PROPERTY
 from crysmetrics.per_structure import described, tables
 from crysmetrics.per_structure import failures as failures_of
@@ -193,7 +194,7 @@ def evaluate_plan(chosen: Plan, gen: Sample, ref: Sample, run: Run | None = None
     """The report of a plan, with a description of every structure in its tables."""
     start = time.perf_counter()
     reading = gen.seconds_reading + ref.seconds_reading
-    gen = _limited(gen, chosen.settings)
+    gen, ref = _limited(gen, chosen.settings), _of_space_groups(ref, chosen.settings)
     report = evaluate_measures(
         chosen.measures,
         gen,
@@ -216,10 +217,17 @@ def pairing_of(gen: Sample, ref: Sample, asked: bool = False) -> str | None:
     A table or property `ref_id` does, and so do ids, if all generated structures have a reference
     of the same id, of the same composition for most: ids such as 0, 1, 2 are often equal by
     accident. If asked for, it is the order otherwise.
+
+    Raises:
+        UserError: if pairs are asked for, and the table beside the structures is no good.
     """
     names: Any = gen.crystals.properties.get("ref_id")
     if names is None and gen.path is not None and Path(gen.path).exists():
-        names = (read_table(gen.path) or {}).get("ref_id")
+        try:
+            names = (read_table(gen.path) or {}).get("ref_id")
+        except UserError:  # a table of another program's, maybe
+            if asked:
+                raise
     if names is not None and not set(names).isdisjoint(ref.crystals.ids):
         return "auto"
     return "auto" if _have_equal_ids(gen.crystals, ref.crystals) else "order" if asked else None
@@ -363,8 +371,19 @@ def _limited(gen: Sample, settings: Settings) -> Sample:
     chosen = random_generator(settings, "limit").choice(crystals.num_total, limit, replace=False)
     chosen = np.sort(chosen)
     failed = [crystals.failures[i - len(crystals)] for i in chosen[chosen >= len(crystals)]]
-    drawn = crystals[chosen[chosen < len(crystals)]].with_failures(failed)
-    return Sample(drawn, gen.role, gen.path, gen.run)
+    return gen.chosen(chosen[chosen < len(crystals)], failed)
+
+
+def _of_space_groups(ref: Sample, settings: Settings) -> Sample:
+    """The reference structures of the space groups that the settings ask for."""
+    if settings.reference_space_groups is None:
+        return ref
+    first, last = settings.reference_space_groups
+    groups = space_groups(ref)
+    chosen = np.flatnonzero((groups >= first) & (groups <= last))
+    if not len(chosen):
+        raise UserError(f"No reference structure has a space group of number {first} to {last}.")
+    return ref.chosen(chosen, ref.crystals.failures)
 
 
 def settings_json(measures: Sequence[Measure], settings: Settings) -> dict[str, Any]:
@@ -374,6 +393,8 @@ def settings_json(measures: Sequence[Measure], settings: Settings) -> dict[str, 
         names |= dict.fromkeys(("min_distance", "min_volume", "oxidation_states"))
     if settings.limit is not None:
         names |= dict.fromkeys(("limit", "seed"))
+    if settings.reference_space_groups is not None:
+        names |= {"reference_space_groups": None}
     return settings.as_json((*names, "protocol"))
 
 

@@ -15,7 +15,8 @@ def reduce_cell(cell):
     """Minkowski-reduced rows (3, 3) of the lattice spanned by `cell`, shortest first.
 
     Semaev, "A 3-dimensional lattice reduction algorithm" (2001): reduce the two shorter vectors
-    by Gauss's algorithm, shorten the third by the nearest vector of their plane, repeat.
+    by Gauss's algorithm, shorten the third by the nearest vector of their plane, repeat. Rows that
+    span no cell end in a zero vector, which is the first row then.
     """
     rows = cell.copy()
     for _ in range(1000):
@@ -23,6 +24,9 @@ def reduce_cell(cell):
         rows = rows[np.argsort(lengths)]
         a, b, c = rows[0].copy(), rows[1].copy(), rows[2].copy()
         for _ in range(1000):
+            if a @ a == 0.0:
+                rows[0], rows[1], rows[2] = a, b, c
+                return rows
             b = b - np.round(a @ b / (a @ a)) * a
             if b @ b >= (a @ a) * (1 - 1e-12):
                 break
@@ -51,6 +55,8 @@ def _shortest(cell, frac):
     rows = reduce_cell(cell)
     # An atom and its own image: the shortest lattice vector, first of the reduced cell.
     best = rows[0] @ rows[0]
+    if best == 0.0:  # no cell at all: an atom comes as near to its own images as one likes
+        return 0.0
     cart = frac @ cell
     reduced = cart @ np.linalg.inv(rows)
     n = len(frac)
@@ -86,7 +92,7 @@ def min_distances(crystals: Crystals, workers: int | None = None) -> NDArray[np.
     """(B,) shortest interatomic distance of each crystal in Å.
 
     All periodic images count, an atom's own among them: a crystal of one atom has the length of
-    its shortest lattice vector.
+    its shortest lattice vector, and one whose cell has no volume has 0.
     """
     if not len(crystals):
         return np.zeros(0)

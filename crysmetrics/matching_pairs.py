@@ -24,15 +24,13 @@ from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals
 from crysmetrics.io.parsed import one_line
 from crysmetrics.io.sources import (
-    COMPANIONS,
     MAX_FILE_BYTES,
+    SAMPLES_TABLE,
     TAR_SUFFIXES,
     has_suffix,
     without_suffix,
 )
 from crysmetrics.io.sources import read_at_most as read_bytes
-
-(TABLE,) = COMPANIONS
 
 PAIRINGS = ("auto", "order")
 """How structures find each other: by table, properties or ids; or by their order in both sets."""
@@ -109,7 +107,7 @@ def read_table(path: str | os.PathLike[str]) -> dict[str, list[str]] | None:
     import pandas as pd
 
     path = Path(path)
-    where = path / TABLE
+    where = path / SAMPLES_TABLE
     try:
         data = _bytes_of(path)
         if data is None:
@@ -130,9 +128,9 @@ def read_table(path: str | os.PathLike[str]) -> dict[str, list[str]] | None:
 
 def _bytes_of(path: Path) -> bytes | None:
     if path.is_dir():
-        if not (path / TABLE).is_file():
+        if not (path / SAMPLES_TABLE).is_file():
             return None
-        with (path / TABLE).open("rb") as file:
+        with (path / SAMPLES_TABLE).open("rb") as file:
             return read_bytes(file, MAX_FILE_BYTES)
     if has_suffix(path, (".zip",)):
         with zipfile.ZipFile(path) as archive:
@@ -150,7 +148,7 @@ def _bytes_of(path: Path) -> bytes | None:
 
 
 def _outermost(names: Sequence[str]) -> str | None:
-    found = [name for name in names if name.rpartition("/")[2] == TABLE]
+    found = [name for name in names if name.rpartition("/")[2] == SAMPLES_TABLE]
     return min(found, key=lambda name: (name.count("/"), name), default=None)
 
 
@@ -164,11 +162,11 @@ def _by_table(pred: Crystals, ref: Crystals, table: Mapping[str, list[str]]) -> 
         names = (without_suffix(file), file, without_suffix(base), base)
         rows.append(next((position[name] for name in names if name in position), None))
         if rows[-1] is None and file not in failed and base not in failed:
-            missing.append((file, f"is named in {TABLE}, but there is no such file"))
-    by = f"ref_id and rank of {TABLE}"
+            missing.append((file, f"is named in {SAMPLES_TABLE}, but there is no such file"))
+    by = f"ref_id and rank of {SAMPLES_TABLE}"
     pairing = _assemble(pred, ref, rows, table["file"], table["ref_id"], table["rank"], by)
     unlisted = set(range(len(pred))) - {row for row in rows if row is not None}
-    unlisted_names = [(pred.ids[i], f"is not named in {TABLE}") for i in sorted(unlisted)]
+    unlisted_names = [(pred.ids[i], f"is not named in {SAMPLES_TABLE}") for i in sorted(unlisted)]
     more = tuple(_failure("gen", *f) for f in (*missing, *unlisted_names))
     return Pairing(pairing.reference, pairing.rank, pairing.lost, by, (*pairing.failures, *more))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -35,22 +37,31 @@ def in_processes(
 
 
 def in_threads(
-    function: Callable[..., T], jobs: Sequence[tuple[Any, ...]], workers: int | None = None
+    function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], workers: int | None = None
 ) -> Iterator[T]:
-    """`function(*job)` for each job, in order; for functions that release the GIL."""
-    count = min(cpu_count(workers), len(jobs))
+    """`function(*job)` for each job, in order; for functions that release the GIL.
+
+    Jobs that an iterator makes are made a few ahead, so that they need not be held all at once.
+    """
+    known = len(jobs) if isinstance(jobs, Sized) else None
+    count = cpu_count(workers) if known is None else min(cpu_count(workers), known)
     if count <= 1:
         yield from (function(*job) for job in jobs)
         return
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
 
+    waiting = iter(jobs)
+    pending: deque[Future[T]] = deque()
     with ThreadPoolExecutor(count) as pool:
-        futures = [pool.submit(function, *job) for job in jobs]
         try:
-            for future in futures:
-                yield future.result()
+            ahead = 2 * count if known is None else known
+            pending += (pool.submit(function, *job) for job in islice(waiting, ahead))
+            while pending:
+                result = pending.popleft().result()
+                pending += (pool.submit(function, *job) for job in islice(waiting, 1))
+                yield result
         finally:
-            for future in futures:  # after an interrupt, what has not begun need not
+            for future in pending:  # after an interrupt, what has not begun need not
                 future.cancel()
 
 

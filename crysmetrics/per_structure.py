@@ -29,10 +29,16 @@ def tables(samples: Sequence[Sample], outcomes: Sequence[Outcome]) -> dict[str, 
         for outcome in outcomes:
             columns |= outcome.per_structure if sample.role == "gen" else outcome.per_reference
         table = pd.DataFrame(columns)
-        table["reason"] = table["id"].map(dict(sample.failed_features())).fillna("")
+        reasons: dict[str, list[str]] = {}
+        for name, reason in sample.failed_features():
+            reasons.setdefault(name, []).append(reason)
+        joined = {name: "; ".join(found) for name, found in reasons.items()}
+        table["reason"] = table["id"].map(joined).fillna("")
         if sample.crystals.failures:
             # What can't be read is not valid, not unique, ...
             noes = dict.fromkeys(table.select_dtypes(bool).columns, False)
+            # Whole numbers, or nothing: NaN would turn them all into 1.0, 2.0, ...
+            table = table.astype(dict.fromkeys(table.select_dtypes("integer").columns, "Int64"))
             rows = [{"id": f.file, **noes, "reason": f.reason} for f in sample.crystals.failures]
             table = pd.concat([table, pd.DataFrame(rows)], ignore_index=True)
         found[sample.role] = table

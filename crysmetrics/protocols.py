@@ -50,7 +50,8 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         Protocol(
             "cdvae",
-            "Validity and coverage on all structures; EMDs and diversity on 1,000 valid ones.",
+            "Validity and coverage on 10,000 structures (all, if there are fewer); EMDs and "
+            "diversity on 1,000 valid ones.",
             "Xie et al. 2021 (CDVAE), Section 5.2 and Appendix G",
             (
                 *("struct_validity", "comp_validity", "validity"),
@@ -59,14 +60,15 @@ PROTOCOLS: dict[str, Protocol] = {
                 *("emd_density", "emd_energy", "emd_num_elements"),
                 *("struct_diversity", "comp_diversity"),
             ),
-            {"subset": "valid:1000"},
+            {"limit": 10_000, "subset": "valid:1000"},
         ),
         Protocol(
             "adaptive-cell",
-            "Coverage and Fréchet distances on CrystalNN and CGCNN of 1,000 structures.",
+            "Coverage and Fréchet distances on CrystalNN and CGCNN of 1,000 structures against "
+            "the reference without its monoclinic and triclinic crystals.",
             "Adaptive-cell score model (arXiv 2310.10695), Section 5.2, Table 1",
             (*_COVERAGE, "fd_crystalnn", "fd_cgcnn"),
-            {"limit": 1000},
+            {"limit": 1000, "reference_space_groups": (16, 230)},
         ),
     )
 }

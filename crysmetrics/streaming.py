@@ -1,15 +1,16 @@
 """Sets of any size in bounded memory: `crysmetrics evaluate --stream`.
 
 Generated structures are read, featurised and forgotten part by part. Validity, EMDs, coverage and
-the Fréchet distances themselves are those of the whole set; what needs all pairs, or many
-subsamples, of feature vectors is computed on a random sample of them, and says so.
+the Fréchet distances themselves are those of the whole set, for which a few numbers of every
+structure wait on disk; what needs all pairs, or many subsamples, of feature vectors is computed
+on a random sample of them, and says so.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any, TextIO
 
@@ -45,6 +46,7 @@ from crysmetrics.per_structure import described, failures, tables
 from crysmetrics.protocols import Plan
 from crysmetrics.report import Report
 from crysmetrics.reporting.structures import chosen_structures, shown_structures
+from crysmetrics.scratch import Columns
 
 PART = 5_000
 """Structures held at a time."""
@@ -52,7 +54,7 @@ SAMPLE = 20_000
 """Feature vectors kept for what needs many of them at once."""
 
 _KEPT_COLUMNS = ("density", "energy", "volume_per_atom", "num_elements", "space_group")
-"""Of every structure, for the figures: 40 bytes."""
+"""Of every structure, for EMDs and figures."""
 
 Array = NDArray[np.float64]
 
@@ -79,7 +81,7 @@ def evaluate_stream(
         UserError: if nothing can be read, or the settings ask for a subset.
     """
     settings = chosen.settings
-    if settings.subset != "all" or settings.limit is not None:
+    if settings.subset != "all" or settings.limit or settings.reference_space_groups:
         raise UserError("--stream takes all structures; protocols that draw some go without it.")
     start = time.perf_counter()
     stream = _Stream(chosen, ref, run or Run())
@@ -114,8 +116,7 @@ class _Stream:
         self.unread: list[dict[str, str]] = []
         self.header: pd.Series | None = None
         self.digest = SetDigest()
-        self.columns: dict[str, list[NDArray[Any]]] = {}
-        self.near: list[Nearest] = []
+        self.columns, self.near = Columns(), Columns()
         self.recall = Nearest.nothing(len(ref))
         self.rng = random_generator(self.settings, "stream")
         self.moments: dict[str, Moments] = {}
@@ -142,7 +143,7 @@ class _Stream:
         table = described(table, sample)
         for name in _KEPT_COLUMNS:
             if name in table:
-                self._keep(name, table[name].to_numpy(dtype=float))
+                self.columns.add(name, table[name].to_numpy(dtype=float))
         self._look_for_extremes(table, crystals)
         if rows is not None:
             table.to_csv(rows, index=False, header=self.header is None)
@@ -193,7 +194,8 @@ class _Stream:
         precision, recall = nearest_both_ways(
             fingerprints(sample), fingerprints(self.ref), limits.structure, limits.composition
         )
-        self.near.append(precision)
+        for field in fields(precision):
+            self.near.add(field.name, getattr(precision, field.name))
         self.recall = self.recall.nearer(recall, self.read - len(sample))
         return Outcome({}, distance_columns(precision, self.ref.crystals.ids))
 
@@ -221,9 +223,6 @@ class _Stream:
 
     def _sampled(self, name: str, rows: Array, keys: Array) -> None:
         self.samples.setdefault(name, Reservoir(SAMPLE)).add(rows, keys)
-
-    def _keep(self, name: str, values: NDArray[Any]) -> None:
-        self.columns.setdefault(name, []).append(values)
 
     def _look_for_extremes(self, table: pd.DataFrame, crystals: Crystals) -> None:
         """Keep those structures of the ones kept and a new part that the report will draw."""
@@ -286,7 +285,8 @@ class _Stream:
             versions=versions(),
             timing=dict(self.timing),
             per_structure={
-                "gen": pd.DataFrame({k: np.concatenate(v) for k, v in self.columns.items()}),
+                # Not copied, so that only the column that is looked at need be in memory.
+                "gen": pd.DataFrame({k: self.columns[k] for k in self.columns}, copy=False),
                 "ref": described(reference, ref),
             },
             outcomes=outcomes,
@@ -313,12 +313,12 @@ class _Stream:
         if name in ("emd", "emd_energy"):
             return self._emd(name)
         if name == "coverage":
-            precision = Nearest.concatenate(self.near)
+            precision = Nearest(*(self.near[field.name] for field in fields(Nearest)))
             limits = self.settings.thresholds
             return Outcome(
                 coverage_values(precision, self.recall, limits, total),
-                _distances(precision),
-                _distances(self.recall),
+                distance_columns(precision),
+                distance_columns(self.recall),
             )
         if name == "diversity":
             found = {}
@@ -348,7 +348,7 @@ class _Stream:
         found = {}
         for kind, column in theirs.items():
             rng = random_generator(self.settings, f"emd_{kind}")
-            found[f"emd_{kind}"] = emd_value(np.concatenate(self.columns[kind]), column, rng)
+            found[f"emd_{kind}"] = emd_value(self.columns[kind], column, rng)
         return Outcome(found, {}, theirs)
 
     def _fad(self) -> Outcome:
@@ -371,9 +371,3 @@ class _Stream:
         if self.read <= SAMPLE or value.value is None:
             return value
         return value.with_note(f"of a random sample of {SAMPLE:,} generated structures")
-
-
-def _distances(near: Nearest) -> dict[str, NDArray[Any]]:
-    """The columns that coverage is swept with, without the names of what is nearest."""
-    nameless = replace(near, index=np.full(len(near.index), -1))
-    return {k: v for k, v in distance_columns(nameless, ()).items() if k != "nearest_id"}

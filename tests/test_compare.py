@@ -1,6 +1,7 @@
 import copy
 import json
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -8,6 +9,7 @@ from click.testing import CliRunner
 from crysmetrics.cli import main
 from crysmetrics.compare import changes, check_comparable, load_document
 from crysmetrics.errors import UserError
+from crysmetrics.metrics.base import all_metrics
 
 
 def document(**values):
@@ -28,7 +30,7 @@ def document(**values):
             }
             for key, value in values.items()
         },
-        "settings": {"seed": 0, "protocol": "full"},
+        "settings": {"seed": 0, "pairing": "auto", "protocol": "full"},
         "extractors": {"alignn": {"version": "a", "hash": "1"}},
         "inputs": {
             "gen": {"path": "gen", "read": 100, "failed": 0, "sha256": "g"},
@@ -136,6 +138,7 @@ def changed(path, value):
         (("settings", "seed"), 1, "setting seed 0 against 1"),
         (("settings", "protocol"), "cdvae", 'protocol "full" against "cdvae"'),
         (("settings", "limit"), 1000, "setting limit none against 1000"),
+        (("settings", "pairing"), "order", 'setting pairing "auto" against "order"'),
         (("extractors", "alignn"), {"version": "b", "hash": "2"}, "features alignn by 'a'"),
         (("inputs", "ref", "sha256"), "other", "references ref and ref differ"),
         (("metrics",), document(kad=(1.0, 0.1))["metrics"], "lacks fad"),
@@ -212,6 +215,13 @@ def test_rank(tmp_path):
     assert csv.read_text().splitlines()[0].startswith("rank,model,n_gen,mean_rank,cov_recall")
     lines = run("rank", *paths, "--by", "cov_recall").stdout.splitlines()
     assert [line.split()[1] for line in lines[1:]] == ["even", "good", "bad"]
+    many = {key: (1.25, 0.125) for key in all_metrics() if "_top" not in key}
+    paths_of_many = [str(tmp_path / f"many-{k}.json") for k in (1, 2)]
+    for path in paths_of_many:
+        Path(path).write_text(json.dumps(document(**many)))
+    wide = run("rank", *paths_of_many).stdout
+    assert "…" not in wide  # a number that is cut is none
+    assert wide.count("1.2500 ± 0.1250") > 30
     table = run("rank", *paths, "--metrics", "fad", "--markdown", "-").stdout
     assert table.splitlines()[2].startswith("| 1 | good | 100 | 1.00 | 1.0000 ± 0.1000 |")
     assert "kad" in run("rank", *paths, "--by", "kad", status=2).stderr

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from sets import random_crystals
+from sets import random_crystals, rocksalt
 
 import crysmetrics
 from crysmetrics.cli import main
 from crysmetrics.cli.evaluate import model_names
 from crysmetrics.errors import MissingPackageError, UserError
+from crysmetrics.evaluation import as_sample
 from crysmetrics.features import cgcnn
 from crysmetrics.io import Crystals, write
 from crysmetrics.metrics.base import Settings, all_metrics
@@ -154,6 +155,70 @@ def test_protocol_of_adaptive_cell_draws_a_thousand(monkeypatch):
     assert report.settings["limit"] == 11
     again = crysmetrics.evaluate(gen, crystals, protocol="adaptive-cell")
     assert again.as_json()["metrics"] == report.as_json()["metrics"]
+
+
+def test_protocol_of_adaptive_cell_leaves_out_monoclinic_and_triclinic_references():
+    random = random_crystals(8, 5)  # without symmetry
+    mixed = Crystals.concatenate([random, rocksalt(5.6, "salt"), rocksalt(6.3, "other salt")])
+    gen = as_sample(random_crystals(30, 6), "gen")
+    report = crysmetrics.evaluate(gen, mixed, protocol="adaptive-cell")
+    assert report.inputs["ref"]["read"] == 2
+    assert report.metrics["cov_recall"].n_ref == 2
+    assert report.per_structure["ref"].id.tolist() == ["salt", "other salt"]
+    assert report.as_json()["settings"]["reference_space_groups"] == (16, 230)
+    full = crysmetrics.evaluate(gen, mixed, metrics=["cov_recall"])
+    assert full.inputs["ref"]["read"] == 10
+    assert "reference_space_groups" not in full.settings
+    with pytest.raises(UserError, match="space group of number 16 to 230"):
+        crysmetrics.evaluate(gen, random, protocol="adaptive-cell")
+
+
+def test_chosen_structures_keep_their_features():
+    sample = as_sample(random_crystals(6, 5), "ref")
+    values = sample.features("magpie").values
+    part = sample.chosen(np.array([4, 1]))
+    assert part.crystals.ids == (sample.crystals.ids[4], sample.crystals.ids[1])
+    assert part.features("magpie").values is not values
+    np.testing.assert_array_equal(part.features("magpie").values, values[[4, 1]])
+    assert part.extractors["magpie"].hash == sample.extractors["magpie"].hash
+
+
+def test_cells_without_volume_are_invalid_and_named():
+    crystals = random_crystals(20, 12)
+    lattices = crystals.lattices.copy()
+    lattices[3] = 0
+    lattices[5, 2] = lattices[5, 0] - 2 * lattices[5, 1]
+    flat = replace(crystals, lattices=lattices)
+    report = crysmetrics.evaluate(flat, random_crystals(20, 13))
+    assert report["struct_validity"] <= 0.9
+    assert np.isfinite([report["emd_density"], report["emd_energy"], report["cov_precision"]]).all()
+    table = report.per_structure["gen"]
+    assert not table.struct_valid[[3, 5]].any()
+    for i in (3, 5):  # each reason once, joined
+        assert "alignn failed: its cell has no volume" in table.reason[i]
+        assert "crystalnn failed" in table.reason[i]
+    assert "no volume" in report.to_html()
+
+
+def test_ranks_stay_whole_numbers_beside_failures():
+    ref = random_crystals(6, 13)
+    ranked = replace(
+        ref.with_failures([("lost.cif", "is empty")]),
+        properties={"ref_id": np.array(ref.ids), "rank": np.ones(6, dtype=np.int64)},
+    )
+    table = crysmetrics.evaluate(ranked, ref, metrics=["match"]).per_structure["gen"]
+    lines = table.to_csv(columns=["rank", "num_atoms"], index=False).splitlines()
+    assert [line.split(",")[0] for line in lines] == ["rank", *"111111", ""]
+
+
+def test_tables_of_other_programs_are_no_matter(tmp_path):
+    write(random_crystals(5, 3), tmp_path / "gen")
+    (tmp_path / "gen" / "samples.csv").write_text("step,loss\n1,2\n")
+    ref = random_crystals(5, 4)
+    report = crysmetrics.evaluate(tmp_path / "gen", ref, metrics=["struct_validity"])
+    assert report["struct_validity"] is not None
+    with pytest.raises(UserError, match="no column named file"):
+        crysmetrics.evaluate(tmp_path / "gen", ref, metrics=["match"], paired=True)
 
 
 @pytest.mark.parametrize(

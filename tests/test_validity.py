@@ -50,6 +50,20 @@ def test_shortest_distance_does_not_depend_on_the_cell_chosen(seed):
     assert min_distances(skewed)[0] == pytest.approx(min_distances(crystal)[0], rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    "cell",
+    [
+        np.zeros((3, 3)),
+        [[4, 0, 0], [4, 0, 0], [0, 0, 5]],
+        [[4, 0, 0], [0.3, 0, 0], [0, 5, 0]],
+        [[1, 2, 3], [3, 1, 2], [4, 3, 5]],
+        [[0, 0, 0], [3, 0, 0], [0, 3, 0]],
+    ],
+)
+def test_a_cell_without_volume_keeps_nothing_apart(cell):
+    assert min_distances(one([11, 17], [[0, 0, 0], [0.5, 0.5, 0.5]], cell))[0] < 1e-6
+
+
 def test_reduced_cell_spans_the_same_lattice():
     rng = np.random.default_rng(3)
     for _ in range(50):

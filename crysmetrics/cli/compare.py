@@ -144,7 +144,7 @@ def rank(
     if not quiet:
         console = Console(stderr=markdown == "-")
         if not console.is_terminal:
-            console.width = 400
+            console.width = 4000  # a number that is cut is none
         console.print(leaderboard_table(table))
 
 

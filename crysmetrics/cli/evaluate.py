@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from crysmetrics.cli.options import ref_argument
-from crysmetrics.cli.request import EVERYTHING, Request, requested
+from crysmetrics.cli.request import EVERYTHING, VALIDITY, Request, requested
 
 if TYPE_CHECKING:
     from crysmetrics.features.base import Sample
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 )
 @requested(
     run=EVERYTHING,
-    settings=("thresholds", "subset", "seed", "oxidation_states", "min_distance"),
+    settings=("thresholds", "subset", "seed", *VALIDITY),
 )
 def evaluate(
     gen: tuple[str, ...],
@@ -76,6 +76,8 @@ def evaluate(
 
     if len(gen) > 1 and request.json_path is not None:
         raise UserError("--json goes with one GEN; -o writes a folder for each.")
+    if stream and paired:
+        raise UserError("--stream holds no pairs; evaluate --paired without it.")
     keys = [key.strip() for key in metrics.split(",") if key.strip()] if metrics else None
     # Bad options are found before anything is read.
     plan(protocol, keys, request.settings, request.chosen)

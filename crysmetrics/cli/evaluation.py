@@ -5,15 +5,19 @@ from __future__ import annotations
 import click
 
 from crysmetrics.cli.options import gen_argument, ref_argument
-from crysmetrics.cli.request import FINGERPRINTS, NETWORK, Request, requested
-
-_OF_VALIDITY = ("oxidation_states", "min_distance")
-_WITH_TABLE = ("per_structure", "json", "quiet", "overwrite")
+from crysmetrics.cli.request import (
+    FINGERPRINTS,
+    NETWORK,
+    VALIDITY,
+    WITH_TABLE,
+    Request,
+    requested,
+)
 
 
 @click.command()
 @gen_argument
-@requested(settings=_OF_VALIDITY, output=_WITH_TABLE)
+@requested(settings=VALIDITY, output=WITH_TABLE)
 def validity(gen: str, request: Request) -> None:
     """Share of structures that are valid.
 
@@ -36,7 +40,7 @@ def validity(gen: str, request: Request) -> None:
     show_default=True,
     help="Whose distributions are compared; energies are predicted by ALIGNN.",
 )
-@requested(run=NETWORK, settings=("subset", "seed", *_OF_VALIDITY))
+@requested(run=NETWORK, settings=("subset", "seed", *VALIDITY))
 def emd(gen: str, ref: str, properties: str, request: Request) -> None:
     """Earth mover's distances of density, energy and element count.
 
@@ -59,7 +63,7 @@ def emd(gen: str, ref: str, properties: str, request: Request) -> None:
     metavar="FILE",
     help="Write coverage against thresholds as .csv, or as a figure (.png, .svg, .pdf).",
 )
-@requested(run=FINGERPRINTS, settings=("thresholds",), output=_WITH_TABLE)
+@requested(run=FINGERPRINTS, settings=("thresholds",), output=WITH_TABLE)
 def coverage(gen: str, ref: str, sweep_path: str | None, request: Request) -> None:
     """COV-R, COV-P, AMSD and AMCD against a reference.
 
@@ -108,7 +112,7 @@ def frechet(gen: str, ref: str, features: str, request: Request) -> None:
 
 @click.command()
 @gen_argument
-@requested(run=FINGERPRINTS, settings=("subset", "seed", *_OF_VALIDITY))
+@requested(run=FINGERPRINTS, settings=("subset", "seed", *VALIDITY))
 def diversity(gen: str, request: Request) -> None:
     """Mean pairwise distance of structure and of composition fingerprints.
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import click
 
-from crysmetrics.cli.options import ref_argument, save_table, show
-from crysmetrics.cli.request import Request, requested
+from crysmetrics.cli.options import ref_argument, save_table
+from crysmetrics.cli.request import MATCHING, VALIDITY, WITH_TABLE, Request, requested
 
 _NOTES = {
     "gen": "can't be read, or are for no reference; they match none, but may count for METRe",
@@ -31,51 +31,20 @@ _NOTES = {
     help="The structures of both sets belong together in their order, not by ids.",
 )
 @click.option(
-    "--metre/--no-metre",
-    default=True,
-    show_default=True,
-    help="Compare all predictions with all references of their composition.",
-)
-@click.option(
-    "--stol",
-    type=click.FloatRange(min=0, min_open=True),
-    default=0.5,
-    show_default=True,
-    help="Tolerance of positions, as a share of (V/N)^(1/3).",
-)
-@click.option(
-    "--angle-tol",
-    type=click.FloatRange(min=0, min_open=True),
-    default=10.0,
-    show_default=True,
-    help="Tolerance of cell angles in degrees.",
-)
-@click.option(
-    "--ltol",
-    type=click.FloatRange(min=0, min_open=True),
-    default=0.3,
-    show_default=True,
-    help="Tolerance of cell lengths, as a share.",
-)
-@click.option(
     "--per-reference",
     "per_reference_path",
     metavar="FILE.csv",
     help="Write a table with one row for each reference.",
 )
 @requested(
-    settings=("oxidation_states", "min_distance"),
-    output=("per_structure", "json", "quiet", "overwrite"),
+    settings=(*MATCHING, *VALIDITY),
+    output=WITH_TABLE,
 )
 def match(
     pred: str,
     ref: str,
     top: str,
     in_order: bool,
-    metre: bool,
-    stol: float,
-    angle_tol: float,
-    ltol: float,
     per_reference_path: str | None,
     request: Request,
 ) -> None:
@@ -86,29 +55,13 @@ def match(
     of which both structures are valid. A reference without a prediction counts as not matched.
     KEY_top5 is KEY for the best of the first five predictions.
     """
-    from crysmetrics.evaluation import evaluate_measures
-
     request.check_outputs(per_reference_path)
-    settings = replace(
-        request.settings,
-        top=_numbers(top),
-        pairing="order" if in_order else "auto",
-        metre=metre,
-        stol=stol,
-        angle_tol=angle_tol,
-        ltol=ltol,
-    )
-    with request.progress():
-        report = evaluate_measures(["match"], pred, ref, settings, run=request.run)
+    pairing = "order" if in_order else "auto"
+    settings = replace(request.settings, top=_numbers(top), pairing=pairing)
+    report = replace(request, settings=settings).evaluate(["match"], pred, ref)
     if per_reference_path is not None:
         save_table(report.per_structure["ref"], per_reference_path)
-    show(
-        report,
-        json_path=request.json_path,
-        quiet=request.quiet,
-        per_structure_path=request.per_structure_path,
-        notes=_NOTES,
-    )
+    request.show(report, _NOTES)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ decides the numbers) and its outputs, in place of a dozen parameters.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crysmetrics.cli.options import (
+    FAILURE_NOTES,
     Command,
     backend_option,
     cache_option,
@@ -81,6 +82,13 @@ NETWORK = ("alignn-backend", "alignn", "device", "cache", "dask", "workers")
 EVERYTHING = ("backend", "alignn", "device", "cache", "dask", "workers")
 """Options of commands that may compute any feature."""
 
+
+def _tolerance(name: str, default: float, meaning: str) -> Callable[[Command], Command]:
+    """An option that takes a positive number."""
+    kind = click.FloatRange(min=0, min_open=True)
+    return click.option(name, type=kind, default=default, show_default=True, help=meaning)
+
+
 _SETTINGS: dict[str, Callable[[Command], Command]] = {
     "thresholds": click.option(
         "--thresholds",
@@ -105,13 +113,28 @@ _SETTINGS: dict[str, Callable[[Command], Command]] = {
         show_default=True,
         help="Å; valid structures keep all distances above it.",
     ),
+    "metre": click.option(
+        "--metre/--no-metre",
+        default=True,
+        show_default=True,
+        help="Compare all predictions with all references of their composition.",
+    ),
+    "stol": _tolerance("--stol", 0.5, "Tolerance of positions, as a share of (V/N)^(1/3)."),
+    "angle_tol": _tolerance("--angle-tol", 10.0, "Tolerance of cell angles in degrees."),
+    "ltol": _tolerance("--ltol", 0.3, "Tolerance of cell lengths, as a share."),
 }
+VALIDITY = ("oxidation_states", "min_distance")
+"""Settings of what is valid."""
+MATCHING = ("metre", "stol", "angle_tol", "ltol")
+"""Settings of what matches."""
 _OUTPUT: dict[str, Callable[[Command], Command]] = {
     "per_structure": per_structure_option,
     "json": json_option,
     "quiet": quiet_option,
     "overwrite": overwrite_option,
 }
+WITH_TABLE = ("per_structure", "json", "quiet", "overwrite")
+"""Outputs of commands that have a row for each structure."""
 _OUTPUT_NAMES = {
     "per_structure": "per_structure_path",
     "json": "json_path",
@@ -161,13 +184,14 @@ class Request:
                 measures, gen, ref, self.settings, metrics=metrics, run=self.run
             )
 
-    def show(self, report: Report) -> None:
+    def show(self, report: Report, notes: Mapping[str, str] = FAILURE_NOTES) -> None:
         """Write the files asked for, then the table and the failures for people."""
         show(
             report,
             json_path=self.json_path,
             quiet=self.quiet,
             per_structure_path=self.per_structure_path,
+            notes=notes,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from crysmetrics.errors import UserError
 from crysmetrics.features.cache import FeatureCache
-from crysmetrics.io import Crystals
+from crysmetrics.io import Crystals, Failure
 
 Compute = Callable[[Crystals, int | None], tuple[NDArray[np.float64], dict[int, str]]]
 
@@ -179,6 +179,23 @@ class Sample:
             self._features[name] = found
             self.seconds[name] = time.perf_counter() - start
         return self._features[name]
+
+    def chosen(self, index: NDArray[np.intp], failures: Iterable[Failure] = ()) -> Sample:
+        """Some of the structures, with what is known of their features.
+
+        Args:
+            index: of those that were read.
+            failures: that belong to the choice.
+        """
+        part = Sample(self.crystals[index].with_failures(failures), self.role, self.path, self.run)
+        computed = {n: (self.extractors[n], found) for n, found in self._features.items()}
+        for extractor, found in ({**self._preset, **computed}).values():
+            reasons = {
+                k: found.failures[i] for k, i in enumerate(index.tolist()) if i in found.failures
+            }
+            part.preset(extractor, Features(found.values[index], reasons))
+        part.seconds_reading = self.seconds_reading
+        return part
 
     def preset(self, extractor: Extractor, features: Features) -> None:
         """Use these features, made earlier by this extractor, instead of computing them."""

@@ -37,6 +37,7 @@ from crysmetrics.io.sources import (
 from crysmetrics.io.tables import table_entries
 from crysmetrics.parallel import cpu_count
 from crysmetrics.progress import task
+from crysmetrics.scratch import Names
 
 MAX_ATOMS = 5000
 """Cells with more atoms are failures unless the caller allows them: no generative model makes
@@ -95,9 +96,10 @@ def read(
         crystals, ignored = Crystals.load(path), []
     else:
         source = _source(path, id_column)
-        ignored = [n for n in source.ignored if n.rpartition("/")[2] not in COMPANIONS]
-        if ignored:
-            log.info(_say_ignored(path, ignored))
+        ignored = source.ignored
+        others = [name for name in ignored if name.rpartition("/")[2] not in COMPANIONS]
+        if others:
+            log.info(_say_ignored(path, others))
         crystals = _parse_all(source, max_atoms, cpu_count(workers))
     if len(crystals):
         return crystals
@@ -140,7 +142,8 @@ def read_parts(
     """What `read` reads, in parts of at least `size` structures and failures (but the last).
 
     Only one part is held at a time, where the format allows it: a table is read row by row, of a
-    folder or an archive the names are held, an `.npz` or a single XYZ file is held whole.
+    folder or an archive the names are held, an `.npz` or a single XYZ file is held whole. Ids,
+    which must be distinct, wait on disk.
 
     Raises:
         InputError: if `path` does not exist or can't be read.
@@ -156,7 +159,7 @@ def read_parts(
             failures = ()
         return
     waiting: list[Crystals] = []
-    for part in _parsed(_source(path, None), max_atoms, cpu_count(workers)):
+    for part in _parsed(_source(path, None), max_atoms, cpu_count(workers), Names()):
         waiting.append(part)
         if sum(p.num_total for p in waiting) >= size:
             yield Crystals.concatenate(waiting)
@@ -205,12 +208,13 @@ def _sniff(path: Path) -> str | None:
 
 def _parse_all(source: Source, max_atoms: int | None, workers: int) -> Crystals:
     """Parse entries in order, in processes if there are many, and put the parts together."""
-    return Crystals.concatenate(_parsed(source, max_atoms, workers))
+    return Crystals.concatenate(_parsed(source, max_atoms, workers, {}))
 
 
-def _parsed(source: Source, max_atoms: int | None, workers: int) -> Iterator[Crystals]:
-    """Small parts in order; ids are distinct over all of them."""
-    seen: dict[str, str] = {}
+def _parsed(
+    source: Source, max_atoms: int | None, workers: int, seen: dict[str, str] | Names
+) -> Iterator[Crystals]:
+    """Small parts in order; ids are distinct over all of them, for which `seen` keeps them."""
     with task("Reading structures", source.total) as advance:
         for part, sources in _parse_chunks(_chunks(source.entries), max_atoms, workers):
             yield _without_duplicates(part, sources, seen)
@@ -318,12 +322,14 @@ def _ids_within(entry: Entry, parsed: list[Parsed | Failure]) -> list[str]:
     ]
 
 
-def _without_duplicates(part: Crystals, sources: list[str], seen: dict[str, str]) -> Crystals:
+def _without_duplicates(
+    part: Crystals, sources: list[str], seen: dict[str, str] | Names
+) -> Crystals:
     """The part without structures whose id an earlier part used; those become failures."""
     keep, failures = [], list(part.failures)
     for k, (structure_id, source) in enumerate(zip(part.ids, sources, strict=True)):
-        if structure_id in seen:
-            failures.append(Failure(source, say_duplicate(structure_id, seen[structure_id])))
+        if (first := seen.get(structure_id)) is not None:
+            failures.append(Failure(source, say_duplicate(structure_id, first)))
         else:
             seen[structure_id] = source
             keep.append(k)

@@ -38,8 +38,10 @@ SUFFIXES: dict[str, str] = {
 TABLE_SUFFIXES = (".csv", ".csv.gz", ".csv.bz2", ".csv.xz", ".csv.zip")
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-COMPANIONS = ("samples.csv",)
-"""Tables that stand beside structures and are read by whoever needs them: not worth a word."""
+SAMPLES_TABLE = "samples.csv"
+"""Stands beside structures: which was made for what (see `crysmetrics.matching_pairs`)."""
+COMPANIONS = (SAMPLES_TABLE, "request.json")
+"""What `crysgen sample` writes beside structures: that these are not read is not worth a word."""
 
 _POSCAR_NAME = re.compile(r"(poscar|contcar)([^a-z].*)?$")
 

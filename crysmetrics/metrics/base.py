@@ -113,6 +113,8 @@ class Settings:
         subset: generated structures that enter EMDs: `all`, `N`, or `valid:N`.
         seed: of all random draws.
         limit: generated structures that are drawn before anything else, if there are more.
+        reference_space_groups: the first and the last number of those that reference structures
+            may have (within 0.1 Å); the others are left out before anything else.
         top: numbers of predictions among which the best counts, in match rates.
         pairing: what predictions and references are paired by: `auto` or `order`.
         metre: whether all predictions of a composition are compared with all its references.
@@ -128,6 +130,7 @@ class Settings:
     subset: str = "all"
     seed: int = 0
     limit: int | None = None
+    reference_space_groups: tuple[int, int] | None = None
     top: tuple[int, ...] = (1,)
     pairing: str = "auto"
     metre: bool = True

@@ -76,11 +76,18 @@ def coverage_values(
     return values
 
 
-def distance_columns(near: Nearest, others: Sequence[str]) -> dict[str, NDArray[np.generic]]:
-    """Columns of a table of structures; `others` are the ids that `near.index` points to."""
-    ids = np.array([*others, ""], dtype=np.str_)
+def distance_columns(
+    near: Nearest, others: Sequence[str] | None = None
+) -> dict[str, NDArray[np.generic]]:
+    """Columns of a table of structures.
+
+    Args:
+        near: what is nearest to each.
+        others: the ids that `near.index` points to; without them they are left out.
+    """
+    ids = np.array([*(others or ()), ""], dtype=np.str_)
     return {
-        "nearest_id": ids[near.index],
+        **({} if others is None else {"nearest_id": ids[near.index]}),
         "nearest_structure_distance": near.structure,
         "nearest_composition_distance": near.composition,
         "structure_distance_within_composition": near.structure_within,

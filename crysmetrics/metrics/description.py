@@ -36,15 +36,19 @@ def describe(sample: Sample) -> dict[str, NDArray[Any]]:
     `space_group` (0 where none is found).
     """
     crystals = sample.crystals
-    # Not `sample.features`: no metric depends on it, so it is no part of the document.
-    found = extract(
-        get_extractor("space_group", sample.run), crystals, sample.run.workers, sample.run.cache
-    )
     return {
         "formula": np.array(reduced_formulas(crystals), dtype=np.str_),
         "num_atoms": crystals.num_atoms,
         "num_elements": num_elements(crystals).astype(int),
         "density": densities(crystals),
         "volume_per_atom": crystals.volumes / crystals.num_atoms,
-        "space_group": np.nan_to_num(found.values[:, 0], nan=0).astype(int),
+        "space_group": space_groups(sample),
     }
+
+
+def space_groups(sample: Sample) -> NDArray[np.int64]:
+    """(B,) space group numbers within 0.1 Å, 0 where none is found."""
+    run = sample.run
+    # Not `sample.features`: no metric depends on it, so it is no part of the document.
+    found = extract(get_extractor("space_group", run), sample.crystals, run.workers, run.cache)
+    return np.nan_to_num(found.values[:, 0], nan=0).astype(np.int64)

@@ -43,13 +43,14 @@ def atomic_masses() -> NDArray[np.float64]:
 
 
 def densities(crystals: Crystals) -> NDArray[np.float64]:
-    """(B,) mass densities in g/cm³."""
+    """(B,) mass densities in g/cm³; infinite where a cell has no volume."""
     masses = np.bincount(
         crystals.structure_index,
         weights=atomic_masses()[crystals.atomic_numbers],
         minlength=len(crystals),
     )
-    return masses / crystals.volumes * ATOMIC_MASS_UNIT
+    with np.errstate(divide="ignore"):
+        return masses / crystals.volumes * ATOMIC_MASS_UNIT
 
 
 def num_elements(crystals: Crystals) -> NDArray[np.float64]:

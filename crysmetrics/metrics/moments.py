@@ -53,25 +53,24 @@ class Reservoir:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._rows: list[Array] = []
-        self._keys: list[Array] = []
+        self._rows: Array | None = None
+        self._keys: Array = np.zeros(0)
 
     def add(self, rows: Array, keys: Array) -> None:
         """Offer (m, d) rows with (m,) keys drawn uniformly."""
-        self._rows.append(rows)
-        self._keys.append(keys)
-        if sum(map(len, self._keys)) >= 2 * self.size:
-            self._shrink()
-
-    def _shrink(self) -> None:
-        keys, rows = np.concatenate(self._keys), np.concatenate(self._rows)
+        known = len(self._keys)
+        keys = np.concatenate([self._keys, keys])
+        chosen = np.arange(len(keys))
         if len(keys) > self.size:
             chosen = np.sort(np.argpartition(keys, self.size)[: self.size])
-            keys, rows = keys[chosen], rows[chosen]
-        self._keys, self._rows = [keys], [rows]
+        old, new = np.split(chosen, [np.searchsorted(chosen, known)])
+        kept = np.empty((len(chosen), rows.shape[1]))
+        if self._rows is not None:
+            np.take(self._rows, old, axis=0, out=kept[: len(old)])
+        np.take(rows, new - known, axis=0, out=kept[len(old) :])
+        self._keys, self._rows = keys[chosen], kept
 
     @property
     def rows(self) -> Array:
         """The sample, in the order of arrival."""
-        self._shrink()
-        return self._rows[0]
+        return np.zeros((0, 0)) if self._rows is None else self._rows

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,13 +40,6 @@ class Nearest:
         """Nothing measured yet."""
         a, b, c, d = (np.full(n, np.inf) for _ in range(4))
         return cls(a, b, c, d, np.full(n, -1))
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[Nearest]) -> Nearest:
-        """Of the structures of all parts, in order."""
-        if not parts:
-            return cls.nothing(0)
-        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
     def nearer(self, other: Nearest, offset: int) -> Nearest:
         """Of the same structures, against both of two sets; `other`'s indices start at `offset`."""
