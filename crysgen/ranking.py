@@ -57,8 +57,8 @@ def rank(
     labels = same_structures(candidates) if merge else np.arange(count)
     totals = np.bincount(labels, weights=weights, minlength=count)
     # Of equal structures the one that came with the highest probability is shown, whose volume
-    # and symmetry are the most trustworthy.
-    own = np.lexsort((np.arange(count), -weights))
+    # and symmetry are the most trustworthy; known ones before samples, which are less exact.
+    own = np.lexsort((np.arange(count), -weights, ~np.isfinite(scores)))
     best: dict[int, int] = {}
     for row in own.tolist():
         best.setdefault(int(labels[row]), row)

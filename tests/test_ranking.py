@@ -39,6 +39,15 @@ def test_sources_that_agree_support_each_other() -> None:
     assert ranking.groups.tolist() == [1, 0, 0]
 
 
+def test_a_known_structure_stands_for_the_samples_that_equal_it() -> None:
+    bent = one([11, 17], [[0, 0, 0], [0.5, 0.5, 0.49]], rocksalt(5.6).lattices[0], "sample")
+    crystals = Crystals.concatenate([caesium_chloride(), rocksalt(5.6, "known"), bent])
+    ranking = rank(crystals, np.array([0.9, 0.05, NAN]))
+    assert same_structures(crystals).tolist() == [0, 1, 1]
+    assert ranking.order.tolist() == [0, 1]
+    assert ranking.scores[1] > UNSCORED  # the sample's probability counts for it
+
+
 def test_unmerged_keeps_all() -> None:
     crystals = Crystals.concatenate([rocksalt(5.6, "a"), rocksalt(5.9, "b")])
     assert rank(crystals, np.array([0.1, 0.9]), merge=False).order.tolist() == [1, 0]
