@@ -46,6 +46,8 @@ def test_a_known_structure_stands_for_the_samples_that_equal_it() -> None:
     assert same_structures(crystals).tolist() == [0, 1, 1]
     assert ranking.order.tolist() == [0, 1]
     assert ranking.scores[1] > UNSCORED  # the sample's probability counts for it
+    new = Crystals.concatenate([caesium_chloride(), rocksalt(5.6, "known"), zinc_blende()])
+    assert rank(new, np.array([0.9, 0.05, NAN])).order.tolist() == [0, 1, 2]
 
 
 def test_unmerged_keeps_all() -> None:

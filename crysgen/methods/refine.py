@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from crysmetrics.progress import Advance
 
 STRENGTH = 0.1
-"""Share of the diffusion's steps that proposals are noised by. On `val` (benchmarks/csp/strength.py)
-matches are lost from 0.4 on, and the RMSE is lowest at 0.1."""
+"""Share of the diffusion's steps that proposals are noised by. On `val`, matches are lost from 0.4
+on, and the RMSE is lowest at 0.1 (benchmarks/csp/strength.py)."""
 _AT_ONCE = 64
 
 
