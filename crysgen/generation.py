@@ -150,15 +150,11 @@ def run(
         raise UserError(f"No crystal could be made: the first {reason}.")
     failures = _failures(candidates, asked, methods)
     redrawn = int(np.sum(candidates.properties["redrawn"]))
+    candidates = _symmetric(candidates, settings)
     if settings.relax:
         candidates, unrelaxed = _relaxed(candidates, asked, settings, machine, store, merge)
         failures += unrelaxed
-    if settings.makes_symmetric:
-        from crysgen.symmetry import symmetrized
-
-        candidates = symmetrized(candidates, settings.tolerance)
-    if settings.space_group is not None:
-        candidates = _of_space_group(candidates, settings)
+        candidates = _symmetric(candidates, settings)
     distances = min_distances(candidates, machine.workers)
     energies = _energies(candidates, settings, machine)
     order, ranks, scores = ranked(candidates, distances, energies, asked, merge)
@@ -201,7 +197,7 @@ def _relaxed(
     done = set(store.relaxed().ids)
     missing = [i for i, name in enumerate(chosen.ids) if name not in done]
     with task("Relaxing (CHGNet)", len(missing)) as advance:
-        for one in relax(chosen[missing], machine.device):
+        for one in relax(chosen[np.array(missing, dtype=int)], machine.device):
             store.add_relaxed(one)
             advance(1)
     found = store.relaxed()
@@ -287,14 +283,21 @@ def _drawn(candidates: Crystals) -> NDArray[np.int64]:
     return np.array([int(n) if n.isdigit() else 0 for n in names], dtype=np.int64)
 
 
-def _of_space_group(candidates: Crystals, settings: Settings) -> Crystals:
-    """Those that have the wanted space group once their symmetry is made exact.
+def _symmetric(candidates: Crystals, settings: Settings) -> Crystals:
+    """With exact symmetry and only of the wanted space group, as far as either is asked for.
+
+    Done before relaxation, which is for those that are wanted, and after it.
 
     Raises:
         UserError: if none has.
     """
-    from crysgen.symmetry import space_groups
+    if not settings.makes_symmetric:
+        return candidates
+    from crysgen.symmetry import space_groups, symmetrized
 
+    candidates = symmetrized(candidates, settings.tolerance)
+    if settings.space_group is None:
+        return candidates
     kept = space_groups(candidates, settings.tolerance) == settings.space_group
     if not kept.any():
         raise UserError(

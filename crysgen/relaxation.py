@@ -14,12 +14,15 @@ from contextlib import redirect_stdout
 from functools import cache
 from io import StringIO
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 
 from crysmetrics.errors import UserError
+from crysmetrics.features.base import Run
 from crysmetrics.io import Crystals, Failure
+from crysmetrics.io.parsed import one_line
 
 VERSION = "0.3.0"
 """Of the weights."""
@@ -112,16 +115,15 @@ def _calculator(device: str) -> Any:
     from chgnet.model import CHGNet
     from chgnet.model.dynamics import CHGNetCalculator
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = Run(device=device).torch_device()
     try:
         # It says on standard output that it is there, where JSON may be wanted.
         with redirect_stdout(StringIO()):
             state = torch.load(path, map_location="cpu", weights_only=True)
             model = CHGNet.from_dict(state["model"]).to(device).eval()
             return CHGNetCalculator(model, use_device=device, on_isolated_atoms="ignore")
-    except (RuntimeError, KeyError) as error:
-        raise UserError(f"CHGNet can't be used: {str(error).splitlines()[0]}.") from error
+    except (RuntimeError, KeyError, TypeError, UnpicklingError) as error:
+        raise UserError(f"CHGNet can't be used: {one_line(error)}.") from error
 
 
 def _weights() -> Path:

@@ -36,8 +36,9 @@ def linear_betas(steps: int, first: float, last: float) -> Tensor:
 
 def preserving_powers(steps: int, power: float) -> Tensor:
     """(T + 1,) float64: the β of a variance-preserving chain whose noise is σ_t = (t/T)^power."""
-    signal = 1 - _powers(steps, power).square()
-    return torch.cat([torch.zeros(1, dtype=torch.float64), 1 - signal[1:] / signal[:-1]])
+    variance = _powers(steps, power).square()
+    betas = variance.diff() / (1 - variance[:-1])
+    return torch.cat([torch.zeros(1, dtype=torch.float64), betas])
 
 
 def exploding_powers(steps: int, power: float, last: float) -> Tensor:
@@ -56,29 +57,30 @@ class Preserving:
     """x_t = sqrt(ᾱ_t) x_0 + sqrt(1 - ᾱ_t) ε, for the lattice."""
 
     def __init__(self, betas: Tensor) -> None:
-        self.alpha_bar = torch.cumprod(1 - betas, 0)
+        # As a logarithm: the first steps of steep schedules have less noise than 1 - ᾱ can hold.
+        self.log_alpha_bar = torch.cumsum(torch.log1p(-betas), 0)
 
     @property
     def steps(self) -> int:
         """T."""
-        return len(self.alpha_bar) - 1
+        return len(self.log_alpha_bar) - 1
 
     def signal(self, t: Tensor) -> Tensor:
         """sqrt(ᾱ_t) at the steps t (...)."""
-        return self.alpha_bar.to(t.device)[t].sqrt()
+        return (self.log_alpha_bar.to(t.device)[t] / 2).exp()
 
     def sigma(self, t: Tensor) -> Tensor:
         """Standard deviation of the noise at the steps t (...)."""
-        return (1 - self.alpha_bar.to(t.device)[t]).sqrt()
+        return (-self.log_alpha_bar.to(t.device)[t].expm1()).sqrt()
 
     def posterior(self, t: int, s: int) -> Posterior:
         """The way from step t back to s < t (Eq. 6 as corrected: the posterior mean of DDPM)."""
-        now, then = self.alpha_bar[t], self.alpha_bar[s]
-        ratio = now / then
+        now, then = self.log_alpha_bar[t], self.log_alpha_bar[s]
+        added, left, noise = -(now - then).expm1(), -then.expm1(), -now.expm1()
         return Posterior(
-            then.sqrt() * (1 - ratio) / (1 - now),
-            ratio.sqrt() * (1 - then) / (1 - now),
-            (1 - ratio) * (1 - then) / (1 - now),
+            (then / 2).exp() * added / noise,
+            ((now - then) / 2).exp() * left / noise,
+            added * left / noise,
         )
 
 

@@ -136,6 +136,11 @@ def test_powers_of_the_step():
     # All noise at the end: the way back forgets where it was.
     first = Preserving(preserving_powers(STEPS, 3.0)).posterior(STEPS, STEPS - 1)
     assert first.from_now == 0
+    # However little noise the first of many steps have, the way back is defined.
+    many = Preserving(preserving_powers(1000, 4.0))
+    torch.testing.assert_close(many.sigma(torch.tensor(1)).item(), 1e-12)
+    last = many.posterior(1, 0)
+    assert (last.from_start, last.from_now, last.variance) == (1, 0, 0)
     for wrong in (lambda: preserving_powers(0, 1.0), lambda: exploding_powers(10, -1.0, 0.5)):
         with pytest.raises(ValueError, match="no schedule"):
             wrong()
