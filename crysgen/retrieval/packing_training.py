@@ -19,6 +19,7 @@ from crysgen.retrieval.similarity_training import (
     slot_inputs,
     weights_of,
 )
+from crysgen.retrieval.volume_training import fit_volumes, volume_goals
 
 EPOCHS, BATCH, RATE, HIDDEN, NEIGHBOUR_WIDTH = 40, 128, 3e-3, 96, 8
 MOST_KINDS = 6
@@ -78,35 +79,24 @@ def train_packing(entries: Entries, seed: int = 0, epochs: int = EPOCHS) -> Pack
     torch.manual_seed(seed)
     chosen = np.flatnonzero(entries.kinds <= MOST_KINDS)
     elements, counts, around = (torch.tensor(a) for a in padded(entries, chosen))
-    volumes = np.abs(np.linalg.det(entries.lattices[chosen].astype(np.float64)))
-    goals = torch.tensor(np.log(volumes / counts.sum(1).numpy()), dtype=torch.float32)
-    hull = entries.e_above_hull[chosen].astype(np.float64)
-    trust = np.where(hull > 0.15, 0.3, 1.0) * np.where(entries.source[chosen] > 0, 0.6, 1.0)
-    weights = torch.tensor(trust, dtype=torch.float32)
+    goals, weights = volume_goals(entries, chosen)
     model = PackingNetwork(torch.tensor(element_table(), dtype=torch.float32))
-    others = [p for name, p in model.named_parameters() if name != "own"]
-    optimizer = torch.optim.AdamW(
-        [{"params": others, "weight_decay": 1e-3}, {"params": [model.own], "weight_decay": 0.02}],
-        lr=RATE,
+
+    def predict(rows: Tensor) -> Tensor:
+        kinds = int((counts[rows] > 0).sum(1).max())
+        found: Tensor = model(
+            elements[rows, :kinds], counts[rows, :kinds], around[rows, :kinds, :kinds]
+        )
+        return found
+
+    fit_volumes(
+        model,
+        predict,
+        goals,
+        weights,
+        epochs=epochs,
+        batch_size=BATCH,
+        rate=RATE,
+        title="packing",
     )
-    steps = epochs * -(-len(chosen) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, RATE, total_steps=steps + 1, pct_start=0.1
-    )
-    for epoch in range(epochs):
-        total = 0.0
-        for batch in torch.randperm(len(chosen)).split(BATCH):
-            kinds = int((counts[batch] > 0).sum(1).max())
-            found = model(
-                elements[batch, :kinds], counts[batch, :kinds], around[batch, :kinds, :kinds]
-            )
-            errors = nn.functional.huber_loss(found, goals[batch], reduction="none", delta=0.05)
-            loss = 20 * (weights[batch] * errors).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            total += loss.item() * len(batch)
-        print(f"packing, epoch {epoch + 1}: loss {total / len(chosen):.4f}", flush=True)
     return model.eval()

@@ -27,6 +27,7 @@ from crysgen.retrieval.similarity_training import (
     train,
     weights_of,
 )
+from crysgen.retrieval.volume_training import fit_volumes, volume_goals
 
 VOLUME_EPOCHS, VOLUME_BATCH, VOLUME_RATE, VOLUME_HIDDEN = 40, 128, 4e-3, 96
 METRICS = 3
@@ -70,39 +71,19 @@ def train_volumes(entries: Entries, seed: int = 0, epochs: int = VOLUME_EPOCHS) 
     for row, i in enumerate(chosen.tolist()):
         kinds = int(entries.kinds[i])
         elements[row, :kinds], counts[row, :kinds] = entries.slots(i), entries.counts(i)
-    volumes = np.abs(np.linalg.det(entries.lattices[chosen].astype(np.float64)))
-    goals = torch.tensor(np.log(volumes / counts.sum(1)), dtype=torch.float32)
-    hull = entries.e_above_hull[chosen].astype(np.float64)
-    trust = np.where(hull > 0.15, 0.3, 1.0) * np.where(entries.source[chosen] > 0, 0.6, 1.0)
-    weights = torch.tensor(trust, dtype=torch.float32)
+    goals, weights = volume_goals(entries, chosen)
     inputs = torch.tensor(elements), torch.tensor(counts)
     model = Volumes(torch.tensor(element_table(), dtype=torch.float32))
-    others = [p for name, p in model.named_parameters() if name != "own"]
-    optimizer = torch.optim.AdamW(
-        [{"params": others, "weight_decay": 1e-3}, {"params": [model.own], "weight_decay": 0.02}],
-        lr=VOLUME_RATE,
+    fit_volumes(
+        model,
+        lambda rows: model(inputs[0][rows], inputs[1][rows]),
+        goals,
+        weights,
+        epochs=epochs,
+        batch_size=VOLUME_BATCH,
+        rate=VOLUME_RATE,
+        title="volumes",
     )
-    steps = epochs * -(-len(chosen) // VOLUME_BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, VOLUME_RATE, total_steps=steps + 1, pct_start=0.1
-    )
-    for epoch in range(epochs):
-        total = 0.0
-        for batch in torch.randperm(len(chosen)).split(VOLUME_BATCH):
-            errors = nn.functional.huber_loss(
-                model(inputs[0][batch], inputs[1][batch]),
-                goals[batch],
-                reduction="none",
-                delta=0.05,
-            )
-            loss = 20 * (weights[batch] * errors).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            total += loss.item() * len(batch)
-        print(f"volumes, epoch {epoch + 1}: loss {total / len(chosen):.4f}", flush=True)
     return model.eval()
 
 
