@@ -10,13 +10,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crysgen.retrieval.similarity import Layers, apply_layers, layers_of, slot_inputs
+from crysgen.retrieval.similarity import (
+    Layers,
+    apply_layers,
+    layers_of,
+    slot_inputs,
+    stored_networks,
+)
 from crysgen.retrieval.species import Counts
 from crysmetrics.errors import InputError
 
@@ -94,16 +99,11 @@ def load_packing(path: str | Path | None = None) -> Packing:
     Raises:
         InputError: if the file holds none.
     """
-    source = files("crysgen.retrieval").joinpath(SHIPPED) if path is None else Path(path)
+    arrays, names = stored_networks(path, SHIPPED)
     try:
-        with source.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = {name: stored[name].astype(np.float32) for name in stored.files}
-        names = sorted({key.split("/")[0] for key in arrays})
-        if not names:
-            raise ValueError("it is empty")
         return Packing(tuple(_network(arrays, f"{name}/") for name in names))
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{source} holds no networks for volumes: {error}.") from error
+    except KeyError as error:
+        raise InputError(f"{path} holds no networks for volumes: {error}.") from error
 
 
 def _network(arrays: dict[str, NDArray[np.float32]], prefix: str) -> PackingNetwork:

@@ -145,6 +145,30 @@ def apply_layers(layers: Layers, x: NDArray[np.float32]) -> NDArray[np.float32]:
     return x
 
 
+def stored_networks(
+    path: str | Path | None, shipped: str
+) -> tuple[dict[str, NDArray[np.float32]], list[str]]:
+    """Arrays of a file of networks, and the names before the `/` in theirs.
+
+    Args:
+        path: of the file; None for the shipped one.
+        shipped: name of that within this package.
+
+    Raises:
+        InputError: if it can't be read, or holds no network.
+    """
+    source = files("crysgen.retrieval").joinpath(shipped) if path is None else Path(path)
+    try:
+        with source.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays = {name: stored[name].astype(np.float32) for name in stored.files}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{source} is no file of networks that can be read.") from error
+    names = sorted({key.split("/")[0] for key in arrays if "/" in key})
+    if not names:
+        raise InputError(f"{source} holds no networks.")
+    return arrays, names
+
+
 @lru_cache(maxsize=4)
 def load_similarity(path: str | Path | None = None) -> Similarity:
     """The shipped networks, or those in a file.
@@ -152,17 +176,12 @@ def load_similarity(path: str | Path | None = None) -> Similarity:
     Raises:
         InputError: if the file holds none.
     """
-    source = files("crysgen.retrieval").joinpath(SHIPPED) if path is None else Path(path)
+    arrays, names = stored_networks(path, SHIPPED)
     try:
-        with source.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = {name: stored[name].astype(np.float32) for name in stored.files}
-        names = sorted({key.split("/")[0] for key in arrays if "/" in key})
-        if not names:
-            raise ValueError("it has no metric")
         metrics = tuple(_metric(arrays, f"{name}/") for name in names)
         return Similarity(metrics, arrays["volume_table"], layers_of(arrays, "volume"))
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{source} holds no networks for the library: {error}.") from error
+    except KeyError as error:
+        raise InputError(f"{path} holds no networks for the library: {error}.") from error
 
 
 def _metric(arrays: dict[str, NDArray[np.float32]], prefix: str) -> Metric:
