@@ -6,7 +6,7 @@ DEMO ?= demo-results
 # Where the data of the benchmarks and of the slow tests lie; see benchmarks/RESULTS.md.
 DATA ?= ../shared/data
 
-.PHONY: install demo test lint bench clean
+.PHONY: install demo test lint bench library clean
 
 install: $(VENV)/installed
 
@@ -30,6 +30,17 @@ lint: install
 
 bench: install
 	$(BIN)/python benchmarks/run_all.py --data $(DATA)
+
+# Everything the library of known structures holds and has learned, anew from the data: half a day.
+RETRIEVAL := crysgen/retrieval
+library: install
+	$(BIN)/python -m crysgen.retrieval.build --data $(DATA) -o $(RETRIEVAL)/library.npz
+	$(BIN)/python -m crysgen.retrieval.train_similarity $(RETRIEVAL)/library.npz \
+		-o $(RETRIEVAL)/similarity.npz --packing $(RETRIEVAL)/packing.npz
+	$(BIN)/python -m crysgen.retrieval.train_plausibility $(RETRIEVAL)/library.npz \
+		-o $(RETRIEVAL)/plausibility.safetensors
+	$(BIN)/python -m crysgen.retrieval.fit_calibration $(RETRIEVAL)/library.npz \
+		-o $(RETRIEVAL)/calibration.json
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info

@@ -10,7 +10,13 @@ import pytest
 from click.testing import CliRunner
 
 from crysgen.retrieval import Library, to_crystals
-from crysgen.retrieval.decoration import permutations_of
+from crysgen.retrieval.decoration import (
+    decorated,
+    hermite_forms,
+    permutations_of,
+    repeated,
+    supercells,
+)
 from crysgen.retrieval.entries import load_entries, save_entries
 from crysgen.retrieval.library import shipped_library
 from crysgen.retrieval.prototypes import displacements, reduced, shape_of, sort_into_prototypes
@@ -187,6 +193,39 @@ def test_symmetry_permutes_sites(library: Library) -> None:
     images = permutations_of(parent, sites)
     assert len(images) >= 4
     assert (np.sort(images, axis=1) == np.arange(4)).all()
+
+
+def test_sublattices_are_as_many_as_known() -> None:
+    # Sums of d * sigma(d) over divisors: OEIS A001001.
+    assert [len(hermite_forms(m)) for m in range(1, 7)] == [1, 7, 13, 35, 31, 91]
+
+
+def test_cells_of_a_size_hold_the_same_crystal(library: Library) -> None:
+    entry = library.entries.by_counts[(2, 4)][5]
+    one = library.entries.reduced(int(entry))
+    numbers = np.repeat(one.elements, one.counts)
+    cells = supercells(one.lattice, 3)
+    assert len(cells) > 1
+    for matrix in cells:
+        lattice, frac, species = repeated(one.lattice, one.frac_coords, numbers, matrix)
+        assert len(species) == 3 * len(numbers)
+        larger = Crystals(species, frac, lattice[None], [len(species)], ["larger"])
+        again = reduced(larger)
+        assert again.counts == one.counts
+        shapes = [shape_of(c.lattice, c.frac_coords, c.slots) for c in (again, one)]
+        same = np.arange(len(one.counts))[None]
+        assert displacements(*shapes, same)[0] < 1e-3
+
+
+def test_orderings_of_differently_shaped_cells_are_proposed(library: Library) -> None:
+    # Rock salt with three of eight cations replaced has several cells of sixteen atoms.
+    atoms = {Z["Mn"]: 3, Z["Li"]: 5, Z["O"]: 8}
+    found = decorated(library, atoms, 60, set(), exclude_formula=True)
+    lengths = {tuple(np.round(np.linalg.norm(p.lattice, axis=1), 1)) for p in found}
+    assert len(lengths) > 2
+    for p in found:
+        elements, counts = np.unique(p.atomic_numbers, return_counts=True)
+        assert dict(zip(elements.tolist(), counts.tolist(), strict=True)) == atoms
 
 
 # --- files -------------------------------------------------------------------------------------

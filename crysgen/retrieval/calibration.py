@@ -7,9 +7,12 @@ of a composition, fitted on crystals taken out of the library in turn, gives the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.resources import files
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,34 +22,18 @@ from crysgen.retrieval.proposals import Proposal
 _FLOOR = 1e-6
 _IMAGES = np.array(list(product((-1, 0, 1), repeat=3)), dtype=np.float64)
 
-WEIGHTS: dict[str, float] = {
-    "share": 0.479,
-    "marginal": 0.206,
-    "voters": 0.022,
-    "members": 0.204,
-    "nearest": -1.293,
-    "hull": 0.066,
-    "hull_unknown": -0.531,
-    "symmetry": -0.009,
-    "multiple": -1.806,
-    "split": -1.718,
-    "parent": 0.328,
-    "alike": 0.417,
-    "pattern": -0.335,
-    "patterns": -0.503,
-    "closest": 2.556,
-    "too_close": 1.105,
-    "contact": -0.918,
-    "merged": -2.3,
-    "trusted": 0.75,
-    "quarrel": -1.0,
-}
-"""Of each feature, fitted by `fit_calibration`; the last three were chosen by match rates of `val`
-and of 220 stable binary compounds taken out of the library, which a new fit of all did not beat."""
+MOST_ABOVE = 0.06
+"""eV/atom above the hull beyond which a known structure becomes no less likely."""
+
+FITTED = "calibration.json"
+WEIGHTS: dict[str, float] = json.loads(
+    files("crysgen.retrieval").joinpath(FITTED).read_text(encoding="utf-8")
+)
+"""Of each feature, as `fit_calibration` wrote them."""
 
 
 def features(proposal: Proposal) -> dict[str, float]:
-    """What the regression sees of a proposal."""
+    """What the regression sees of a proposal, in the order of WEIGHTS."""
     parts = proposal.parts
     hull = parts["e_above_hull"]
     split = parts["split"]
@@ -72,6 +59,9 @@ def features(proposal: Proposal) -> dict[str, float]:
         "merged": parts["merged"],
         "trusted": float(np.log(parts["trusted"] + _FLOOR)),
         "quarrel": parts["quarrel"],
+        "own": parts["own"],
+        "known_above": min(parts["known_above"], MOST_ABOVE),
+        "plausibility": parts["plausibility"],
     }
 
 
@@ -95,16 +85,17 @@ def calibrated(proposals: Sequence[Proposal]) -> list[Proposal]:
     """The proposals with probabilities as scores, the likeliest first."""
     if not proposals:
         return []
-    logits = np.array([logit(features(proposal)) for proposal in proposals])
+    logits = logits_of(np.array([list(features(proposal).values()) for proposal in proposals]))
     shares = np.exp(logits - logits.max())
     shares /= shares.sum()
     order = np.argsort(-shares, kind="stable")
     return [replace(proposals[k], score=float(shares[k])) for k in order]
 
 
-def logit(values: dict[str, float]) -> float:
-    """The regression."""
-    return float(sum(weight * values[name] for name, weight in WEIGHTS.items()))
+def logits_of(table: NDArray[Any]) -> NDArray[np.float64]:
+    """(n,) the regression, for rows (n, f) of features in the order of `features`."""
+    found: NDArray[np.float64] = table.astype(np.float64) @ np.array(list(WEIGHTS.values()))
+    return found
 
 
 def fit(

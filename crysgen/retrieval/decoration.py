@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import combinations
+from functools import lru_cache
+from itertools import combinations, product
 from math import comb
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crysgen.retrieval.proposals import Proposal
-from crysgen.retrieval.prototypes import SYMPREC, quietly
+from crysgen.retrieval.proposals import Proposal, to_crystals
+from crysgen.retrieval.prototypes import SYMPREC, quietly, reduced
 from crysgen.retrieval.species import sorted_slots
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ PARENTS = 3
 """Prototypes of a merged composition that are split."""
 MAX_PATTERNS = 1000
 """Ways to choose sites, before symmetry, beyond which a parent is left out."""
+SHAPES = 5
+"""Cells of one parent, where it has to be multiplied."""
 KEPT_PATTERNS = 4
 """Patterns of one parent that are proposed."""
 WEIGHT, SHARPNESS, DECAY = 0.3, 1.0, 0.6
@@ -72,8 +75,25 @@ def decorated(
         simpler[merge.kept] += simpler.pop(merge.other)
         parents = library.elected(simpler, PARENTS, (1,), excluded, exclude_formula)
         for parent in parents:
-            found += list(split(parent, merge, atoms[merge.other]))
+            for shape, cell in enumerate(cells_of(parent)):
+                found += list(split(cell, merge, atoms[merge.other], shape))
     return sorted(found, key=lambda p: -p.score)[:n]
+
+
+def cells_of(parent: Proposal) -> list[Proposal]:
+    """The parent in differently shaped cells of its size, the most compact first: which sites are
+    equal by translation decides which patterns there are."""
+    multiple = int(parent.parts["multiple"])
+    if multiple == 1:
+        return [parent]
+    primitive = reduced(to_crystals([parent]))
+    numbers = np.repeat(primitive.elements, primitive.counts)
+    multiple = parent.num_atoms // len(numbers)
+    found = []
+    for cell in supercells(primitive.lattice, multiple)[:SHAPES]:
+        lattice, frac, species = repeated(primitive.lattice, primitive.frac_coords, numbers, cell)
+        found.append(replace(parent, lattice=lattice, frac_coords=frac, atomic_numbers=species))
+    return found
 
 
 def merges(library: Library, atoms: Mapping[int, int], most: int = 3) -> list[Merge]:
@@ -91,8 +111,15 @@ def merges(library: Library, atoms: Mapping[int, int], most: int = 3) -> list[Me
     return sorted(found, key=lambda m: -m.alike)[:most]
 
 
-def split(parent: Proposal, merge: Merge, count: int) -> Iterator[Proposal]:
-    """The parent with `count` atoms of the merged species replaced, in the likeliest patterns."""
+def split(parent: Proposal, merge: Merge, count: int, shape: int = 0) -> Iterator[Proposal]:
+    """The parent with `count` atoms of the merged species replaced, in the likeliest patterns.
+
+    Args:
+        parent: in some cell.
+        merge: the species.
+        count: atoms to replace.
+        shape: how many more compact cells there are; as unlikely as worse patterns.
+    """
     sites = np.flatnonzero(parent.atomic_numbers == merge.kept)
     if comb(len(sites), count) > MAX_PATTERNS:
         return
@@ -102,13 +129,15 @@ def split(parent: Proposal, merge: Merge, count: int) -> Iterator[Proposal]:
     for rank, k in enumerate(order[:KEPT_PATTERNS]):
         numbers = parent.atomic_numbers.copy()
         numbers[sites[patterns[k]]] = merge.other
-        score = WEIGHT * parent.score * merge.alike * DECAY**rank / (1 + 0.1 * len(order))
+        score = (
+            WEIGHT * parent.score * merge.alike * DECAY ** (rank + shape) / (1 + 0.1 * len(order))
+        )
         parts = {
             **parent.parts,
             "split": 1.0,
             "parent_score": parent.score,
             "alike": merge.alike,
-            "pattern": float(rank),
+            "pattern": float(rank + shape),
             "patterns": float(len(order)),
             "share": score,
         }
@@ -118,7 +147,7 @@ def split(parent: Proposal, merge: Merge, count: int) -> Iterator[Proposal]:
             score=score,
             parts=parts,
             method="decoration",
-            prototype_id=f"{parent.prototype_id}/{merge.other}.{rank}",
+            prototype_id=f"{parent.prototype_id}/{merge.other}.{rank + KEPT_PATTERNS * shape}",
         )
 
 
@@ -187,3 +216,61 @@ def _repulsion(parent: Proposal, sites: NDArray[np.int64]) -> NDArray[np.float64
     values = np.where(distances > 1e-3, np.exp(-near / _SCREENING) / near, 0.0)
     kernel: NDArray[np.float64] = values.sum(-1)
     return kernel
+
+
+@lru_cache(maxsize=64)
+def hermite_forms(multiple: int) -> NDArray[np.int64]:
+    """(M, 3, 3) integer matrices, one for each sublattice of an index."""
+    found = []
+    for a in range(1, multiple + 1):
+        for c in range(1, multiple // a + 1):
+            if multiple % (a * c) == 0:
+                f = multiple // (a * c)
+                found += [
+                    [[a, 0, 0], [b, c, 0], [d, e, f]]
+                    for b, d, e in product(range(a), range(a), range(c))
+                ]
+    return np.array(found)
+
+
+def supercells(lattice: NDArray[np.float64], multiple: int) -> list[NDArray[np.int64]]:
+    """Integer matrices of cells of a size with different edges or angles, the most compact first.
+
+    Args:
+        lattice: (3, 3) rows in Å, of the primitive cell.
+        multiple: how many of these the cells hold.
+    """
+    import spglib
+
+    inverse = np.linalg.inv(lattice)
+    found: dict[tuple[float, ...], tuple[float, NDArray[np.int64]]] = {}
+    unit = (abs(np.linalg.det(lattice)) * multiple) ** (1 / 3)
+    for form in hermite_forms(multiple):
+        cell = spglib.niggli_reduce(form @ lattice, eps=1e-3 * unit)
+        if cell is None:
+            continue
+        metric = (cell @ cell.T)[np.triu_indices(3)] / unit**2
+        extent = float(np.sqrt(metric[[0, 3, 5]]).sum())
+        matrix = np.round(cell @ inverse).astype(np.int64)
+        found.setdefault(tuple(np.round(metric, 1)), (extent, matrix))
+    return [matrix for _, matrix in sorted(found.values(), key=lambda item: item[0])]
+
+
+def repeated(
+    lattice: NDArray[np.float64],
+    frac_coords: NDArray[np.float64],
+    numbers: NDArray[np.int64],
+    matrix: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """A crystal in the cell whose vectors are integer combinations of its own."""
+    multiple = round(abs(np.linalg.det(matrix)))
+    # Lattice points within the cell: all that corners span, up to equal ones.
+    reach = np.abs(matrix).sum(axis=0)
+    axes = [np.arange(-r, r + 1) for r in reach]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    inside = points @ np.linalg.inv(matrix)
+    kept = points[((inside > -1e-6) & (inside < 1 - 1e-6)).all(axis=1)]
+    if len(kept) != multiple:
+        raise ValueError(f"{len(kept)} points in a cell of {multiple}")
+    frac = (frac_coords[:, None] + kept) @ np.linalg.inv(matrix)
+    return matrix @ lattice, frac.reshape(-1, 3) % 1.0, np.repeat(numbers, multiple)

@@ -1,93 +1,83 @@
-"""Fits the weights of `calibration`: `python -m crysgen.retrieval.fit_calibration LIBRARY`.
+"""Fits the weights of `calibration`:
 
-Crystals of the library are asked for one after the other, with all entries of their formula taken
-out: every second one by its exact cell, as benchmarks ask, the others by their reduced formula, as
-users do. Proposals are right if they match, and doubly so in the right space group. Prints the
-weights.
+`python -m crysgen.retrieval.fit_calibration LIBRARY -o calibration.json`
+
+The library answers `questions` about formulas of the folds that `plausibility` was not trained on.
+Proposals are right if they match, and doubly so in the right space group.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from crysgen.formula_units import likelihoods
-from crysgen.formulas import Formula
-from crysgen.retrieval.calibration import features, fit
-from crysgen.retrieval.library import DIRECT, Library
-from crysgen.retrieval.proposals import Proposal, to_crystals
-from crysgen.retrieval.prototypes import Reduced, displacements, reduced, shape_of
+from crysgen.retrieval.calibration import WEIGHTS, fit
+from crysgen.retrieval.library import Library
+from crysgen.retrieval.plausibility import load_plausibility
+from crysgen.retrieval.questions import Question, asked_for, fold_of, questions
+from crysmetrics.io.atomic import atomic_file
 from crysmetrics.progress import show_progress, task
 
-QUERIES = 1200
-MAX_ABOVE_HULL = 0.1
-UNITS_AT_LEAST = 0.02
-"""Cell sizes that fewer real compounds of the type have are not asked for."""
+HELD_OUT = (0,)
+"""Folds whose formulas `plausibility` does not learn from."""
+GIVEN = ("own", "known_above")
+"""Features that questions do not tell about, as all entries of the formula are left out."""
 
 
-def asked_for(library: Library, count: int, seed: int) -> NDArray[np.int64]:
-    """Entries from the Materials Project that are not far above the hull, at random."""
+def held_out(library: Library, count: int | None = None) -> list[int]:
+    """Entries to ask for whose formulas are in the folds that are held out."""
     entries = library.entries
-    good = (entries.source == 0) & ~(entries.e_above_hull.astype(float) > MAX_ABOVE_HULL)
-    rng = np.random.default_rng(seed)
-    return rng.permutation(np.flatnonzero(good))[:count]
-
-
-def matches(proposals: Sequence[Proposal], target: Reduced) -> NDArray[np.bool_]:
-    """(n,) which proposals are the target, by the tolerances of match rates."""
-    goal = shape_of(target.lattice, target.frac_coords, target.slots)
-    same = np.arange(len(target.counts))[None]
     found = []
-    for p in proposals:
-        cell = reduced(to_crystals([p]))
-        shape = shape_of(cell.lattice, cell.frac_coords, cell.slots)
-        equal = cell.counts == target.counts
-        found.append(equal and bool(np.isfinite(displacements(shape, goal, same)).any()))
-    return np.array(found, dtype=bool)
+    for i in asked_for(library).tolist():
+        atoms = dict(zip(entries.slots(i).tolist(), entries.counts(i), strict=True))
+        if fold_of(atoms) in HELD_OUT:
+            found.append(i)
+    return found[:count]
 
 
-def as_users_ask(atoms: dict[int, int]) -> tuple[dict[int, int], list[int]]:
-    """The reduced formula of a cell, and the cell sizes that compounds of its type have."""
-    formula = Formula.of_atoms([z for z, n in atoms.items() for _ in range(n)]).reduced
-    units = [unit for unit, share in likelihoods(formula).items() if share > UNITS_AT_LEAST]
-    return formula.counts, units
+def judged(asked: Sequence[Question]) -> list[Question]:
+    """The same questions with what the shipped `plausibility` says."""
+    networks = load_plausibility()
+    column = list(WEIGHTS).index("plausibility")
+    found = []
+    for question in asked:
+        features = question.features.copy()
+        features[:, column] = networks.scores(question.cells)
+        found.append(replace(question, features=features))
+    return found
+
+
+def fitted(asked: Sequence[Question]) -> dict[str, float]:
+    """The weights, in the order of WEIGHTS."""
+    free = np.array([name not in GIVEN for name in WEIGHTS])
+    tables = [question.features[:, free].astype(np.float64) for question in asked] * 2
+    right = [question.right for question in asked] + [question.symmetric for question in asked]
+    found = iter(fit(tables, right).tolist())
+    return {name: WEIGHTS[name] if name in GIVEN else next(found) for name in WEIGHTS}
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Fit the order of proposals.")
     parser.add_argument("library", type=Path)
-    parser.add_argument("--queries", type=int, default=QUERIES)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--questions", type=int, help="at most so many")
+    parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
-    library = Library.load(arguments.library, extra=[])
-    tables, right, names = [], [], []
-    queries = asked_for(library, arguments.queries, arguments.seed)
-    with show_progress(), task("queries", len(queries)) as advance:
-        for k, i in enumerate(queries):
-            target = library.entries.reduced(int(i))
-            atoms = dict(zip(target.elements.tolist(), target.counts, strict=True))
-            units: Sequence[int] = (1,)
-            if k % 2:
-                atoms, units = as_users_ask(atoms)
-            proposals = library.uncalibrated(atoms, DIRECT, units=units, exclude_formula=True)
+    chosen = held_out(Library.load(arguments.library, extra=[]), arguments.questions)
+    asked = []
+    with show_progress(), task("questions", len(chosen)) as advance:
+        for question in questions(arguments.library, chosen, arguments.workers):
+            asked.append(question)
             advance(1)
-            if not proposals:
-                continue
-            rows = [features(p) for p in proposals]
-            names = list(rows[0])
-            table = np.array([[row[name] for name in names] for row in rows])
-            match = matches(proposals, target)
-            symmetric = match & [p.space_group == target.space_group for p in proposals]
-            tables += [table, table]
-            right += [match, symmetric]
-    weights = fit(tables, right)
-    for name, weight in zip(names, weights, strict=True):
-        print(f'    "{name}": {weight:.3f},')
+    weights = {name: round(weight, 3) for name, weight in fitted(judged(asked)).items()}
+    with atomic_file(arguments.output) as temporary:
+        temporary.write_text(json.dumps(weights, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ hull; the same if nobody knows; what each eV/atom above the hull, known or estim
 as then there is a better structure; and the least that this can come to."""
 KNOWN_OWN, OWN_SOURCE = 10.0, "user"
 """The same for crystals that users added themselves."""
-ON_HULL = 0.002
-"""eV/atom."""
+ON_HULL = 0.001
+"""eV/atom above the hull at which most of that bonus is gone: what lies there is not the best."""
 TEMPLATE_VOLUME = 0.9
 """How far a proposal's packing is its voters' (1), or what is usual for its elements (0)."""
 TEMPLATE_RESIDUAL, VOTED = 0.5, 0.25
@@ -39,9 +39,11 @@ MULTIPLE_PENALTY = 2.0
 """Taken from the logits of a smaller primitive cell when a larger cell is asked for."""
 OTHER_SYMMETRY = 0.1
 """Share of its vote that an entry keeps when its prototype was proposed with another symmetry."""
-DIRECT, DECORATED, MERGED = 24, 12, 3
-"""Proposals that are looked at before the best are chosen: elected ones, and of each cell size
-decorated and merged ones."""
+DIRECT, DECORATED, MERGED = 60, 40, 8
+"""Proposals that are looked at before the best are chosen: elected ones, decorated ones of all cell
+sizes, and merged ones of each."""
+DECORATED_LEAST = 12
+"""Decorated ones of each cell size."""
 SURE = 0.97
 """Share of votes beyond which decorations are not looked for."""
 _LEAST = 1e-9
@@ -54,18 +56,26 @@ class Library:
         entries: the crystals.
         similarity: learned networks that say how alike compounds are, and their volumes.
         packing: learned networks for volumes of known structures.
+        judged: whether `plausibility` has a say.
     """
 
-    def __init__(self, entries: Entries, similarity: Similarity | None = None) -> None:
+    def __init__(
+        self, entries: Entries, similarity: Similarity | None = None, judged: bool = True
+    ) -> None:
         self.entries = entries
         self.similarity = similarity or load_similarity()
         self.packing = load_packing()
+        self.judged = judged
         self._groups: dict[Counts, Group] = {}
         self._residuals: dict[int, float] = {}
 
     @classmethod
     def load(
-        cls, path: str | Path | None = None, extra: Iterable[str | Path] | None = None
+        cls,
+        path: str | Path | None = None,
+        extra: Iterable[str | Path] | None = None,
+        *,
+        judged: bool = True,
     ) -> Library:
         """Read a library.
 
@@ -73,6 +83,7 @@ class Library:
             path: a file that `crysgen.retrieval.build` wrote; the shipped one by default.
             extra: more library files, such as the user's own (the default: it is read if there
                 is one; an empty list for none).
+            judged: whether the network of `plausibility` has a say; only its training does without.
 
         Raises:
             InputError: if one of them is no library.
@@ -85,7 +96,7 @@ class Library:
             extra = [own] if path is None and own.is_file() else []
         for more in extra:
             entries = entries.joined(load_entries(more))
-        return cls(entries)
+        return cls(entries, judged=judged)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -147,7 +158,7 @@ class Library:
     def uncalibrated(
         self,
         atoms: Mapping[int, int],
-        n: int,
+        n: int = DIRECT,
         *,
         units: Sequence[int] = (1,),
         exclude_ids: Collection[str] = (),
@@ -170,8 +181,9 @@ class Library:
                     for p in merged(self, cell, MERGED, excluded, exclude_formula)]  # fmt: skip
             found += distinct(more, found)
             for cell in cells:
-                found += decorated(self, cell, DECORATED, excluded, exclude_formula)
-        return self.sized(found)
+                most = max(DECORATED // len(cells), DECORATED_LEAST)
+                found += decorated(self, cell, most, excluded, exclude_formula)
+        return self.judge(self.sized(found))
 
     def elected(
         self,
@@ -221,6 +233,19 @@ class Library:
         volume = (1 - VOTED) * (own + TEMPLATE_RESIDUAL * template) + VOTED * voted
         parts = {**proposal.parts, "quarrel": abs(own + template - voted)}
         return replace(proposal, parts=parts).scaled_to(float(np.exp(volume)))
+
+    def judge(self, proposals: Sequence[Proposal]) -> list[Proposal]:
+        """With what the network of `plausibility` says of each, as a part."""
+        scores = np.zeros(len(proposals))
+        if self.judged and proposals:
+            from crysgen.retrieval.plausibility import load_plausibility
+
+            cells = [(p.atomic_numbers, p.frac_coords, p.lattice) for p in proposals]
+            scores = load_plausibility().scores(cells)
+        return [
+            replace(p, parts={**p.parts, "plausibility": score})
+            for p, score in zip(proposals, scores.tolist(), strict=True)
+        ]
 
     def _residual(self, entry: int) -> float:
         """How much larger an entry is than the networks say, as a logarithm."""
@@ -276,8 +301,8 @@ class Ballot:
         """What entries of the very formula gain, from what is known of their stability."""
         entries = self.library.entries
         hull = entries.e_above_hull[known].astype(np.float64)
-        above = np.maximum(-KNOWN_ABOVE_HULL * hull, KNOWN_LEAST)
-        bonus = np.where(hull <= ON_HULL, KNOWN_STABLE, above)
+        bonus = KNOWN_STABLE * np.exp(-hull / ON_HULL) - KNOWN_ABOVE_HULL * hull
+        bonus = np.maximum(bonus, KNOWN_LEAST)
         unsure = KNOWN_UNSURE - KNOWN_ABOVE_HULL * self.group.above_hull[self.known]
         bonus = np.where(np.isnan(hull), np.maximum(unsure, KNOWN_LEAST), bonus)
         own = np.array([name == OWN_SOURCE for name, _ in entries.sources])
@@ -315,12 +340,14 @@ class Ballot:
         left = self.left[voters]
         total = float(left.sum())
         # Which of the prototype's symmetries most of its voters have, then the nearest of those.
-        groups = self.library.entries.space_groups[group.members[voters // cases]]
+        entries = self.library.entries
+        groups = entries.space_groups[group.members[voters // cases]]
         # The matcher does not tell rock salt from zinc blende: hypothetical voters and those far
         # above the hull have less to say about symmetry.
         heaviest = np.bincount(groups, weights=left * group.trust[voters // cases]).argmax()
         chosen = int(voters[np.where(groups == heaviest, left, -1.0).argmax()])
         placed, case = divmod(chosen, cases)
+        source = int(group.members[placed])
         factors = np.log(group.volume_factors[voters // cases])
         factor = float((factors * left).sum() / total)
         parts = {
@@ -334,8 +361,10 @@ class Ballot:
             "group": float(len(group)),
             "multiple": float(self.divisor),
             "known": float(self.known[placed]),
+            "own": float(self.known[placed] and entries.source_of(source)[0] == OWN_SOURCE),
+            "known_above": self._known_above(voters[groups == heaviest]),
             "volume_factor": factor,
-            "e_above_hull": float(self.library.entries.e_above_hull[group.members[placed]]),
+            "e_above_hull": float(entries.e_above_hull[source]),
             "trusted": float((left * group.trust[voters // cases]).sum() / total),
             "split": 0.0,
             "merged": 0.0,
@@ -346,6 +375,17 @@ class Ballot:
         self.votes_left -= group.votes[voters].T @ (left * (1 - kept))
         self.left[voters] = left * kept
         return self._proposal(placed, case, column // cases, share, factor, parts)
+
+    def _known_above(self, voters: NDArray[np.int64]) -> float:
+        """By how much (eV/atom) this is known not to be the best structure of the very formula.
+
+        Estimates do not count: they are wrong too often to say that of what somebody found.
+        """
+        placed, case = np.divmod(voters, len(self.group.renamings))
+        heard = np.isfinite(self.logits[placed, case])
+        same = placed[self.known[placed] & (case == 0) & heard]
+        above = self.library.entries.e_above_hull[self.group.members[same]].astype(np.float64)
+        return float(above.min()) if len(above) and np.isfinite(above).all() else 0.0
 
     def _proposal(
         self, placed: int, case: int, leader: int, share: float, factor: float,
@@ -415,7 +455,8 @@ def library_files() -> list[Path]:
 
     folder = Path(str(files("crysgen.retrieval")))
     own = user_library()
-    return [*sorted(folder.glob("*.npz")), *([own] if own.is_file() else [])]
+    learned = [path for kind in ("npz", "safetensors", "json") for path in folder.glob(f"*.{kind}")]
+    return [*sorted(learned), *([own] if own.is_file() else [])]
 
 
 def shipped_library() -> Path:

@@ -1,0 +1,178 @@
+"""Trains what `plausibility` holds, on `questions` that a library asks itself.
+
+Among what the library proposes for a crystal the network shall find what matches it, and more so
+what has the right space group as well. A part of the votes' logits is given, so that it learns
+most where they fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from crysgen.retrieval.calibration import logits_of
+from crysgen.retrieval.element_table import element_table
+from crysgen.retrieval.plausibility import PlausibilityNetwork, Surroundings, surroundings_of
+from crysgen.retrieval.questions import Question
+
+EPOCHS, BATCH, RATE = 9, 24, 2e-3
+PROPOSALS, RIGHT = 12, 3
+"""Of each question that a step looks at, and how many of them may be right."""
+TEMPERATURE = 2.0
+"""Of the votes' logits when wrong proposals are drawn."""
+GIVEN = 0.3
+"""Part of the votes' logits that the network need not learn."""
+STRETCHED = 0.01
+"""By how much lengths are made wrong, so that volumes are not trusted more than they deserve."""
+MATCH, SYMMETRIC = 0.6, 0.4
+"""Parts of the loss."""
+HOPELESS = 0.02
+"""Of the probability, shared out evenly: what is out of reach makes no difference."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Questions as arrays: the surroundings of all proposals, in little memory.
+
+    Attributes:
+        elements, shares, scale: (N,) as in `Surroundings`.
+        neighbours: (N, K) counted from the first site of the crystal.
+        vectors: (N, K, 3).
+        starts: (B + 1,) where the sites of each proposal begin.
+        first: (Q + 1,) where the proposals of each question begin.
+        votes, right, symmetric: (B,) of the proposals.
+    """
+
+    elements: NDArray[np.uint8]
+    shares: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    neighbours: NDArray[np.uint8]
+    vectors: NDArray[np.float16]
+    starts: NDArray[np.int64]
+    first: NDArray[np.int64]
+    votes: NDArray[np.float64]
+    right: NDArray[np.bool_]
+    symmetric: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, asked: Sequence[Question]) -> Packed:
+        """All proposals of some questions."""
+        around = surroundings_of([cell for question in asked for cell in question.cells])
+        sizes = around.sizes.numpy()
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        local = around.neighbours.numpy() - np.repeat(starts[:-1], sizes)[:, None]
+        counts = [len(question.right) for question in asked]
+        return cls(
+            around.elements.numpy().astype(np.uint8),
+            around.shares.numpy(),
+            around.scale.numpy(),
+            local.astype(np.uint8),
+            around.vectors.numpy().astype(np.float16),
+            starts,
+            np.concatenate([[0], np.cumsum(counts)]),
+            np.concatenate([logits_of(question.features) for question in asked]),
+            np.concatenate([question.right for question in asked]),
+            np.concatenate([question.symmetric for question in asked]),
+        )
+
+    def surroundings(self, proposals: NDArray[np.int64]) -> Surroundings:
+        """Of some proposals, with volumes that are a little off."""
+        begin, end = self.starts[proposals], self.starts[proposals + 1]
+        sizes = end - begin
+        offsets = np.cumsum(sizes) - sizes
+        rows = np.arange(sizes.sum()) + np.repeat(begin - offsets, sizes)
+        stretched = torch.exp(STRETCHED * torch.randn(len(sizes))).repeat_interleave(
+            torch.from_numpy(sizes)
+        )
+        near = self.neighbours[rows].astype(np.int64) + np.repeat(offsets, sizes)[:, None]
+        return Surroundings(
+            torch.from_numpy(self.elements[rows].astype(np.int64)),
+            torch.from_numpy(self.shares[rows]),
+            torch.from_numpy(sizes),
+            torch.from_numpy(self.scale[rows]) * stretched,
+            torch.from_numpy(near),
+            torch.from_numpy(self.vectors[rows].astype(np.float32)),
+        )
+
+    def useful(self) -> NDArray[np.int64]:
+        """Questions with right and wrong proposals."""
+        spans = zip(self.first[:-1], self.first[1:], strict=True)
+        mixed = [0 < self.right[a:b].sum() < b - a for a, b in spans]
+        return np.flatnonzero(mixed)
+
+    def drawn(self, question: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Some right proposals and some wrong ones, rather those with many votes."""
+        mine = np.arange(self.first[question], self.first[question + 1])
+        right, wrong = mine[self.right[mine]], mine[~self.right[mine]]
+        right = rng.permutation(right)[:RIGHT]
+        chances = self.votes[wrong] / TEMPERATURE + rng.gumbel(size=len(wrong))
+        wrong = wrong[np.argsort(-chances)[: PROPOSALS - len(right)]]
+        return np.concatenate([right, wrong])
+
+
+def train_plausibility(
+    asked: Sequence[Question], seed: int = 0, epochs: int = EPOCHS
+) -> PlausibilityNetwork:
+    """A network trained on questions with their answers."""
+    from ase.data import covalent_radii
+
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    packed = Packed.of(asked)
+    useful = packed.useful()
+    model = PlausibilityNetwork(
+        torch.tensor(element_table(), dtype=torch.float32),
+        torch.tensor(covalent_radii[:119], dtype=torch.float32),
+    )
+    others = [p for name, p in model.named_parameters() if name != "own"]
+    optimizer = torch.optim.AdamW(
+        [{"params": others, "weight_decay": 0.03}, {"params": [model.own], "weight_decay": 0.1}],
+        lr=RATE,
+    )
+    steps = epochs * -(-len(useful) // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, RATE, total_steps=steps + 1, pct_start=0.1
+    )
+    for epoch in range(epochs):
+        losses = []
+        order = rng.permutation(useful)
+        for begin in range(0, len(order), BATCH):
+            loss = _loss(model, packed, [packed.drawn(q, rng) for q in order[begin:][:BATCH]])
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+        print(f"plausibility, epoch {epoch + 1}: loss {np.mean(losses):.4f}", flush=True)
+    return model.eval()
+
+
+def _loss(model: PlausibilityNetwork, packed: Packed, drawn: Sequence[NDArray[np.int64]]) -> Tensor:
+    """Of a batch of questions, each with some of its proposals."""
+    rows = np.concatenate(drawn)
+    votes = torch.from_numpy(packed.votes[rows]).float()
+    scores = model(packed.surroundings(rows)) + GIVEN * votes
+    sizes = np.array([len(mine) for mine in drawn])
+    question = np.repeat(np.arange(len(drawn)), sizes)
+    place = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    where = torch.from_numpy(question), torch.from_numpy(place)
+    nothing = scores.new_full((len(drawn), PROPOSALS), -1e4)
+    shares = torch.softmax(nothing.index_put(where, scores), dim=1)
+    total = scores.new_zeros(())
+    for part, labels in ((MATCH, packed.right), (SYMMETRIC, packed.symmetric)):
+        hits = torch.zeros_like(shares).index_put(where, torch.from_numpy(labels[rows]).float())
+        hit = (shares * hits).sum(1)[hits.any(dim=1)]
+        total = total - part * torch.log((1 - HOPELESS) * hit + HOPELESS / PROPOSALS).sum()
+    return total / len(drawn)
+
+
+@torch.no_grad()
+def scores_of(model: PlausibilityNetwork, asked: Sequence[Question]) -> list[NDArray[np.float64]]:
+    """(n,) for the proposals of each question."""
+    return [model(surroundings_of(question.cells)).double().numpy() for question in asked]

@@ -1,0 +1,131 @@
+"""Questions that a library asks itself: what would it have proposed for a crystal that it knows?
+
+Crystals of the library are asked for one after the other, with all entries of their formula taken
+out: two of three by their exact cell, as benchmarks ask, the others by their reduced formula, as
+users do. The network of `plausibility` and the weights of `calibration` are fitted to the answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import gcd
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crysgen.formula_units import likelihoods
+from crysgen.formulas import Formula
+from crysgen.retrieval.calibration import features
+from crysgen.retrieval.library import Library
+from crysgen.retrieval.proposals import Proposal, to_crystals
+from crysgen.retrieval.prototypes import Reduced, displacements, reduced, shape_of
+
+MAX_ABOVE_HULL = 0.1
+"""eV/atom; crystals that are known to lie farther above the hull are not asked for."""
+UNITS_AT_LEAST = 0.02
+"""Cell sizes that fewer real compounds of the type have are not asked for."""
+USERS_SHARE = 3
+"""Every so many questions one is by the reduced formula."""
+FOLDS = 10
+"""Parts that formulas fall into, so that some can be held out."""
+
+Cell = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What was proposed for one crystal, and what of it is right.
+
+    Attributes:
+        entry: of the library.
+        fold: of its formula, 0 to FOLDS - 1.
+        cells: (atomic numbers, fractional coordinates, lattice in Å) of n proposals.
+        features: (n, f) what `calibration.features` says, in its order.
+        right: (n,) which proposals match, by the tolerances of match rates.
+        symmetric: (n,) those that have the right space group as well.
+    """
+
+    entry: int
+    fold: int
+    cells: list[Cell]
+    features: NDArray[np.float32]
+    right: NDArray[np.bool_]
+    symmetric: NDArray[np.bool_]
+
+
+def asked_for(library: Library, count: int | None = None, seed: int = 0) -> NDArray[np.int64]:
+    """Entries from the Materials Project that are not far above the hull, in random order."""
+    entries = library.entries
+    good = (entries.source == 0) & ~(entries.e_above_hull.astype(float) > MAX_ABOVE_HULL)
+    rng = np.random.default_rng(seed)
+    return rng.permutation(np.flatnonzero(good))[:count]
+
+
+def questions(path: Path, chosen: Sequence[int], workers: int = 1) -> Iterator[Question]:
+    """Ask for some entries of the library at a path; those with no proposals are left out."""
+    from joblib import Parallel, delayed
+
+    asked = (delayed(_question)(str(path), int(i), k) for k, i in enumerate(chosen))
+    for found in Parallel(workers, return_as="generator", batch_size=16)(asked):
+        if found is not None:
+            yield found
+
+
+def _question(path: str, entry: int, number: int) -> Question | None:
+    library = _library(path)
+    target = library.entries.reduced(entry)
+    atoms = dict(zip(target.elements.tolist(), target.counts, strict=True))
+    fold = fold_of(atoms)
+    units: Sequence[int] = (1,)
+    if number % USERS_SHARE == USERS_SHARE - 1:
+        atoms, units = as_users_ask(atoms)
+    proposals = library.uncalibrated(atoms, units=units, exclude_formula=True)
+    if not proposals:
+        return None
+    right = matches(proposals, target)
+    return Question(
+        entry,
+        fold,
+        [(p.atomic_numbers, p.frac_coords, p.lattice) for p in proposals],
+        np.array([list(features(p).values()) for p in proposals], dtype=np.float32),
+        right,
+        right & [p.space_group == target.space_group for p in proposals],
+    )
+
+
+@lru_cache(maxsize=1)
+def _library(path: str) -> Library:
+    return Library.load(path, extra=[], judged=False)
+
+
+def fold_of(atoms: dict[int, int]) -> int:
+    """Which part a formula is in, whatever its cell."""
+    divisor = gcd(*atoms.values())
+    formula = tuple(sorted((z, n // divisor) for z, n in atoms.items()))
+    return crc32(str(formula).encode()) % FOLDS
+
+
+def matches(proposals: Sequence[Proposal], target: Reduced) -> NDArray[np.bool_]:
+    """(n,) which proposals are the target, by the tolerances of match rates."""
+    goal = shape_of(target.lattice, target.frac_coords, target.slots)
+    same = np.arange(len(target.counts))[None]
+    found = []
+    for p in proposals:
+        cell = reduced(to_crystals([p]))
+        equal = cell.counts == target.counts
+        if equal:
+            shape = shape_of(cell.lattice, cell.frac_coords, cell.slots)
+            equal = bool(np.isfinite(displacements(shape, goal, same)).any())
+        found.append(equal)
+    return np.array(found, dtype=bool)
+
+
+def as_users_ask(atoms: dict[int, int]) -> tuple[dict[int, int], list[int]]:
+    """The reduced formula of a cell, and the cell sizes that compounds of its type have."""
+    formula = Formula.of_atoms([z for z, n in atoms.items() for _ in range(n)]).reduced
+    units = [unit for unit, share in likelihoods(formula).items() if share > UNITS_AT_LEAST]
+    return formula.counts, units or [1]

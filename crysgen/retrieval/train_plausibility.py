@@ -1,0 +1,48 @@
+"""Trains the networks of `plausibility`:
+
+`python -m crysgen.retrieval.train_plausibility LIBRARY -o plausibility.safetensors`
+
+Formulas of the folds that `fit_calibration` holds out are not learned from.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from crysgen.retrieval.fit_calibration import HELD_OUT
+from crysgen.retrieval.library import Library
+from crysgen.retrieval.plausibility import save_plausibility
+from crysgen.retrieval.plausibility_training import EPOCHS, train_plausibility
+from crysgen.retrieval.questions import asked_for, questions
+from crysmetrics.progress import show_progress, task
+
+NETWORKS = 3
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Train networks that judge structures.")
+    parser.add_argument("library", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--questions", type=int, help="at most so many")
+    parser.add_argument("--networks", type=int, default=NETWORKS, help="to average")
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+    library = Library.load(arguments.library, extra=[], judged=False)
+    chosen = asked_for(library, arguments.questions).tolist()
+    asked = []
+    with show_progress(), task("questions", len(chosen)) as advance:
+        for question in questions(arguments.library, chosen, arguments.workers):
+            advance(1)
+            if question.fold not in HELD_OUT:
+                asked.append(question)
+    networks = [
+        train_plausibility(asked, seed, arguments.epochs) for seed in range(arguments.networks)
+    ]
+    save_plausibility(networks, arguments.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""The network that judges structures: what it can't see, what it learns, and its file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+from scipy.special import softmax
+
+from crysgen.retrieval import Library
+from crysgen.retrieval import plausibility as judging
+from crysgen.retrieval.calibration import WEIGHTS, features, logits_of
+from crysgen.retrieval.fit_calibration import GIVEN, fitted, held_out
+from crysgen.retrieval.library import shipped_library
+from crysgen.retrieval.plausibility import (
+    PlausibilityNetwork,
+    load_plausibility,
+    save_plausibility,
+    spherical_harmonics,
+    surroundings_of,
+)
+from crysgen.retrieval.plausibility_training import scores_of, train_plausibility
+from crysgen.retrieval.questions import Question, as_users_ask, asked_for, questions
+from crysmetrics.errors import InputError
+from crysmetrics.io.elements import ATOMIC_NUMBERS
+
+Z = ATOMIC_NUMBERS
+Cell = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
+
+
+@pytest.fixture(scope="module")
+def library() -> Library:
+    return Library.load(extra=[])
+
+
+@pytest.fixture(scope="module")
+def cells(library: Library) -> list[Cell]:
+    found = library.uncalibrated({Z["Al"]: 4, Z["O"]: 6})
+    return [(p.atomic_numbers, p.frac_coords, p.lattice) for p in found][:12]
+
+
+@pytest.fixture(scope="module")
+def asked(library: Library) -> list[Question]:
+    chosen = asked_for(library, 16, seed=3).tolist()
+    return list(questions(shipped_library(), chosen))
+
+
+def random_network(seed: int = 0) -> PlausibilityNetwork:
+    shipped = load_plausibility().networks[0]
+    torch.manual_seed(seed)
+    return PlausibilityNetwork(shipped.elements, shipped.radii).eval()
+
+
+@torch.no_grad()
+def scores(network: PlausibilityNetwork, cells: list[Cell]) -> NDArray[np.float64]:
+    return network(surroundings_of(cells)).double().numpy()
+
+
+def test_harmonics_obey_the_addition_theorem() -> None:
+    rng = np.random.default_rng(0)
+    a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in rng.normal(size=(2, 50, 3)))
+    first, second = (spherical_harmonics(torch.tensor(v)).numpy() for v in (a, b))
+    for degree in range(5):
+        part = slice(degree**2, (degree + 1) ** 2)
+        expected = np.polynomial.legendre.legval((a * b).sum(1), np.eye(5)[degree])
+        np.testing.assert_allclose((first * second)[:, part].sum(1), expected, atol=1e-12)
+
+
+def test_scores_do_not_depend_on_how_a_crystal_is_written(cells: list[Cell]) -> None:
+    network = random_network()
+    rng = np.random.default_rng(1)
+    turn = Rotation.random(rng=1).as_matrix()
+    other = []
+    for numbers, frac, lattice in cells:
+        order = rng.permutation(len(numbers))
+        moved = (frac + rng.random(3))[order] % 1.0
+        other.append((numbers[order], moved, lattice @ turn))
+    np.testing.assert_allclose(scores(network, other), scores(network, cells), atol=2e-5)
+
+
+def test_supercells_have_the_score_of_the_cell(cells: list[Cell]) -> None:
+    network = random_network()
+    numbers, frac, lattice = cells[0]
+    doubled = (
+        np.concatenate([numbers, numbers]),
+        np.concatenate([frac, frac + np.eye(3)[0]]) / [2, 1, 1],
+        lattice * [[2], [1], [1]],
+    )
+    one, two = scores(network, [cells[0], doubled])
+    assert one == pytest.approx(two, abs=1e-5)
+
+
+def test_equal_sites_are_looked_at_once(cells: list[Cell], monkeypatch: pytest.MonkeyPatch) -> None:
+    network = random_network()
+    together = surroundings_of(cells)
+    expected = scores(network, cells)
+    monkeypatch.setattr(judging, "SAME_SITE", -1.0)
+    apart = surroundings_of(cells)
+    assert len(apart.elements) == sum(len(numbers) for numbers, _, _ in cells)
+    assert len(together.elements) < len(apart.elements)
+    np.testing.assert_allclose(scores(network, cells), expected, atol=1e-5)
+
+
+def test_tetrahedra_differ_from_octahedra() -> None:
+    cubic = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]) * 2.6
+    numbers = np.array([Z["Ga"], Z["As"]])
+    rock_salt = (numbers, np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), cubic)
+    zinc_blende = (numbers, np.array([[0, 0, 0], [0.25, 0.25, 0.25]]), cubic)
+    found = load_plausibility().scores([zinc_blende, rock_salt])
+    assert found[0] > found[1] + 1
+
+
+def test_a_file_holds_what_was_saved(tmp_path: Path, cells: list[Cell]) -> None:
+    path = tmp_path / "networks.safetensors"
+    networks = [random_network(seed) for seed in range(2)]
+    save_plausibility(networks, path)
+    expected = np.mean([scores(network, cells) for network in networks], axis=0)
+    found = load_plausibility(path).scores(cells)
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("content", [b"", b"no tensors at all", None])
+def test_a_damaged_file_is_one_sentence(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "networks.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match="plausibility"):
+        load_plausibility(path)
+
+
+def test_features_have_the_order_of_the_weights(library: Library) -> None:
+    proposals = library.uncalibrated({Z["Na"]: 1, Z["Cl"]: 1})
+    rows = [features(p) for p in proposals]
+    assert all(list(row) == list(WEIGHTS) for row in rows)
+    expected = [sum(WEIGHTS[name] * row[name] for name in row) for row in rows]
+    table = np.array([list(row.values()) for row in rows])
+    np.testing.assert_allclose(logits_of(table), expected)
+
+
+def test_questions_leave_the_formula_out(library: Library, asked: list[Question]) -> None:
+    assert asked
+    for question in asked:
+        assert len(question.cells) == len(question.right) == len(question.features)
+        assert not (question.symmetric & ~question.right).any()
+        assert 0 <= question.fold < 10
+    assert any(question.right.any() for question in asked)
+
+
+def test_users_ask_by_the_reduced_formula() -> None:
+    atoms, units = as_users_ask({Z["Ti"]: 2, Z["O"]: 4})
+    assert atoms == {Z["Ti"]: 1, Z["O"]: 2}
+    assert 2 in units
+
+
+def test_training_learns_what_is_right(asked: list[Question]) -> None:
+    torch.set_num_threads(1)
+
+    def share(network: PlausibilityNetwork) -> float:
+        found = []
+        for question, own in zip(asked, scores_of(network, asked), strict=True):
+            if question.right.any():
+                shares = softmax(own)
+                found.append(shares[question.right].sum())
+        return float(np.mean(found))
+
+    trained = train_plausibility(asked, epochs=60)
+    assert share(trained) > share(random_network()) + 0.2
+
+
+def test_weights_are_fitted_to_answers(library: Library, asked: list[Question]) -> None:
+    weights = fitted(asked)
+    assert list(weights) == list(WEIGHTS)
+    assert all(weights[name] == WEIGHTS[name] for name in GIVEN)
+    # What was left out of the training of the networks is what is asked for.
+    column = list(WEIGHTS).index("plausibility")
+    helpful = [replace(q, features=_with(q, column)) for q in asked]
+    assert fitted(helpful)["plausibility"] > 0
+    assert held_out(library, 5) != held_out(library, 5)[::-1]
+
+
+def _with(question: Question, column: int) -> NDArray[np.float32]:
+    found = question.features.copy()
+    found[:, column] = question.right
+    return found
