@@ -42,6 +42,22 @@ def test_atoms_and_cell_go_downhill() -> None:
 
 
 @pytest.mark.usefixtures("chgnet")
+def test_low_spin_is_found_from_the_volume_of_high_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Layered LiCoO2, 12 % too large, from where CHGNet goes to its minimum of high spin.
+    a, c = 2.95, 14.6
+    lattice = np.array([[a, 0, c], [-a / 2, a * 0.75**0.5, c], [-a / 2, -a * 0.75**0.5, c]])
+    lattice /= [3**0.5, 3**0.5, 3]
+    z = 0.2394
+    frac = [[0, 0, 0], [0.5, 0.5, 0.5], [z, z, z], [1 - z, 1 - z, 1 - z]]
+    large = one([3, 27, 8, 8], frac, lattice, "LiCoO2")
+    [best] = relax(large, "cpu")
+    monkeypatch.setattr(relaxation, "TWO_SPINS", ())
+    [stuck] = relax(large, "cpu")
+    assert best.volumes[0] < 0.95 * stuck.volumes[0]
+    assert best.properties[ENERGY][0] < stuck.properties[ENERGY][0] - 0.005
+
+
+@pytest.mark.usefixtures("chgnet")
 def test_what_cannot_be_relaxed_comes_back_with_a_reason() -> None:
     far = one([2, 2], [[0, 0, 0], [0.5, 0.5, 0.5]], 60.0, "far")
     near = one([11, 17], [[0, 0, 0], [0.001, 0, 0]], 4.0, "near")

@@ -81,8 +81,9 @@ def main(
 def parts_of(
     known: Library, exclude_formula: bool
 ) -> dict[str, Callable[[dict[int, int]], list[Proposal]]]:
-    """The method built up: votes, volumes, proposals from simpler and richer formulas; what is
-    missing to the whole is the calibration of the order."""
+    """The method built up: votes, volumes, proposals from simpler and richer formulas, the
+    calibration of the order; what is missing to the whole is what judges structures."""
+    unjudged = Library(known.entries, judged=False)
 
     def votes(atoms: dict[int, int]) -> list[Proposal]:
         return known.elected(atoms, max(TOPS), (1,), set(), exclude_formula)
@@ -91,13 +92,17 @@ def parts_of(
         return known.sized(votes(atoms))
 
     def decorations(atoms: dict[int, int]) -> list[Proposal]:
-        found = known.uncalibrated(atoms, DIRECT, exclude_formula=exclude_formula)
+        found = unjudged.uncalibrated(atoms, DIRECT, exclude_formula=exclude_formula)
         return sorted(found, key=lambda p: -p.score)[: max(TOPS)]
+
+    def ordered(atoms: dict[int, int]) -> list[Proposal]:
+        return unjudged.propose(atoms, max(TOPS), exclude_formula=exclude_formula)
 
     return {
         "learned similarity": votes,
         "+ volume network": volumes,
-        "+ decorations": decorations,
+        "+ decorations and merged species": decorations,
+        "+ calibrated order": ordered,
     }
 
 
