@@ -44,7 +44,7 @@ def merged(
         excluded: entries that have no voice.
         exclude_formula: as in `Library.propose`; parents are of another formula anyway.
     """
-    from crysgen.retrieval.library import Ballot, elect
+    from crysgen.retrieval.ballot import Ballot, elect
 
     if len(atoms) > MOST_KINDS:
         return []

@@ -83,7 +83,7 @@ def surroundings_of(
     lattice: NDArray[np.float64], frac_coords: NDArray[np.float64], counts: Counts
 ) -> NDArray[np.float32]:
     """(k, k, R) neighbours by slots and distance of a crystal whose atoms are sorted by slot."""
-    from crysgen.retrieval._match import surroundings
+    from crysgen.retrieval._surroundings import surroundings
 
     slots = np.repeat(np.arange(len(counts)), counts)
     cell = np.ascontiguousarray(lattice, dtype=np.float64)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from crysgen.retrieval.element_table import element_table
 from crysgen.retrieval.entries import Entries
 from crysgen.retrieval.packing import CENTRES, surroundings_of
+from crysgen.retrieval.plausibility import layers
 from crysgen.retrieval.similarity_training import (
     TABLE_WIDTH,
     as_arrays,
-    layers,
     slot_inputs,
     weights_of,
 )

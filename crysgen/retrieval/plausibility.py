@@ -69,7 +69,7 @@ class Surroundings:
 
 def surroundings_of(crystals: Sequence[Cell]) -> Surroundings:
     """Of crystals as (atomic numbers (n,), fractional coordinates (n, 3), lattice (3, 3) in Å)."""
-    from crysgen.retrieval._match import equal_sites, nearest_neighbours
+    from crysgen.retrieval._surroundings import equal_sites, nearest_neighbours
 
     elements, shares, sizes, scale, neighbours, vectors = [], [], [], [], [], []
     total = 0

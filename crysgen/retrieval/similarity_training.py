@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from crysgen.retrieval.element_table import element_table
 from crysgen.retrieval.entries import Entries
 from crysgen.retrieval.group import THEORETICAL, Group
+from crysgen.retrieval.plausibility import layers
 from crysgen.retrieval.similarity import ENTRY_FEATURES, entry_features
 from crysgen.retrieval.species import Counts
 
@@ -112,14 +112,6 @@ def weights_of(module: nn.Module, name: str) -> dict[str, Tensor]:
 def as_arrays(found: dict[str, Tensor]) -> dict[str, NDArray[Any]]:
     """As they are stored."""
     return {key: value.detach().numpy().astype(np.float32) for key, value in found.items()}
-
-
-def layers(*widths: int) -> nn.Sequential:
-    """Linear layers of these widths with SiLU between them."""
-    parts: list[nn.Module] = []
-    for a, b in pairwise(widths):
-        parts += [nn.Linear(a, b), nn.SiLU()]
-    return nn.Sequential(*parts[:-1])
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from crysgen.retrieval.element_table import element_table
 from crysgen.retrieval.entries import Entries, load_entries
 from crysgen.retrieval.packing_training import EPOCHS as PACKING_EPOCHS
 from crysgen.retrieval.packing_training import train_packing
+from crysgen.retrieval.plausibility import layers
 from crysgen.retrieval.similarity_training import (
     EPOCHS,
     TABLE_WIDTH,
     as_arrays,
-    layers,
     slot_inputs,
     train,
     weights_of,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from crysgen.retrieval.ballot import OWN_SOURCE
 from crysgen.retrieval.entries import Entries, load_entries, pack, save_entries
-from crysgen.retrieval.library import OWN_SOURCE
 from crysgen.retrieval.prototypes import reduced
 from crysmetrics.errors import UserError
 from crysmetrics.io import Failure, read

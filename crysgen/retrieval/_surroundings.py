@@ -1,0 +1,159 @@
+"""Compiled search for what surrounds the atoms of a crystal."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True)
+def surroundings(lattice, frac, slots, kinds, centres, width):
+    """What surrounds the atoms of each slot, at one unit of volume an atom.
+
+    Args:
+        lattice, frac, slots: rows (3, 3), fractional coordinates (n, 3), slot of each atom (n,).
+        kinds: number of slots k.
+        centres, width: of Gaussians (R,) over distances in units of (V/N)^(1/3); neighbours are
+            counted up to two widths beyond the last one, the farthest of them ever less.
+
+    Returns:
+        (k, k, R): how many neighbours of the second slot an atom of the first has at about each
+        distance, as a mean over its atoms.
+    """
+    n = len(slots)
+    unit = (np.abs(np.linalg.det(lattice)) / n) ** (1 / 3)
+    cell = lattice / unit
+    cutoff = centres[-1] + 2 * width
+    inverse = np.linalg.inv(cell)
+    reach = np.empty(3, np.int64)
+    for k in range(3):
+        # Differences lie within half a cell, so that this many images hold all neighbours.
+        reach[k] = int(np.ceil(cutoff * np.sqrt((inverse[:, k] ** 2).sum()) + 0.5))
+    out = np.zeros((kinds, kinds, len(centres)))
+    counts = np.zeros(kinds)
+    for i in range(n):
+        counts[slots[i]] += 1
+    for i in range(n):
+        for j in range(n):
+            d = frac[j] - frac[i]
+            d -= np.round(d)
+            for x in range(-reach[0], reach[0] + 1):
+                for y in range(-reach[1], reach[1] + 1):
+                    for z in range(-reach[2], reach[2] + 1):
+                        square = 0.0
+                        for k in range(3):
+                            c = (d[0] + x) * cell[0, k] + (d[1] + y) * cell[1, k]
+                            c += (d[2] + z) * cell[2, k]
+                            square += c * c
+                        if square > cutoff * cutoff or square < 1e-4:
+                            continue
+                        distance = np.sqrt(square)
+                        fade = 0.5 + 0.5 * np.cos(np.pi * distance / cutoff)
+                        for r in range(len(centres)):
+                            offset = (distance - centres[r]) / width
+                            out[slots[i], slots[j], r] += fade * np.exp(-offset * offset / 2)
+    for k in range(kinds):
+        out[k] /= max(counts[k], 1.0)
+    return out
+
+
+@njit(cache=True)
+def nearest_neighbours(cell, frac, cutoff, most):
+    """The nearest neighbours of each atom within a cutoff.
+
+    Args:
+        cell: rows (3, 3).
+        frac: fractional coordinates (n, 3).
+        cutoff: in units of the cell.
+        most: how many are kept of each atom, the nearest.
+
+    Returns:
+        Which atom (n, most), and the vectors to its images (n, most, 3), those beyond the cutoff
+        where there are fewer.
+    """
+    n = len(frac)
+    inverse = np.linalg.inv(cell)
+    reach = np.empty(3, np.int64)
+    for k in range(3):
+        reach[k] = int(np.ceil(cutoff * np.sqrt((inverse[:, k] ** 2).sum()) + 0.5))
+    atoms = np.zeros((n, most), np.int64)
+    vectors = np.zeros((n, most, 3))
+    vectors[:, :, 0] = 2 * cutoff
+    squares = np.empty(most)
+    vector = np.empty(3)
+    for i in range(n):
+        squares[:] = cutoff * cutoff
+        for j in range(n):
+            d = frac[j] - frac[i]
+            d -= np.round(d)
+            for x in range(-reach[0], reach[0] + 1):
+                for y in range(-reach[1], reach[1] + 1):
+                    for z in range(-reach[2], reach[2] + 1):
+                        square = 0.0
+                        for k in range(3):
+                            c = (d[0] + x) * cell[0, k] + (d[1] + y) * cell[1, k]
+                            c += (d[2] + z) * cell[2, k]
+                            vector[k] = c
+                            square += c * c
+                        if square >= squares[most - 1] or square < 1e-4:
+                            continue
+                        place = most - 1
+                        while place > 0 and squares[place - 1] > square:
+                            squares[place] = squares[place - 1]
+                            atoms[i, place] = atoms[i, place - 1]
+                            vectors[i, place] = vectors[i, place - 1]
+                            place -= 1
+                        squares[place], atoms[i, place] = square, j
+                        vectors[i, place] = vector
+    return atoms, vectors
+
+
+@njit(cache=True)
+def equal_sites(numbers, atoms, vectors, cutoff, tolerance):
+    """Which atoms have the same surroundings, as far as invariants tell.
+
+    Args:
+        numbers: atomic numbers (n,).
+        atoms, vectors, cutoff: from `nearest_neighbours`.
+        tolerance: by how much invariants may differ.
+
+    Returns:
+        For each atom the first one that is like it (n,).
+    """
+    n, most = atoms.shape
+    label = numbers.astype(np.float64)
+    # Twice, so that neighbours' neighbours count as well.
+    for _ in range(2):
+        found = np.zeros((n, 6))
+        for i in range(n):
+            vector = np.zeros(3)
+            square = np.zeros((3, 3))
+            for k in range(most):
+                v = vectors[i, k]
+                distance = np.sqrt((v**2).sum())
+                if distance >= cutoff:
+                    break
+                fade = 0.5 + 0.5 * np.cos(np.pi * distance / cutoff)
+                kind = label[atoms[i, k]]
+                weight = fade * (1.0 + np.sin(1.7 * kind))
+                found[i, 0] += fade
+                found[i, 1] += weight * distance
+                found[i, 2] += fade * np.cos(0.9 * kind) * distance * distance
+                vector += weight * v
+                for a in range(3):
+                    for b in range(3):
+                        square[a, b] += weight * v[a] * v[b]
+            found[i, 3] = (vector**2).sum()
+            found[i, 4] = (square**2).sum()
+            found[i, 5] = 7.0 * label[i]
+        first = np.arange(n)
+        for i in range(n):
+            for j in range(i):
+                if first[j] == j and np.abs(found[i] - found[j]).max() < tolerance:
+                    first[i] = j
+                    break
+        for i in range(n):
+            # A number that tells sites apart: the element's, moved by what surrounds it.
+            j = first[i]
+            label[i] = numbers[i] + 0.3 * np.sin(found[j, 0] + 2 * found[j, 1] + 3 * found[j, 3])
+    return first
