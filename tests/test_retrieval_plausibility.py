@@ -124,6 +124,15 @@ def test_a_file_holds_what_was_saved(tmp_path: Path, cells: list[Cell]) -> None:
     np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
+def test_many_crystals_are_scored_in_parts(
+    cells: list[Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = load_plausibility()
+    expected = judge.scores(cells)
+    monkeypatch.setattr(judging, "AT_ONCE", 25)
+    np.testing.assert_allclose(judge.scores(cells), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("content", [b"", b"no tensors at all", None])
 def test_a_damaged_file_is_one_sentence(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "networks.safetensors"

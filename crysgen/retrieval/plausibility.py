@@ -42,6 +42,8 @@ STRETCH = 0.3
 TABLE_WIDTH, STATE, CHANNELS, HIDDEN, ROUNDS = 32, 64, 48, 128, 2
 HIDDEN_ELEMENTS, HIDDEN_STATES = 0.2, 0.1
 """Parts that training does not see."""
+AT_ONCE = 4096
+"""Atoms."""
 
 Cell = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
 
@@ -182,10 +184,15 @@ class Plausibility:
     @torch.no_grad()
     def scores(self, crystals: Sequence[Cell]) -> NDArray[np.float64]:
         """(B,) of crystals; differences between those of one composition are log odds."""
-        around = surroundings_of(crystals)
-        each = [network(around).double().numpy() for network in self.networks]
-        found: NDArray[np.float64] = np.mean(each, axis=0)
-        return found
+        ends = np.cumsum([len(numbers) for numbers, _, _ in crystals])
+        # Large cells in several cell sizes would take gigabytes at once.
+        parts = np.split(np.arange(len(crystals)), np.flatnonzero(np.diff(ends // AT_ONCE)) + 1)
+        found = []
+        for part in parts:
+            around = surroundings_of([crystals[i] for i in part])
+            found.append(sum(network(around).double() for network in self.networks))
+        scores: NDArray[np.float64] = torch.cat(found).numpy() / len(self.networks)
+        return scores
 
 
 def save_plausibility(networks: Sequence[PlausibilityNetwork], path: str | Path) -> None:
