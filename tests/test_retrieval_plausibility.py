@@ -14,7 +14,7 @@ from scipy.special import softmax
 
 from crysgen.retrieval import Library
 from crysgen.retrieval import plausibility as judging
-from crysgen.retrieval.calibration import WEIGHTS, features, logits_of
+from crysgen.retrieval.calibration import FEATURES, WEIGHTS, features, logits_of
 from crysgen.retrieval.fit_calibration import GIVEN, fitted, held_out
 from crysgen.retrieval.library import shipped_library
 from crysgen.retrieval.plausibility import (
@@ -47,7 +47,7 @@ def cells(library: Library) -> list[Cell]:
 @pytest.fixture(scope="module")
 def asked(library: Library) -> list[Question]:
     chosen = asked_for(library, 16, seed=3).tolist()
-    return list(questions(shipped_library(), chosen))
+    return list(questions(shipped_library(), [(i, i % 3 == 0) for i in chosen]))
 
 
 def random_network(seed: int = 0) -> PlausibilityNetwork:
@@ -145,10 +145,12 @@ def test_a_damaged_file_is_one_sentence(tmp_path: Path, content: bytes | None) -
 def test_features_have_the_order_of_the_weights(library: Library) -> None:
     proposals = library.uncalibrated({Z["Na"]: 1, Z["Cl"]: 1})
     rows = [features(p) for p in proposals]
-    assert all(list(row) == list(WEIGHTS) for row in rows)
-    expected = [sum(WEIGHTS[name] * row[name] for name in row) for row in rows]
+    assert all(tuple(row) == FEATURES for row in rows)
     table = np.array([list(row.values()) for row in rows])
-    np.testing.assert_allclose(logits_of(table), expected)
+    for by_formula, name in ((False, "cell"), (True, "formula")):
+        weights = WEIGHTS[name]
+        expected = [sum(weights[key] * value for key, value in row.items()) for row in rows]
+        np.testing.assert_allclose(logits_of(table, by_formula), expected)
 
 
 def test_questions_leave_the_formula_out(library: Library, asked: list[Question]) -> None:
@@ -183,10 +185,10 @@ def test_training_learns_what_is_right(asked: list[Question]) -> None:
 
 def test_weights_are_fitted_to_answers(library: Library, asked: list[Question]) -> None:
     weights = fitted(asked)
-    assert list(weights) == list(WEIGHTS)
-    assert all(weights[name] == WEIGHTS[name] for name in GIVEN)
+    assert tuple(weights) == FEATURES
+    assert all(weights[name] == WEIGHTS["cell"][name] for name in GIVEN)
     # What was left out of the training of the networks is what is asked for.
-    column = list(WEIGHTS).index("plausibility")
+    column = FEATURES.index("plausibility")
     helpful = [replace(q, features=_with(q, column)) for q in asked]
     assert fitted(helpful)["plausibility"] > 0
     assert held_out(library, 5) != held_out(library, 5)[::-1]

@@ -26,14 +26,16 @@ MOST_ABOVE = 0.06
 """eV/atom above the hull beyond which a known structure becomes no less likely."""
 
 FITTED = "calibration.json"
-WEIGHTS: dict[str, float] = json.loads(
+WEIGHTS: dict[str, dict[str, float]] = json.loads(
     files("crysgen.retrieval").joinpath(FITTED).read_text(encoding="utf-8")
 )
-"""Of each feature, as `fit_calibration` wrote them."""
+"""Of each feature, as `fit_calibration` wrote them: `cell` where the exact cell is asked for, of
+which there may be any polymorph; `formula` where cell sizes compete, for the ground state."""
+FEATURES = tuple(WEIGHTS["cell"])
 
 
 def features(proposal: Proposal) -> dict[str, float]:
-    """What the regression sees of a proposal, in the order of WEIGHTS."""
+    """What the regression sees of a proposal, in the order of FEATURES."""
     parts = proposal.parts
     hull = parts["e_above_hull"]
     split = parts["split"]
@@ -81,20 +83,27 @@ def contacts(proposal: Proposal) -> tuple[float, float]:
     return float(nearest.min()), float(nearest.mean())
 
 
-def calibrated(proposals: Sequence[Proposal]) -> list[Proposal]:
-    """The proposals with probabilities as scores, the likeliest first."""
+def calibrated(proposals: Sequence[Proposal], by_formula: bool = False) -> list[Proposal]:
+    """The proposals with probabilities as scores, the likeliest first.
+
+    Args:
+        proposals: of one composition.
+        by_formula: whether cell sizes compete.
+    """
     if not proposals:
         return []
-    logits = logits_of(np.array([list(features(proposal).values()) for proposal in proposals]))
+    table = np.array([list(features(proposal).values()) for proposal in proposals])
+    logits = logits_of(table, by_formula)
     shares = np.exp(logits - logits.max())
     shares /= shares.sum()
     order = np.argsort(-shares, kind="stable")
     return [replace(proposals[k], score=float(shares[k])) for k in order]
 
 
-def logits_of(table: NDArray[Any]) -> NDArray[np.float64]:
-    """(n,) the regression, for rows (n, f) of features in the order of `features`."""
-    found: NDArray[np.float64] = table.astype(np.float64) @ np.array(list(WEIGHTS.values()))
+def logits_of(table: NDArray[Any], by_formula: bool = False) -> NDArray[np.float64]:
+    """(n,) the regression, for rows (n, f) of features in the order of FEATURES."""
+    weights = WEIGHTS["formula" if by_formula else "cell"]
+    found: NDArray[np.float64] = table.astype(np.float64) @ [weights[name] for name in FEATURES]
     return found
 
 

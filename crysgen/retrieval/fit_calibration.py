@@ -3,7 +3,9 @@
 `python -m crysgen.retrieval.fit_calibration LIBRARY -o calibration.json`
 
 The library answers `questions` about formulas of the folds that `plausibility` was not trained on.
-Proposals are right if they match, and doubly so in the right space group.
+Proposals are right if they match, and doubly so in the right space group. Weights for exact cells
+come from all crystals; those for formulas from crystals on the hull, as who asks for a formula
+wants its ground state.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crysgen.retrieval.calibration import WEIGHTS, fit
+from crysgen.retrieval.calibration import FEATURES, WEIGHTS, fit
 from crysgen.retrieval.library import Library
 from crysgen.retrieval.plausibility import load_plausibility
 from crysgen.retrieval.questions import Question, asked_for, fold_of, questions
@@ -25,6 +27,8 @@ from crysmetrics.progress import show_progress, task
 
 HELD_OUT = (0,)
 """Folds whose formulas `plausibility` does not learn from."""
+ON_HULL = 0.001
+"""eV/atom."""
 GIVEN = ("own", "known_above")
 """Features that questions do not tell about, as all entries of the formula are left out."""
 
@@ -43,7 +47,7 @@ def held_out(library: Library, count: int | None = None) -> list[int]:
 def judged(asked: Sequence[Question]) -> list[Question]:
     """The same questions with what the shipped `plausibility` says."""
     networks = load_plausibility()
-    column = list(WEIGHTS).index("plausibility")
+    column = FEATURES.index("plausibility")
     found = []
     for question in asked:
         features = question.features.copy()
@@ -53,12 +57,13 @@ def judged(asked: Sequence[Question]) -> list[Question]:
 
 
 def fitted(asked: Sequence[Question]) -> dict[str, float]:
-    """The weights, in the order of WEIGHTS."""
-    free = np.array([name not in GIVEN for name in WEIGHTS])
+    """The weights, in the order of FEATURES; those in GIVEN stay as they are."""
+    free = np.array([name not in GIVEN for name in FEATURES])
     tables = [question.features[:, free].astype(np.float64) for question in asked] * 2
     right = [question.right for question in asked] + [question.symmetric for question in asked]
     found = iter(fit(tables, right).tolist())
-    return {name: WEIGHTS[name] if name in GIVEN else next(found) for name in WEIGHTS}
+    now = WEIGHTS["cell"]
+    return {name: now[name] if name in GIVEN else next(found) for name in FEATURES}
 
 
 def main() -> None:
@@ -69,13 +74,20 @@ def main() -> None:
     parser.add_argument("--questions", type=int, help="at most so many")
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
-    chosen = held_out(Library.load(arguments.library, extra=[]), arguments.questions)
+    library = Library.load(arguments.library, extra=[], judged=False)
+    chosen = held_out(library, arguments.questions)
+    stable = [i for i in chosen if library.entries.e_above_hull[i] <= ON_HULL]
+    ways = [(i, False) for i in chosen] + [(i, True) for i in stable]
     asked = []
-    with show_progress(), task("questions", len(chosen)) as advance:
-        for question in questions(arguments.library, chosen, arguments.workers):
+    with show_progress(), task("questions", len(ways)) as advance:
+        for question in questions(arguments.library, ways, arguments.workers):
             asked.append(question)
             advance(1)
-    weights = {name: round(weight, 3) for name, weight in fitted(judged(asked)).items()}
+    asked = judged(asked)
+    weights = {}
+    for name, by_formula in (("cell", False), ("formula", True)):
+        found = fitted([question for question in asked if question.by_formula == by_formula])
+        weights[name] = {feature: round(weight, 3) for feature, weight in found.items()}
     with atomic_file(arguments.output) as temporary:
         temporary.write_text(json.dumps(weights, indent=2) + "\n", encoding="utf-8")
 

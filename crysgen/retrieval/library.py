@@ -140,7 +140,7 @@ class Library:
             space_group=space_group,
             decorate=decorate,
         )
-        return calibrated(found)[:n]
+        return calibrated(found, by_formula=len(units) > 1)[:n]
 
     def uncalibrated(
         self,

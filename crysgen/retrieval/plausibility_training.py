@@ -75,7 +75,9 @@ class Packed:
             around.vectors.numpy().astype(np.float16),
             starts,
             np.concatenate([[0], np.cumsum(counts)]),
-            np.concatenate([logits_of(question.features) for question in asked]),
+            np.concatenate(
+                [logits_of(question.features, question.by_formula) for question in asked]
+            ),
             np.concatenate([question.right for question in asked]),
             np.concatenate([question.symmetric for question in asked]),
         )

@@ -1,8 +1,8 @@
 """Questions that a library asks itself: what would it have proposed for a crystal that it knows?
 
 Crystals of the library are asked for one after the other, with all entries of their formula taken
-out: two of three by their exact cell, as benchmarks ask, the others by their reduced formula, as
-users do. The network of `plausibility` and the weights of `calibration` are fitted to the answers.
+out: by their exact cell, as benchmarks ask, or by their reduced formula, as users do. The network
+of `plausibility` and the weights of `calibration` are fitted to the answers.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ MAX_ABOVE_HULL = 0.1
 """eV/atom; crystals that are known to lie farther above the hull are not asked for."""
 UNITS_AT_LEAST = 0.02
 """Cell sizes that fewer real compounds of the type have are not asked for."""
-USERS_SHARE = 3
-"""Every so many questions one is by the reduced formula."""
 FOLDS = 10
 """Parts that formulas fall into, so that some can be held out."""
 
@@ -42,6 +40,7 @@ class Question:
 
     Attributes:
         entry: of the library.
+        by_formula: whether the reduced formula was asked for, in several cell sizes.
         fold: of its formula, 0 to FOLDS - 1.
         cells: (atomic numbers, fractional coordinates, lattice in Å) of n proposals.
         features: (n, f) what `calibration.features` says, in its order.
@@ -50,6 +49,7 @@ class Question:
     """
 
     entry: int
+    by_formula: bool
     fold: int
     cells: list[Cell]
     features: NDArray[np.float32]
@@ -65,23 +65,26 @@ def asked_for(library: Library, count: int | None = None, seed: int = 0) -> NDAr
     return rng.permutation(np.flatnonzero(good))[:count]
 
 
-def questions(path: Path, chosen: Sequence[int], workers: int = 1) -> Iterator[Question]:
-    """Ask for some entries of the library at a path; those with no proposals are left out."""
+def questions(
+    path: Path, asked: Sequence[tuple[int, bool]], workers: int = 1
+) -> Iterator[Question]:
+    """Ask for entries of the library at a path, and whether by formula; those without proposals
+    are left out."""
     from joblib import Parallel, delayed
 
-    asked = (delayed(_question)(str(path), int(i), k) for k, i in enumerate(chosen))
-    for found in Parallel(workers, return_as="generator", batch_size=16)(asked):
+    jobs = (delayed(_question)(str(path), int(entry), by_formula) for entry, by_formula in asked)
+    for found in Parallel(workers, return_as="generator", batch_size=16)(jobs):
         if found is not None:
             yield found
 
 
-def _question(path: str, entry: int, number: int) -> Question | None:
+def _question(path: str, entry: int, by_formula: bool) -> Question | None:
     library = _library(path)
     target = library.entries.reduced(entry)
     atoms = dict(zip(target.elements.tolist(), target.counts, strict=True))
     fold = fold_of(atoms)
     units: Sequence[int] = (1,)
-    if number % USERS_SHARE == USERS_SHARE - 1:
+    if by_formula:
         atoms, units = as_users_ask(atoms)
     proposals = library.uncalibrated(atoms, units=units, exclude_formula=True)
     if not proposals:
@@ -89,6 +92,7 @@ def _question(path: str, entry: int, number: int) -> Question | None:
     right = matches(proposals, target)
     return Question(
         entry,
+        by_formula,
         fold,
         [(p.atomic_numbers, p.frac_coords, p.lattice) for p in proposals],
         np.array([list(features(p).values()) for p in proposals], dtype=np.float32),

@@ -18,6 +18,8 @@ from crysgen.retrieval.questions import asked_for, questions
 from crysmetrics.progress import show_progress, task
 
 NETWORKS = 3
+USERS_SHARE = 3
+"""Every so many questions one is by the reduced formula."""
 
 
 def main() -> None:
@@ -34,7 +36,8 @@ def main() -> None:
     chosen = asked_for(library, arguments.questions).tolist()
     asked = []
     with show_progress(), task("questions", len(chosen)) as advance:
-        for question in questions(arguments.library, chosen, arguments.workers):
+        ways = [(entry, number % USERS_SHARE == 0) for number, entry in enumerate(chosen)]
+        for question in questions(arguments.library, ways, arguments.workers):
             advance(1)
             if question.fold not in HELD_OUT:
                 asked.append(question)
