@@ -24,10 +24,15 @@ from crysgen.retrieval.build import TABLES
 from crysgen.retrieval.library import DIRECT
 from crysgen.retrieval.proposals import source_of
 from crysgen.retrieval.species import sorted_slots
+from crysmetrics.geometry import min_distances
 from crysmetrics.io import Crystals, read
+from crysmetrics.metrics.base import Settings
 from crysmetrics.metrics.matching import rms_distances
+from crysmetrics.metrics.oxidation import valid_compositions
 
 TOPS = (1, 5, 20)
+SHORTEST_DISTANCE = 0.5
+"""Å; the limit of structural validity."""
 _NOT_TRAIN = {"mp20_test": ("mp20/test.csv.gz", None)}
 
 
@@ -67,7 +72,8 @@ def main(
         took = (time.perf_counter() - start) / len(targets)
         distances = distances_of(proposals, targets, workers)
         density = density_error(proposals, targets)
-        rows = summary(name, distances, density, targets, in_train)
+        valid = valid_pairs(proposals, targets)
+        rows = summary(name, distances, density, valid, targets, in_train)
         rows["ms a composition"] = 1e3 * took
         tables.append(rows)
         if output is not None:
@@ -210,9 +216,18 @@ def density_error(proposals: list[list[Proposal]], targets: Crystals) -> NDArray
     return volumes / targets.volumes - 1
 
 
+def valid_pairs(proposals: list[list[Proposal]], targets: Crystals) -> NDArray[np.bool_]:
+    """(T,) whether target and first proposal are valid, in structure and composition."""
+    firsts = [Crystals.empty() if not found else to_crystals(found[:1]) for found in proposals]
+    near = np.array([len(c) and min_distances(c)[0] > SHORTEST_DISTANCE for c in firsts])
+    apart = min_distances(targets) > SHORTEST_DISTANCE
+    composition = valid_compositions(targets.element_counts, Settings().oxidation_states)
+    return near.astype(bool) & apart & composition
+
+
 def summary(
     name: str, distances: NDArray[np.float64], volume_error: NDArray[np.float64],
-    targets: Crystals, in_train: NDArray[np.bool_],
+    valid: NDArray[np.bool_], targets: Crystals, in_train: NDArray[np.bool_],
 ) -> pd.DataFrame:  # fmt: skip
     """One row for all compositions and one for each part of them."""
     kinds = np.array([len(atoms_of(target)) for target in targets])
@@ -229,6 +244,7 @@ def summary(
             hit = np.isfinite(some[:, :top]).any(1)
             row[f"match {top}"] = hit.mean()
             row[f"± {top}"] = hit.std() / np.sqrt(len(hit))
+        row["match_rate_valid"] = (np.isfinite(some[:, 0]) & valid[mask]).mean()
         first = some[:, 0][np.isfinite(some[:, 0])]
         volumes = np.abs(volume_error[mask])
         matched = volumes[np.isfinite(some[:, 0])]
