@@ -110,7 +110,8 @@ def logits_of(table: NDArray[Any], by_formula: bool = False) -> NDArray[np.float
 def fit(
     tables: Sequence[NDArray[np.float64]],
     right: Sequence[NDArray[np.bool_]],
-    penalty: float = 0.01,
+    around: NDArray[np.float64],
+    penalty: float = 0.03,
     hopeless: float = 0.005,
 ) -> NDArray[np.float64]:
     """Weights under which right proposals have most of the share, by BFGS.
@@ -118,13 +119,19 @@ def fit(
     Args:
         tables: (n, f) features of the proposals of each composition.
         right: (n,) which of them are right.
-        penalty: on squared weights of normalised features.
+        around: (f,) weights that are good already.
+        penalty: on squared differences from these, of normalised features; 0.03 is best in
+            cross-validation.
         hopeless: share below which being right makes no difference.
     """
     from scipy.optimize import minimize
 
     used = [(x, y) for x, y in zip(tables, right, strict=True) if y.any()]
-    spread = np.vstack(tables).std(axis=0) + 1e-9
+    spread = np.vstack(tables).std(axis=0)
+    # What never differs has no say, and stays.
+    free = spread > _FLOOR
+    spread = np.where(free, spread, 1.0)
+    start = around * spread
 
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         total, slope = 0.0, np.zeros_like(weights)
@@ -138,11 +145,11 @@ def fit(
             factor = (1 - hopeless) / ((1 - hopeless) * hit + hopeless)
             slope -= factor * ((shares * y) @ scaled - hit * (shares @ scaled))
         n = len(used)
+        moved = weights - start
         return (
-            total / n + penalty * float(weights @ weights),
-            slope / n + 2 * penalty * weights,
+            total / n + penalty * float(moved @ moved),
+            (slope / n + 2 * penalty * moved) * free,
         )
 
-    start = np.zeros(tables[0].shape[1])
     found: NDArray[np.float64] = minimize(loss, start, jac=True, method="BFGS").x / spread
     return found

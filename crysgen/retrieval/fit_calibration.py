@@ -29,8 +29,6 @@ HELD_OUT = (0,)
 """Folds whose formulas `plausibility` does not learn from."""
 ON_HULL = 0.001
 """eV/atom."""
-GIVEN = ("own", "known_above")
-"""Features that questions do not tell about, as all entries of the formula are left out."""
 
 
 def held_out(library: Library, count: int | None = None) -> list[int]:
@@ -57,13 +55,15 @@ def judged(asked: Sequence[Question]) -> list[Question]:
 
 
 def fitted(asked: Sequence[Question]) -> dict[str, float]:
-    """The weights, in the order of FEATURES; those in GIVEN stay as they are."""
-    free = np.array([name not in GIVEN for name in FEATURES])
-    tables = [question.features[:, free].astype(np.float64) for question in asked] * 2
+    """Weights near those for cells, in the order of FEATURES.
+
+    Features that questions do not tell about, as all entries of the formula are left out, are the
+    same in all their proposals, and keep their weights.
+    """
+    now = np.array([WEIGHTS["cell"][name] for name in FEATURES])
+    tables = [question.features.astype(np.float64) for question in asked] * 2
     right = [question.right for question in asked] + [question.symmetric for question in asked]
-    found = iter(fit(tables, right).tolist())
-    now = WEIGHTS["cell"]
-    return {name: now[name] if name in GIVEN else next(found) for name in FEATURES}
+    return dict(zip(FEATURES, fit(tables, right, now).tolist(), strict=True))
 
 
 def main() -> None:

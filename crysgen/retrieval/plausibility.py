@@ -4,8 +4,8 @@ Votes (`group`) compare a compound only with those of the same anonymous formula
 likes to have around it, all other compounds of aluminium know as well. The network sees each atom
 with its neighbours within 1.7 (V/N)^(1/3): their elements, distances (in Å, in units of the cell
 and of the sum of both radii) and directions, as rotation invariants of an expansion in spherical
-harmonics (Drautz, Phys. Rev. B 99, 014104, 2019, with two-body correlations only), twice over. It
-is trained (`plausibility_training`) to find the structure of a compound that was taken out of
+harmonics (Drautz, Phys. Rev. B 99, 014104, 2019: the sums themselves and their norms), twice. It is
+trained (`plausibility_training`) to find the structure of a compound that was taken out of
 the library among those that the library proposes for it.
 """
 

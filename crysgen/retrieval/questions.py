@@ -21,6 +21,7 @@ from crysgen.formula_units import likelihoods
 from crysgen.formulas import Formula
 from crysgen.retrieval.calibration import features
 from crysgen.retrieval.library import Library
+from crysgen.retrieval.plausibility import Cell
 from crysgen.retrieval.proposals import Proposal, to_crystals
 from crysgen.retrieval.prototypes import Reduced, displacements, reduced, shape_of
 
@@ -30,8 +31,6 @@ UNITS_AT_LEAST = 0.02
 """Cell sizes that fewer real compounds of the type have are not asked for."""
 FOLDS = 10
 """Parts that formulas fall into, so that some can be held out."""
-
-Cell = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
