@@ -57,6 +57,7 @@ def test_refinement_stays_near_what_it_began_with(tmp_path: Path) -> None:
     args = ("--composition", "NaCl", "-n", "2", "--formula-units", "1", "--method", "refine")
     table = sample(tmp_path / "a", *args)
     assert (table.method == "refine").all()
+    assert table.score.is_monotonic_decreasing
     assert (table.prototype_id != "").all()
     assert (table.min_distance > 2).all()
 

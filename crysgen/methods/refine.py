@@ -80,7 +80,8 @@ class Refine:
 
         model = self.diffusion.model
         # Each proposal once, then the likeliest again with other noise.
-        chosen = [found[i % len(found)] for i in range(one.count)]
+        places = np.arange(one.count) % len(found)
+        chosen = [found[i] for i in places]
         seeds = [
             derived_seed(self.settings.seed, p.atomic_numbers.tolist(), f"refine-{i}")
             for i, p in enumerate(chosen)
@@ -103,7 +104,8 @@ class Refine:
             "asked": np.full(count, int(piece), dtype=np.int64),
             "method": np.full(count, self.name),
             "prototype_id": np.array([p.template_id for p in chosen]),
-            "score": np.full(count, np.nan),
+            # A little noise takes nothing from how likely the start was.
+            "score": np.array([p.score for p in chosen]) / np.bincount(places)[places],
             "seed": np.array(seeds, dtype=np.int64),
             "redrawn": np.zeros(count, dtype=np.int64),
         }
