@@ -12,7 +12,7 @@ from sets import one, rocksalt
 
 from crysgen import relaxation
 from crysgen.cli import main
-from crysgen.generation import _boltzmann
+from crysgen.generation import RELAXED_SCALE, _boltzmann
 from crysgen.output import RunFolder
 from crysgen.relaxation import ENERGY, identity, relax
 from crysmetrics.errors import UserError
@@ -91,7 +91,7 @@ def test_without_the_package_one_sentence(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_lower_energies_are_likelier_within_a_composition() -> None:
-    energies = np.array([-1.0, -1.03, np.nan, -5.0])
+    energies = np.array([-1.0, -1.0 - RELAXED_SCALE, np.nan, -5.0])
     factors = _boltzmann(energies, np.array([0, 0, 0, 1]))
     np.testing.assert_allclose(factors, [np.exp(-1), 1, 0, 1])
 
