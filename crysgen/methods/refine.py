@@ -81,7 +81,7 @@ class Refine:
         model = self.diffusion.model
         # Each proposal once, then the likeliest again with other noise.
         places = np.arange(one.count) % len(found)
-        chosen = [found[i] for i in places]
+        chosen = [found[i] for i in places.tolist()]
         seeds = [
             derived_seed(self.settings.seed, p.atomic_numbers.tolist(), f"refine-{i}")
             for i, p in enumerate(chosen)
