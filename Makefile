@@ -31,7 +31,7 @@ lint: install
 bench: install
 	$(BIN)/python benchmarks/run_all.py --data $(DATA)
 
-# Everything the library of known structures holds and has learned, anew from the data: half a day.
+# Everything the library of known structures holds and has learned, anew from the data: hours.
 RETRIEVAL := crysgen/retrieval
 library: install
 	$(BIN)/python -m crysgen.retrieval.build --data $(DATA) -o $(RETRIEVAL)/library.npz

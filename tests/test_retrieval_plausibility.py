@@ -15,7 +15,7 @@ from scipy.special import softmax
 from crysgen.retrieval import Library
 from crysgen.retrieval import plausibility as judging
 from crysgen.retrieval.calibration import FEATURES, WEIGHTS, features, logits_of
-from crysgen.retrieval.fit_calibration import fitted, held_out
+from crysgen.retrieval.fit_calibration import HELD_OUT, fitted, held_out
 from crysgen.retrieval.library import shipped_library
 from crysgen.retrieval.plausibility import (
     PlausibilityNetwork,
@@ -25,7 +25,7 @@ from crysgen.retrieval.plausibility import (
     surroundings_of,
 )
 from crysgen.retrieval.plausibility_training import scores_of, train_plausibility
-from crysgen.retrieval.questions import Question, as_users_ask, asked_for, questions
+from crysgen.retrieval.questions import Question, as_users_ask, asked_for, fold_of, questions
 from crysmetrics.errors import InputError
 from crysmetrics.io.elements import ATOMIC_NUMBERS
 
@@ -159,6 +159,8 @@ def test_questions_leave_the_formula_out(library: Library, asked: list[Question]
         assert len(question.cells) == len(question.right) == len(question.features)
         assert not (question.symmetric & ~question.right).any()
         assert 0 <= question.fold < 10
+        # What is left out does not say either that it lies above the hull.
+        assert not question.features[:, FEATURES.index("known_above")].any()
     assert any(question.right.any() for question in asked)
 
 
@@ -192,7 +194,10 @@ def test_weights_are_fitted_to_answers(library: Library, asked: list[Question]) 
     column = FEATURES.index("plausibility")
     helpful = [replace(q, features=_with(q, column)) for q in asked]
     assert fitted(helpful)["plausibility"] > weights["plausibility"]
-    assert held_out(library, 5) != held_out(library, 5)[::-1]
+    for i in held_out(library, 5):
+        counts = library.entries.counts(i)
+        atoms = dict(zip(library.entries.slots(i).tolist(), counts, strict=True))
+        assert fold_of(atoms) in HELD_OUT
 
 
 def _with(question: Question, column: int) -> NDArray[np.float32]:

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from crysgen.generation import SHORTEST_DISTANCE
 from crysgen.retrieval import Library, Proposal, to_crystals
 from crysgen.retrieval.build import TABLES
 from crysgen.retrieval.library import DIRECT
@@ -31,8 +32,6 @@ from crysmetrics.metrics.matching import rms_distances
 from crysmetrics.metrics.oxidation import valid_compositions
 
 TOPS = (1, 5, 20)
-SHORTEST_DISTANCE = 0.5
-"""Å; the limit of structural validity."""
 _NOT_TRAIN = {"mp20_test": ("mp20/test.csv.gz", None)}
 
 
@@ -218,11 +217,12 @@ def density_error(proposals: list[list[Proposal]], targets: Crystals) -> NDArray
 
 def valid_pairs(proposals: list[list[Proposal]], targets: Crystals) -> NDArray[np.bool_]:
     """(T,) whether target and first proposal are valid, in structure and composition."""
-    firsts = [Crystals.empty() if not found else to_crystals(found[:1]) for found in proposals]
-    near = np.array([len(c) and min_distances(c)[0] > SHORTEST_DISTANCE for c in firsts])
+    valid = np.array([bool(found) for found in proposals])
+    firsts = to_crystals([found[0] for found in proposals if found])
+    valid[valid] = min_distances(firsts) > SHORTEST_DISTANCE
     apart = min_distances(targets) > SHORTEST_DISTANCE
     composition = valid_compositions(targets.element_counts, Settings().oxidation_states)
-    return near.astype(bool) & apart & composition
+    return valid & apart & composition
 
 
 def summary(

@@ -7,6 +7,16 @@ from numba import njit
 
 
 @njit(cache=True)
+def _reach(cell, cutoff):
+    """How many images along each vector hold all neighbours: differences are within half a cell."""
+    inverse = np.linalg.inv(cell)
+    reach = np.empty(3, np.int64)
+    for k in range(3):
+        reach[k] = int(np.ceil(cutoff * np.sqrt((inverse[:, k] ** 2).sum()) + 0.5))
+    return reach
+
+
+@njit(cache=True)
 def surroundings(lattice, frac, slots, kinds, centres, width):
     """What surrounds the atoms of each slot, at one unit of volume an atom.
 
@@ -24,11 +34,7 @@ def surroundings(lattice, frac, slots, kinds, centres, width):
     unit = (np.abs(np.linalg.det(lattice)) / n) ** (1 / 3)
     cell = lattice / unit
     cutoff = centres[-1] + 2 * width
-    inverse = np.linalg.inv(cell)
-    reach = np.empty(3, np.int64)
-    for k in range(3):
-        # Differences lie within half a cell, so that this many images hold all neighbours.
-        reach[k] = int(np.ceil(cutoff * np.sqrt((inverse[:, k] ** 2).sum()) + 0.5))
+    reach = _reach(cell, cutoff)
     out = np.zeros((kinds, kinds, len(centres)))
     counts = np.zeros(kinds)
     for i in range(n):
@@ -72,10 +78,7 @@ def nearest_neighbours(cell, frac, cutoff, most):
         where there are fewer.
     """
     n = len(frac)
-    inverse = np.linalg.inv(cell)
-    reach = np.empty(3, np.int64)
-    for k in range(3):
-        reach[k] = int(np.ceil(cutoff * np.sqrt((inverse[:, k] ** 2).sum()) + 0.5))
+    reach = _reach(cell, cutoff)
     atoms = np.zeros((n, most), np.int64)
     vectors = np.zeros((n, most, 3))
     vectors[:, :, 0] = 2 * cutoff

@@ -29,8 +29,9 @@ FITTED = "calibration.json"
 WEIGHTS: dict[str, dict[str, float]] = json.loads(
     files("crysgen.retrieval").joinpath(FITTED).read_text(encoding="utf-8")
 )
-"""Of each feature, as `fit_calibration` wrote them: `cell` where the exact cell is asked for, of
-which there may be any polymorph; `formula` where cell sizes compete, for the ground state."""
+"""Of each feature, in a file that `fit_calibration` writes: `cell` where the exact cell is asked
+for, of which there may be any polymorph; `formula` where cell sizes compete, for the ground state.
+"""
 FEATURES = tuple(WEIGHTS["cell"])
 
 

@@ -30,6 +30,8 @@ MAX_PATTERNS = 1000
 """Ways to choose sites, before symmetry, beyond which a parent is left out."""
 SHAPES = 5
 """Cells of one parent, where it has to be multiplied."""
+LARGEST_MULTIPLE = 16
+"""Beyond that there are too many cells to look at all of them."""
 KEPT_PATTERNS = 4
 """Patterns of one parent that are proposed."""
 WEIGHT, SHARPNESS, DECAY = 0.3, 1.0, 0.6
@@ -83,8 +85,7 @@ def decorated(
 def cells_of(parent: Proposal) -> list[Proposal]:
     """The parent in differently shaped cells of its size, the most compact first: which sites are
     equal by translation decides which patterns there are."""
-    multiple = int(parent.parts["multiple"])
-    if multiple == 1:
+    if not 1 < parent.parts["multiple"] <= LARGEST_MULTIPLE:
         return [parent]
     primitive = reduced(to_crystals([parent]))
     numbers = np.repeat(primitive.elements, primitive.counts)
@@ -93,7 +94,7 @@ def cells_of(parent: Proposal) -> list[Proposal]:
     for cell in supercells(primitive.lattice, multiple)[:SHAPES]:
         lattice, frac, species = repeated(primitive.lattice, primitive.frac_coords, numbers, cell)
         found.append(replace(parent, lattice=lattice, frac_coords=frac, atomic_numbers=species))
-    return found
+    return found or [parent]
 
 
 def merges(library: Library, atoms: Mapping[int, int], most: int = 3) -> list[Merge]:
@@ -246,12 +247,14 @@ def supercells(lattice: NDArray[np.float64], multiple: int) -> list[NDArray[np.i
     found: dict[tuple[float, ...], tuple[float, NDArray[np.int64]]] = {}
     unit = (abs(np.linalg.det(lattice)) * multiple) ** (1 / 3)
     for form in hermite_forms(multiple):
-        cell = spglib.niggli_reduce(form @ lattice, eps=1e-3 * unit)
+        cell = quietly(spglib.niggli_reduce, form @ lattice, eps=1e-3 * unit)
         if cell is None:
             continue
         metric = (cell @ cell.T)[np.triu_indices(3)] / unit**2
         extent = float(np.sqrt(metric[[0, 3, 5]]).sum())
         matrix = np.round(cell @ inverse).astype(np.int64)
+        if round(abs(np.linalg.det(matrix))) != multiple:
+            continue
         found.setdefault(tuple(np.round(metric, 1)), (extent, matrix))
     return [matrix for _, matrix in sorted(found.values(), key=lambda item: item[0])]
 

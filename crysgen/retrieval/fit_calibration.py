@@ -3,9 +3,9 @@
 `python -m crysgen.retrieval.fit_calibration LIBRARY -o calibration.json`
 
 The library answers `questions` about formulas of the folds that `plausibility` was not trained on.
-Proposals are right if they match, and doubly so in the right space group. Weights for exact cells
-come from all crystals; those for formulas from crystals on the hull, as who asks for a formula
-wants its ground state.
+Proposals are right if they match, and doubly so in the right space group. Only the weights for
+formulas are fitted, near those for exact cells, which stay: to crystals on the hull, as who asks
+for a formula wants its ground state.
 """
 
 from __future__ import annotations
@@ -77,17 +77,14 @@ def main() -> None:
     library = Library.load(arguments.library, extra=[], judged=False)
     chosen = held_out(library, arguments.questions)
     stable = [i for i in chosen if library.entries.e_above_hull[i] <= ON_HULL]
-    ways = [(i, False) for i in chosen] + [(i, True) for i in stable]
+    ways = [(i, True) for i in stable]
     asked = []
     with show_progress(), task("questions", len(ways)) as advance:
         for question in questions(arguments.library, ways, arguments.workers):
             asked.append(question)
             advance(1)
-    asked = judged(asked)
-    weights = {}
-    for name, by_formula in (("cell", False), ("formula", True)):
-        found = fitted([question for question in asked if question.by_formula == by_formula])
-        weights[name] = {feature: round(weight, 3) for feature, weight in found.items()}
+    found = {name: round(weight, 3) for name, weight in fitted(judged(asked)).items()}
+    weights = {"cell": WEIGHTS["cell"], "formula": found}
     with atomic_file(arguments.output) as temporary:
         temporary.write_text(json.dumps(weights, indent=2) + "\n", encoding="utf-8")
 

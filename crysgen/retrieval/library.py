@@ -70,7 +70,7 @@ class Library:
             path: a file that `crysgen.retrieval.build` wrote; the shipped one by default.
             extra: more library files, such as the user's own (the default: it is read if there
                 is one; an empty list for none).
-            judged: whether the network of `plausibility` has a say; only its training does without.
+            judged: whether the network of `plausibility` has a say; its training does without.
 
         Raises:
             InputError: if one of them is no library.

@@ -233,6 +233,8 @@ def load_plausibility(path: str | Path | None = None) -> Plausibility:
             network = PlausibilityNetwork(own["elements"], own["radii"])
             network.load_state_dict(own)
             networks.append(network.eval())
+        if not networks:
+            raise KeyError("it is empty")
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise InputError(f"{source} holds no networks of plausibility: {error}.") from error
     return Plausibility(tuple(networks))
