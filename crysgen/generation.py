@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 SHORTEST_DISTANCE = 0.5
 """Å; the limit of structural validity."""
-RELAXED_SCALE = 0.015
-"""eV/atom by which relaxed energies differ where one structure is e times as likely: the least that
-loses no matches on `val` (`benchmarks/csp/relaxed_scale.py`)."""
 _KEPT = ("method", "prototype_id", "seed")
 
 log = logging.getLogger(__name__)
@@ -116,7 +113,7 @@ def _relaxation(settings: Settings) -> dict[str, Any]:
         return {}
     from crysgen.relaxation import identity
 
-    return {"relaxation": identity()}
+    return {"relaxation": identity(settings.dispersion)}
 
 
 def run(
@@ -157,7 +154,8 @@ def run(
         candidates = _symmetric(candidates, settings)
     distances = min_distances(candidates, machine.workers)
     energies = _energies(candidates, settings, machine)
-    order, ranks, scores = ranked(candidates, distances, energies, asked, merge)
+    counts = [one.count for one in asked]
+    order, ranks, scores = ranked(candidates, distances, energies, counts, merge, settings.tolerance)
     chosen = candidates[order].with_ids(_labels(candidates, order, ranks, asked))
     columns = {
         "min_distance": distances[order].round(5),
@@ -184,20 +182,22 @@ def _relaxed(
 ) -> tuple[Crystals, list[dict[str, str]]]:
     """The best candidates of each composition after relaxation, and what could not be relaxed.
 
-    What is chosen without relaxation is relaxed, so that it costs no more than was asked for.
-    Those relaxed before the run was interrupted are not relaxed again.
+    More than were asked for are relaxed, as energies may bring forward what seemed unlikely. Those
+    relaxed before the run was interrupted are not relaxed again.
     """
-    from crysgen.relaxation import relax
+    from crysgen.relaxation import looked_at, relax
     from crysmetrics.geometry import min_distances
 
     energies = _energies(candidates, settings, machine)
     distances = min_distances(candidates, machine.workers)
-    order, _, _ = ranked(candidates, distances, energies, asked, merge)
+    counts = [looked_at(one.count) for one in asked]
+    order, _, _ = ranked(candidates, distances, energies, counts, merge, settings.tolerance)
     chosen = candidates[np.sort(order)]
     done = set(store.relaxed().ids)
     missing = [i for i, name in enumerate(chosen.ids) if name not in done]
     with task("Relaxing (CHGNet)", len(missing)) as advance:
-        for one in relax(chosen[np.array(missing, dtype=int)], machine.device):
+        left = chosen[np.array(missing, dtype=int)]
+        for one in relax(left, machine.device, settings.dispersion):
             store.add_relaxed(one)
             advance(1)
     found = store.relaxed()
@@ -222,20 +222,23 @@ def ranked(
     candidates: Crystals,
     distances: NDArray[np.float64],
     energies: NDArray[np.float64],
-    asked: Sequence[Asked],
+    counts: Sequence[int],
     merge: bool,
+    tolerance: float,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """The best candidates of each asked composition, as many as it asked for.
+    """The best candidates of each asked composition.
 
-    `crysgen.ranking.rank` merges equal structures and says which are likeliest; crystals with
-    atoms on top of each other come last, where no network has learnt anything.
+    `crysgen.ranking.rank` merges equal structures and says which are likeliest; energies of relaxed
+    ones have a say (`crysgen.relaxed_order`); crystals with atoms on top of each other come last,
+    where no network has learnt anything.
 
     Args:
         candidates: with the property `asked`.
         distances: (B,) shortest ones in Å.
         energies: (B,) predicted ones in eV/atom; NaN where there is none.
-        asked: the compositions.
+        counts: how many of each composition are wanted.
         merge: keep one of equal structures.
+        tolerance: Å within which symmetry is found.
 
     Returns:
         Rows of the chosen candidates, composition after composition, the rank of each, from 1, and
@@ -243,21 +246,26 @@ def ranked(
     """
     from crysgen.ranking import rank
     from crysgen.relaxation import ENERGY
+    from crysgen.relaxed_order import boltzmann, class_orders, symmetric_first
 
+    relaxed = ENERGY in candidates.properties
     position = np.asarray(candidates.properties["asked"], dtype=np.int64)
     scores = np.asarray(candidates.properties["score"], dtype=np.float64)
-    if ENERGY in candidates.properties:
+    if relaxed:
         energies = np.asarray(candidates.properties[ENERGY], dtype=np.float64)
-        scores = scores * _boltzmann(energies, position)
+        scores = scores * boltzmann(energies, position)
     drawn = _drawn(candidates)
     rows, ranks, found = [], [], []
-    for p, one in enumerate(asked):
+    for p, count in enumerate(counts):
         here = np.flatnonzero(position == p)
         here = here[np.lexsort((drawn[here], distances[here] <= SHORTEST_DISTANCE))]
         apart = distances[here] > SHORTEST_DISTANCE
         good = here[apart]
         ranking = rank(candidates[good], scores[good], energies[good], merge=merge)
-        order = np.concatenate([good[ranking.order], here[~apart]])[: one.count]
+        best = good[ranking.order]
+        if relaxed:
+            best = best[symmetric_first(energies[best], class_orders(candidates[best], tolerance))]
+        order = np.concatenate([best, here[~apart]])[:count]
         rows.append(order)
         ranks.append(np.arange(1, len(order) + 1))
         informed = np.isfinite(scores[good]).any() or np.isfinite(energies[good]).any()
@@ -265,16 +273,6 @@ def ranked(
         none = np.full(max(0, len(order) - len(given)), np.nan)
         found.append(np.concatenate([given, none])[: len(order)])
     return np.concatenate(rows), np.concatenate(ranks), np.concatenate(found)
-
-
-def _boltzmann(energies: NDArray[np.float64], position: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(B,) how much less likely a relaxed structure is than the lowest of its composition."""
-    factors = np.zeros(len(energies))
-    for p in np.unique(position):
-        here = np.flatnonzero((position == p) & np.isfinite(energies))
-        if len(here):
-            factors[here] = np.exp(-(energies[here] - energies[here].min()) / RELAXED_SCALE)
-    return factors
 
 
 def _drawn(candidates: Crystals) -> NDArray[np.int64]:

@@ -3,6 +3,11 @@
 CHGNet (Deng et al., Nature Machine Intelligence 5, 1031 (2023)) was trained on the Materials
 Project: what it relaxes or ranks is no honest prediction of compounds that are in there, and
 benchmarks mark such rows. Its package carries the weights; they are read without unpickling.
+
+It learned from a functional (PBE) that knows no dispersion: layers come out too far apart, soft
+crystals too large, and loose structures too stable. Where an element is no metal, D3 with
+Becke-Johnson damping (Grimme et al., J. Comput. Chem. 32, 1456 (2011)), made for that functional,
+is added to energies, forces and stresses; in metals, whose electrons screen it, it would do harm.
 """
 
 from __future__ import annotations
@@ -25,7 +30,7 @@ from crysmetrics.features.base import Run
 from crysmetrics.io import Crystals, Failure
 from crysmetrics.io.parsed import one_line
 
-METHOD = 2
+METHOD = 3
 """Counts up when relaxations come out differently, so that stored ones are not used."""
 VERSION = "0.3.0"
 """Of the weights."""
@@ -33,30 +38,36 @@ FORCE = 0.03
 """eV/Å, the largest that is left (on the cell: per atom of it)."""
 STEPS = 100
 ENERGY = "relaxed_energy"
-"""Property of relaxed crystals: CHGNet's total energy in eV/atom, NaN where it failed."""
+"""Property of relaxed crystals: total energy in eV/atom by CHGNet, with dispersion where it belongs;
+NaN where it failed."""
 TWO_SPINS = (24, 25, 26, 27, 28)
 """Cr, Mn, Fe, Co, Ni: their ions are larger with high spin than with low spin, and both volumes can
 be minima. LiCoO2 stays 10 % too large and 0.016 eV/atom too high if it is relaxed from there."""
 COMPRESSED = 0.9
 """Of the volume, from which crystals with such elements are relaxed a second time."""
+LOOKED_AT = 20
+"""Candidates of a composition that are relaxed, though fewer may be asked for."""
 _LARGEST_CHANGE = 3.0
 """Of the volume: what swells or shrinks more has fallen apart."""
 
 
-def identity() -> dict[str, str | int]:
-    """Which weights these are; cheap.
+def identity(dispersion: bool = True) -> dict[str, str | int]:
+    """Which weights and which dispersion these are; cheap.
 
     Raises:
-        UserError: if CHGNet is not installed.
+        UserError: if CHGNet, or what computes dispersion, is not installed.
     """
     return {
         "weights": f"chgnet {VERSION}",
         "sha256": _digest(_weights()),
+        "dispersion": f"D3(BJ), {_dispersion_version()}" if dispersion else "none",
         "method": METHOD,
     }
 
 
-def relax(crystals: Crystals, device: str = "cpu") -> Iterator[Crystals]:
+def relax(
+    crystals: Crystals, device: str = "cpu", dispersion: bool = True
+) -> Iterator[Crystals]:
     """Each crystal on its own, relaxed, with the property `ENERGY`.
 
     Crystals with elements that have high and low spin start from two volumes; the lower energy
@@ -67,15 +78,17 @@ def relax(crystals: Crystals, device: str = "cpu") -> Iterator[Crystals]:
     Args:
         crystals: B.
         device: `auto`, `cpu` or `cuda`.
+        dispersion: whether D3 is added where an element is no metal.
 
     Raises:
-        UserError: if CHGNet is not installed.
+        UserError: if CHGNet, or what computes dispersion, is not installed.
     """
-    calculator = _calculator(device)
+    plain = _calculator(device)
+    full = _with_dispersion(plain) if dispersion else plain
     for i in range(len(crystals)):
         one = crystals[i]
         try:
-            relaxed, energy = _best(one, calculator)
+            relaxed, energy = _best(one, plain if is_metallic(one) else full)
             failures: tuple[Failure, ...] = ()
         except (ValueError, RuntimeError, ArithmeticError, np.linalg.LinAlgError) as error:
             relaxed, energy = one, np.nan
@@ -91,6 +104,18 @@ def relax(crystals: Crystals, device: str = "cpu") -> Iterator[Crystals]:
             properties,
             failures,
         )
+
+
+def looked_at(count: int) -> int:
+    """How many candidates are relaxed to give the best `count`."""
+    return max(count, min(LOOKED_AT, 2 * count + 8))
+
+
+def is_metallic(crystal: Crystals) -> bool:
+    """Whether all elements of a crystal are metals."""
+    from pymatgen.core import Element
+
+    return all(Element.from_Z(int(z)).is_metal for z in np.unique(crystal.atomic_numbers))
 
 
 def _best(crystal: Crystals, calculator: Any) -> tuple[Crystals, float]:
@@ -149,6 +174,27 @@ def _calculator(device: str) -> Any:
             return CHGNetCalculator(model, use_device=device, on_isolated_atoms="ignore")
     except (RuntimeError, KeyError, TypeError, UnpicklingError) as error:
         raise UserError(f"CHGNet can't be used: {one_line(error)}.") from error
+
+
+def _with_dispersion(calculator: Any) -> Any:
+    """The sum of a calculator and D3."""
+    from ase.calculators.mixing import SumCalculator
+
+    _dispersion_version()
+    from dftd3.ase import DFTD3
+
+    return SumCalculator([calculator, DFTD3(method="PBE", damping="d3bj")])
+
+
+def _dispersion_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"dftd3 {version('dftd3')}"
+    except PackageNotFoundError:
+        raise UserError(
+            "Dispersion needs dftd3: pip install 'crysmetrics[relax]', or --no-dispersion."
+        ) from None
 
 
 def _weights() -> Path:

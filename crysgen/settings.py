@@ -19,7 +19,8 @@ class Settings:
         seed: from which every structure's own seed follows.
         max_atoms: of a cell.
         energies: whether ALIGNN predicts formation energies, which then rank samples from noise.
-        relax: whether CHGNet relaxes the chosen structures, and its energies order them.
+        relax: whether CHGNet relaxes the likeliest structures, and its energies order them.
+        dispersion: whether relaxation adds dispersion (D3) where an element is no metal.
         symmetrize: CIFs in the space group found, in its conventional cell.
         tolerance: Å within which symmetry is found.
         space_group: number of the only space group that is wanted; crystals are symmetrised.
@@ -33,6 +34,7 @@ class Settings:
     max_atoms: int = MAX_ATOMS
     energies: bool = True
     relax: bool = False
+    dispersion: bool = True
     symmetrize: bool = False
     tolerance: float = 0.1
     space_group: int | None = None

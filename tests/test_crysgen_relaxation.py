@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ from sets import one, rocksalt
 
 from crysgen import relaxation
 from crysgen.cli import main
-from crysgen.generation import RELAXED_SCALE, _boltzmann
 from crysgen.output import RunFolder
-from crysgen.relaxation import ENERGY, identity, relax
+from crysgen.relaxation import ENERGY, LOOKED_AT, identity, looked_at, relax
+from crysgen.relaxed_order import RELAXED_SCALE, boltzmann, class_orders, symmetric_first
 from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals
 
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 @pytest.fixture
 def chgnet() -> None:
     pytest.importorskip("chgnet", reason="the extra `relax` is not installed")
+    pytest.importorskip("dftd3", reason="the extra `relax` is not installed")
 
 
 @pytest.mark.usefixtures("chgnet")
@@ -42,6 +44,33 @@ def test_atoms_and_cell_go_downhill() -> None:
 
 
 @pytest.mark.usefixtures("chgnet")
+def test_dispersion_is_for_what_is_no_metal() -> None:
+    salt, copper = rocksalt(), one([29], [[0, 0, 0]], 2.56 * np.sqrt(0.5) * (1 - np.eye(3)), "Cu")
+    for crystal, contracts in ((salt, True), (copper, False)):
+        [plain] = relax(crystal, "cpu", dispersion=False)
+        [full] = relax(crystal, "cpu")
+        assert not plain.failures + full.failures
+        smaller = full.volumes[0] < 0.96 * plain.volumes[0]
+        lower = full.properties[ENERGY][0] < plain.properties[ENERGY][0] - 0.05
+        assert smaller == lower == contracts
+    assert identity()["dispersion"] != identity(dispersion=False)["dispersion"]
+
+
+@pytest.mark.usefixtures("chgnet")
+def test_layers_come_together() -> None:
+    # Molybdenite whose layers are 7 Å apart; 6.15 Å by experiment.
+    a, c, h = 3.18, 14.0, 1.57 / 14
+    lattice = np.array([[a, 0, 0], [-a / 2, a * 0.75**0.5, 0], [0, 0, c]])
+    frac = [[1 / 3, 2 / 3, z] for z in (0.25, 0.75 + h, 0.75 - h)]
+    frac += [[2 / 3, 1 / 3, z] for z in (0.75, 0.25 + h, 0.25 - h)]
+    loose = one([42, 16, 16] * 2, frac, lattice, "MoS2")
+    [plain] = relax(loose, "cpu", dispersion=False)
+    [found] = relax(loose, "cpu")
+    assert found.lattices[0][2, 2] / 2 == pytest.approx(6.15, rel=0.03)
+    assert plain.lattices[0][2, 2] / 2 > 1.03 * 6.15
+
+
+@pytest.mark.usefixtures("chgnet")
 def test_low_spin_is_found_from_the_volume_of_high_spin(monkeypatch: pytest.MonkeyPatch) -> None:
     # Layered LiCoO2, 12 % too large, from where CHGNet goes to its minimum of high spin.
     a, c = 2.95, 14.6
@@ -50,9 +79,9 @@ def test_low_spin_is_found_from_the_volume_of_high_spin(monkeypatch: pytest.Monk
     z = 0.2394
     frac = [[0, 0, 0], [0.5, 0.5, 0.5], [z, z, z], [1 - z, 1 - z, 1 - z]]
     large = one([3, 27, 8, 8], frac, lattice, "LiCoO2")
-    [best] = relax(large, "cpu")
+    [best] = relax(large, "cpu", dispersion=False)
     monkeypatch.setattr(relaxation, "TWO_SPINS", ())
-    [stuck] = relax(large, "cpu")
+    [stuck] = relax(large, "cpu", dispersion=False)
     assert best.volumes[0] < 0.95 * stuck.volumes[0]
     assert best.properties[ENERGY][0] < stuck.properties[ENERGY][0] - 0.005
 
@@ -79,7 +108,7 @@ def test_a_broken_relaxation_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(relaxation, "_relaxed", swell)
     monkeypatch.setattr(relaxation, "_calculator", lambda device: None)
-    [found] = relax(rocksalt(), "cpu")
+    [found] = relax(rocksalt(), "cpu", dispersion=False)
     assert found.failures[0].reason == "could not be relaxed: its volume became 5 times as large"
     assert np.isnan(found.properties[ENERGY][0])
 
@@ -90,10 +119,43 @@ def test_without_the_package_one_sentence(monkeypatch: pytest.MonkeyPatch) -> No
         identity()
 
 
+@pytest.mark.usefixtures("chgnet")
+def test_without_dispersion_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", missing)
+    with pytest.raises(UserError, match=r"Dispersion needs dftd3.*--no-dispersion"):
+        list(relax(rocksalt(), "cpu"))
+    assert identity(dispersion=False)["dispersion"] == "none"
+
+
+def test_more_are_relaxed_than_asked_for() -> None:
+    assert [looked_at(n) for n in (1, 5, 10, LOOKED_AT, 50)] == [10, 18, LOOKED_AT, LOOKED_AT, 50]
+
+
 def test_lower_energies_are_likelier_within_a_composition() -> None:
     energies = np.array([-1.0, -1.0 - RELAXED_SCALE, np.nan, -5.0])
-    factors = _boltzmann(energies, np.array([0, 0, 0, 1]))
+    factors = boltzmann(energies, np.array([0, 0, 0, 1]))
     np.testing.assert_allclose(factors, [np.exp(-1), 1, 0, 1])
+
+
+def test_of_equal_energies_the_most_symmetric_comes_first() -> None:
+    energies = np.array([-1.0, -0.95, -1.0004, -0.9504, np.nan, np.nan])
+    orders = np.array([8, 16, 48, 48, 48, 8])
+    np.testing.assert_array_equal(symmetric_first(energies, orders), [2, 0, 3, 1, 4, 5])
+    # The order is kept where nothing is more symmetric, and where differences are real.
+    for kept in ([48, 48, 8, 8], [8, 8, 8, 8]):
+        np.testing.assert_array_equal(symmetric_first(energies[:4], np.array(kept)), range(4))
+    np.testing.assert_array_equal(symmetric_first(energies[:2], orders[:2]), [0, 1])
+    assert len(symmetric_first(np.zeros(0), np.zeros(0, dtype=np.int64))) == 0
+
+
+def test_orders_of_crystal_classes() -> None:
+    skewed = one([11, 17], [[0, 0, 0], [0.4, 0.5, 0.6]], np.diag([4.0, 5.0, 6.0]), "skewed")
+    found = class_orders(Crystals.concatenate([rocksalt(), skewed]), 0.1)
+    assert found[0] == 48
+    assert found[1] < 8
 
 
 @pytest.mark.usefixtures("chgnet")
@@ -120,7 +182,7 @@ def test_the_command_relaxes_and_an_interrupted_run_goes_on(
     assert len(seen) == len(set(seen))
     table = pd.read_csv(folder / "samples.csv")
     assert table.space_group[0] == 225
-    assert table.volume_per_atom[0] == pytest.approx(22.9, rel=0.02)  # CHGNet's salt, as PBE's
+    assert table.volume_per_atom[0] == pytest.approx(21.5, rel=0.02)  # with dispersion
     plain = CliRunner().invoke(main, [*call[:-1], "--overwrite"])
     assert plain.exit_code == 0
     assert "CHGNet" not in plain.stdout

@@ -63,6 +63,7 @@ class _Call:
     tolerance: float
     energies: bool
     relax: bool
+    dispersion: bool
     batch_size: int | None
     device: str
     workers: int | None
@@ -84,6 +85,7 @@ class _Call:
             max_atoms=self.max_atoms,
             energies=self.energies,
             relax=self.relax,
+            dispersion=self.dispersion,
             symmetrize=self.symmetrize,
             tolerance=self.tolerance,
             space_group=space_group_number(self.space_group),
@@ -184,7 +186,13 @@ class _Call:
 @click.option(
     "--relax",
     is_flag=True,
-    help="Relax the best structures with CHGNet, and rank them by its energies too.",
+    help="Relax the likeliest structures with CHGNet, and rank them by its energies too.",
+)
+@click.option(
+    "--dispersion/--no-dispersion",
+    default=True,
+    show_default=True,
+    help="Add D3 dispersion when relaxing, unless all elements are metals.",
 )
 @batch_size_option
 @seed_option

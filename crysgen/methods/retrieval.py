@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from crysgen.relaxation import looked_at
 from crysgen.requests import Asked
 from crysmetrics.io import Crystals, Failure
 
@@ -83,7 +84,8 @@ class Retrieval:
         from crysgen.retrieval import to_crystals
 
         one = self.asked[int(piece)]
-        found = self.proposals(one, one.count + MORE)
+        count = looked_at(one.count) if self.settings.relax else one.count
+        found = self.proposals(one, count + MORE)
         if not found:
             reason = f"the library knows no structure that {one.formula} could have"
             return Crystals.empty([Failure(piece, reason)])

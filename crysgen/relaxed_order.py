@@ -1,0 +1,75 @@
+"""What energies of relaxed structures, and the lack of differences between them, mean for the order.
+
+Both constants were chosen without the textbook crystals that `benchmarks/csp/textbook.py` counts:
+on `val`, and on other well-known crystals (`benchmarks/csp/relaxed_scale.py`).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crysmetrics.io import Crystals
+
+RELAXED_SCALE = 0.015
+"""eV/atom by which energies differ where one structure is e times as likely as the other: the least
+that loses no matches on `val`."""
+DEGENERATE = 0.001
+"""eV/atom within which energies do not tell structures apart. A distortion that gains less than that
+is undone by room temperature (strontium titanate is cubic above 105 K), and stackings that differ
+by less are beyond what the energies are good for."""
+
+
+def boltzmann(energies: NDArray[np.float64], position: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(B,) how much less likely a relaxed structure is than the lowest of its composition.
+
+    Args:
+        energies: (B,) in eV/atom; what has none (NaN) gets 0.
+        position: (B,) the composition of each.
+    """
+    factors = np.zeros(len(energies))
+    for p in np.unique(position):
+        here = np.flatnonzero((position == p) & np.isfinite(energies))
+        if len(here):
+            factors[here] = np.exp(-(energies[here] - energies[here].min()) / RELAXED_SCALE)
+    return factors
+
+
+def symmetric_first(
+    energies: NDArray[np.float64], orders: NDArray[np.int64], within: float = DEGENERATE
+) -> NDArray[np.int64]:
+    """(B,) the order in which the most symmetric of structures with equal energies comes first.
+
+    From the first on, each place goes to the most symmetric of those that have, within `within`,
+    the energy of the one whose turn it would be.
+
+    Args:
+        energies: (B,) in eV/atom of structures in their order so far; NaN where there is none.
+        orders: (B,) of their crystal classes.
+        within: eV/atom.
+    """
+    left = list(range(len(energies)))
+    found = []
+    while left:
+        near = [i for i in left if i == left[0] or abs(energies[i] - energies[left[0]]) < within]
+        chosen = max(near, key=lambda i: (orders[i], -i))
+        found.append(chosen)
+        left.remove(chosen)
+    return np.array(found, dtype=np.int64)
+
+
+def class_orders(crystals: Crystals, tolerance: float) -> NDArray[np.int64]:
+    """(B,) operations of each crystal's class, 1 to 48, with symmetry found within so many Å."""
+    from crysgen.symmetry import space_groups
+
+    numbers = space_groups(crystals, tolerance)
+    return np.array([_class_order(int(number)) for number in numbers], dtype=np.int64)
+
+
+@lru_cache(maxsize=230)
+def _class_order(number: int) -> int:
+    import moyopy
+
+    return len(moyopy.operations_from_number(number, primitive=True))
