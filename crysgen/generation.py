@@ -155,7 +155,9 @@ def run(
     distances = min_distances(candidates, machine.workers)
     energies = _energies(candidates, settings, machine)
     counts = [one.count for one in asked]
-    order, ranks, scores = ranked(candidates, distances, energies, counts, merge, settings.tolerance)
+    order, ranks, scores = ranked(
+        candidates, distances, energies, counts, merge, settings.tolerance
+    )
     chosen = candidates[order].with_ids(_labels(candidates, order, ranks, asked))
     columns = {
         "min_distance": distances[order].round(5),

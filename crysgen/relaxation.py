@@ -65,9 +65,7 @@ def identity(dispersion: bool = True) -> dict[str, str | int]:
     }
 
 
-def relax(
-    crystals: Crystals, device: str = "cpu", dispersion: bool = True
-) -> Iterator[Crystals]:
+def relax(crystals: Crystals, device: str = "cpu", dispersion: bool = True) -> Iterator[Crystals]:
     """Each crystal on its own, relaxed, with the property `ENERGY`.
 
     Crystals with elements that have high and low spin start from two volumes; the lower energy
