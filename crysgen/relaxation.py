@@ -38,8 +38,8 @@ FORCE = 0.03
 """eV/Å, the largest that is left (on the cell: per atom of it)."""
 STEPS = 100
 ENERGY = "relaxed_energy"
-"""Property of relaxed crystals: total energy in eV/atom by CHGNet, with dispersion where it belongs;
-NaN where it failed."""
+"""Property of relaxed crystals: total energy in eV/atom by CHGNet, with dispersion where that
+belongs; NaN where relaxation failed."""
 TWO_SPINS = (24, 25, 26, 27, 28)
 """Cr, Mn, Fe, Co, Ni: their ions are larger with high spin than with low spin, and both volumes can
 be minima. LiCoO2 stays 10 % too large and 0.016 eV/atom too high if it is relaxed from there."""

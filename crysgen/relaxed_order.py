@@ -1,4 +1,4 @@
-"""What energies of relaxed structures, and the lack of differences between them, mean for the order.
+"""What energies of relaxed structures mean for their order, and what equal energies mean.
 
 Both constants were chosen without the textbook crystals that `benchmarks/csp/textbook.py` counts:
 on `val`, and on other well-known crystals (`benchmarks/csp/relaxed_scale.py`).
@@ -17,9 +17,9 @@ RELAXED_SCALE = 0.015
 """eV/atom by which energies differ where one structure is e times as likely as the other: the least
 that loses no matches on `val`."""
 DEGENERATE = 0.001
-"""eV/atom within which energies do not tell structures apart. A distortion that gains less than that
-is undone by room temperature (strontium titanate is cubic above 105 K), and stackings that differ
-by less are beyond what the energies are good for."""
+"""eV/atom within which energies do not tell structures apart. A distortion that gains less is undone
+at room temperature (strontium titanate is cubic above 105 K), and stackings that differ by less
+are beyond what the energies are good for."""
 
 
 def boltzmann(energies: NDArray[np.float64], position: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -64,8 +64,8 @@ def main(
 
 
 def entries_of(text: str, rows: pd.DataFrame | None = None) -> tuple[str, ...]:
-    """Ids of the library's entries with a formula, whatever their cell; only of tabulated polymorphs
-    if these are given."""
+    """Ids of the library's entries with a formula, whatever their cell; if polymorphs are given,
+    only of these."""
     from crysgen.formulas import Formula
     from crysgen.retrieval import Library
 
