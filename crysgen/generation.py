@@ -263,7 +263,8 @@ def ranked(
         here = here[np.lexsort((drawn[here], distances[here] <= SHORTEST_DISTANCE))]
         apart = distances[here] > SHORTEST_DISTANCE
         good = here[apart]
-        ranking = rank(candidates[good], scores[good], energies[good], merge=merge)
+        lowest = energies[good] if relaxed else None
+        ranking = rank(candidates[good], scores[good], energies[good], merge=merge, relaxed=lowest)
         best = good[ranking.order]
         if relaxed:
             best = best[symmetric_first(energies[best], class_orders(candidates[best], tolerance))]

@@ -46,6 +46,7 @@ def rank(
     energies: NDArray[np.float64] | None = None,
     *,
     merge: bool = True,
+    relaxed: NDArray[np.float64] | None = None,
 ) -> Ranking:
     """Order the candidates of one composition.
 
@@ -54,6 +55,7 @@ def rank(
         scores: (B,) probabilities, NaN where a source gives none.
         energies: (B,) in eV/atom, NaN where there is none.
         merge: keep only the best of equal structures.
+        relaxed: (B,) energies after relaxation in eV/atom, NaN where it failed.
     """
     weights = probabilities(np.asarray(scores, dtype=np.float64), energies)
     count = len(candidates)
@@ -66,8 +68,10 @@ def rank(
         totals[~supported] *= NOVEL / UNSCORED
         totals /= totals.sum()
     # Of equal structures the one that came with the highest probability is shown, whose volume
-    # and symmetry are the most trustworthy; known ones before samples, which are less exact.
-    own = np.lexsort((np.arange(count), -weights, ~np.isfinite(scores)))
+    # and symmetry are the most trustworthy; known ones before samples, which are less exact. Of
+    # relaxed ones that with the lowest energy, which others did not quite reach.
+    energy = np.zeros(count) if relaxed is None else np.nan_to_num(relaxed, nan=np.inf)
+    own = np.lexsort((np.arange(count), -weights, ~np.isfinite(scores), energy))
     best: dict[int, int] = {}
     for row in own.tolist():
         best.setdefault(int(labels[row]), row)

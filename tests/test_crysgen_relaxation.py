@@ -141,7 +141,7 @@ def test_lower_energies_are_likelier_within_a_composition() -> None:
 
 
 def test_of_equal_energies_the_most_symmetric_comes_first() -> None:
-    energies = np.array([-1.0, -0.95, -1.0004, -0.9504, np.nan, np.nan])
+    energies = np.array([-1.0, -0.95, -1.0014, -0.9514, np.nan, np.nan])
     orders = np.array([8, 16, 48, 48, 48, 8])
     np.testing.assert_array_equal(symmetric_first(energies, orders), [2, 0, 3, 1, 4, 5])
     # The order is kept where nothing is more symmetric, and where differences are real.

@@ -97,7 +97,8 @@ def rank_of(group: pd.DataFrame, scale: float, equal: float) -> int:
     weights = group.score.to_numpy() * np.exp(-above / scale)
     labels: Any = group.structure.to_numpy()
     totals = np.bincount(labels, weights=weights)
-    first = np.array([np.argmax(np.where(labels == k, weights, -1)) for k in range(len(totals))])
+    # Equal structures are shown by that of the lowest energy, as `rank` does.
+    first = np.array([np.argmin(np.where(labels == k, above, np.inf)) for k in range(len(totals))])
     first = first[np.argsort(-totals, kind="stable")]
     best = group.iloc[first]
     moved = symmetric_first(best.energy.to_numpy(), best.order.to_numpy(), equal)
