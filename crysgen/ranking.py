@@ -71,7 +71,7 @@ def rank(
     # and symmetry are the most trustworthy; known ones before samples, which are less exact. Of
     # relaxed ones that with the lowest energy, which others did not quite reach.
     energy = np.zeros(count) if relaxed is None else np.nan_to_num(relaxed, nan=np.inf)
-    own = np.lexsort((np.arange(count), -weights, ~np.isfinite(scores), energy))
+    own = np.lexsort((np.arange(count), -weights, energy, ~np.isfinite(scores)))
     best: dict[int, int] = {}
     for row in own.tolist():
         best.setdefault(int(labels[row]), row)

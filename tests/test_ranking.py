@@ -50,6 +50,17 @@ def test_a_known_structure_stands_for_the_samples_that_equal_it() -> None:
     assert rank(new, np.array([0.9, 0.05, NAN])).order.tolist() == [0, 1, 2]
 
 
+def test_of_relaxed_equals_the_lowest_is_shown() -> None:
+    crystals = Crystals.concatenate(
+        [rocksalt(5.6, "a"), rocksalt(5.9, "b"), rocksalt(5.7, "failed"), rocksalt(5.65, "sample")]
+    )
+    scores = np.array([0.7, 0.2, 0.1, NAN])
+    for energies, chosen in (([-3.0, -3.1, NAN, -3.2], 1), ([-3.1, -3.1, NAN, -3.2], 0)):
+        ranking = rank(crystals, scores, relaxed=np.array(energies))
+        assert ranking.order.tolist() == [chosen]
+    assert rank(crystals, scores).order.tolist() == [0]
+
+
 def test_unmerged_keeps_all() -> None:
     crystals = Crystals.concatenate([rocksalt(5.6, "a"), rocksalt(5.9, "b")])
     assert rank(crystals, np.array([0.1, 0.9]), merge=False).order.tolist() == [1, 0]
