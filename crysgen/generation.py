@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -182,17 +183,17 @@ def _relaxed(
     store: Store,
     merge: bool,
 ) -> tuple[Crystals, list[dict[str, str]]]:
-    """The best candidates of each composition after relaxation, and what could not be relaxed.
+    """Different candidates of each composition after relaxation, and what could not be relaxed.
 
-    More than were asked for are relaxed, as energies may bring forward what seemed unlikely. Those
-    relaxed before the run was interrupted are not relaxed again.
+    Methods propose more than were asked for, as energies may bring forward what seemed unlikely.
+    Those relaxed before the run was interrupted are not relaxed again.
     """
-    from crysgen.relaxation import looked_at, relax
+    from crysgen.relaxation import relax
     from crysmetrics.geometry import min_distances
 
     energies = _energies(candidates, settings, machine)
     distances = min_distances(candidates, machine.workers)
-    counts = [looked_at(one.count) for one in asked]
+    counts = [len(candidates)] * len(asked)
     order, _, _ = ranked(candidates, distances, energies, counts, merge, settings.tolerance)
     chosen = candidates[np.sort(order)]
     done = set(store.relaxed().ids)
@@ -248,7 +249,7 @@ def ranked(
     """
     from crysgen.ranking import rank
     from crysgen.relaxation import ENERGY
-    from crysgen.relaxed_order import boltzmann, class_orders, symmetric_first
+    from crysgen.relaxed_order import boltzmann, class_orders, lowest, symmetric_first
 
     relaxed = ENERGY in candidates.properties
     position = np.asarray(candidates.properties["asked"], dtype=np.int64)
@@ -263,11 +264,13 @@ def ranked(
         here = here[np.lexsort((drawn[here], distances[here] <= SHORTEST_DISTANCE))]
         apart = distances[here] > SHORTEST_DISTANCE
         good = here[apart]
-        lowest = energies[good] if relaxed else None
-        ranking = rank(candidates[good], scores[good], energies[good], merge=merge, relaxed=lowest)
-        best = good[ranking.order]
-        if relaxed:
-            best = best[symmetric_first(energies[best], class_orders(candidates[best], tolerance))]
+        orders = class_orders(candidates[good], tolerance) if relaxed else None
+        shown = None if orders is None else partial(lowest, energies[good], orders)
+        ranking = rank(candidates[good], scores[good], energies[good], merge=merge, shown=shown)
+        best = ranking.order
+        if orders is not None:
+            best = best[symmetric_first(energies[good][best], orders[best])]
+        best = good[best]
         order = np.concatenate([best, here[~apart]])[:count]
         rows.append(order)
         ranks.append(np.arange(1, len(order) + 1))

@@ -8,6 +8,7 @@ probabilities of all of them together.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,7 +47,7 @@ def rank(
     energies: NDArray[np.float64] | None = None,
     *,
     merge: bool = True,
-    relaxed: NDArray[np.float64] | None = None,
+    shown: Callable[[NDArray[np.int64]], int] | None = None,
 ) -> Ranking:
     """Order the candidates of one composition.
 
@@ -55,7 +56,8 @@ def rank(
         scores: (B,) probabilities, NaN where a source gives none.
         energies: (B,) in eV/atom, NaN where there is none.
         merge: keep only the best of equal structures.
-        relaxed: (B,) energies after relaxation in eV/atom, NaN where it failed.
+        shown: which of equal structures (rows, the likeliest first) is kept; the first by default,
+            whose volume and symmetry are the most trustworthy.
     """
     weights = probabilities(np.asarray(scores, dtype=np.float64), energies)
     count = len(candidates)
@@ -67,14 +69,13 @@ def rank(
         supported = np.bincount(labels, weights=known, minlength=count) > 0
         totals[~supported] *= NOVEL / UNSCORED
         totals /= totals.sum()
-    # Of equal structures the one that came with the highest probability is shown, whose volume
-    # and symmetry are the most trustworthy; known ones before samples, which are less exact. Of
-    # relaxed ones that with the lowest energy, which others did not quite reach.
-    energy = np.zeros(count) if relaxed is None else np.nan_to_num(relaxed, nan=np.inf)
-    own = np.lexsort((np.arange(count), -weights, energy, ~np.isfinite(scores)))
-    best: dict[int, int] = {}
-    for row in own.tolist():
-        best.setdefault(int(labels[row]), row)
+    best = {}
+    for label in np.unique(labels).tolist():
+        rows = np.flatnonzero(labels == label)
+        # Known ones stand for samples, which are less exact.
+        rows = rows[known[rows]] if known[rows].any() else rows
+        rows = rows[np.argsort(-weights[rows], kind="stable")]
+        best[label] = int(rows[0]) if shown is None else shown(rows)
     chosen = sorted(best.items(), key=lambda item: (-totals[item[0]], item[1]))
     position = {label: k for k, (label, _) in enumerate(chosen)}
     return Ranking(

@@ -45,8 +45,6 @@ TWO_SPINS = (24, 25, 26, 27, 28)
 be minima. LiCoO2 stays 10 % too large and 0.016 eV/atom too high if it is relaxed from there."""
 COMPRESSED = 0.9
 """Of the volume, from which crystals with such elements are relaxed a second time."""
-LOOKED_AT = 20
-"""Candidates of a composition that are relaxed, though fewer may be asked for."""
 _LARGEST_CHANGE = 3.0
 """Of the volume: what swells or shrinks more has fallen apart."""
 
@@ -102,11 +100,6 @@ def relax(crystals: Crystals, device: str = "cpu", dispersion: bool = True) -> I
             properties,
             failures,
         )
-
-
-def looked_at(count: int) -> int:
-    """How many candidates are relaxed to give the best `count`."""
-    return max(count, min(LOOKED_AT, 2 * count + 8))
 
 
 def is_metallic(crystal: Crystals) -> bool:

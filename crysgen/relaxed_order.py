@@ -22,6 +22,9 @@ undone at room temperature (strontium titanate is cubic above 105 K; lanthanum a
 gains 0.0045 by these energies, above 813 K), and stackings that differ by less are beyond what the
 energies are good for."""
 
+CONVERGED = 0.0005
+"""eV/atom by which relaxations that end in one minimum may differ."""
+
 
 def boltzmann(energies: NDArray[np.float64], position: NDArray[np.int64]) -> NDArray[np.float64]:
     """(B,) how much less likely a relaxed structure is than the lowest of its composition.
@@ -59,6 +62,21 @@ def symmetric_first(
         found.append(chosen)
         left.remove(chosen)
     return np.array(found, dtype=np.int64)
+
+
+def lowest(
+    energies: NDArray[np.float64], orders: NDArray[np.int64], rows: NDArray[np.int64]
+) -> int:
+    """Which of some equal structures is shown: the most symmetric of those in the lowest minimum.
+
+    Args:
+        energies: (B,) in eV/atom; NaN where there is none.
+        orders: (B,) of crystal classes.
+        rows: which are equal, the likeliest first.
+    """
+    found = np.nan_to_num(energies[rows], nan=np.inf)
+    near = np.flatnonzero(found <= found.min() + CONVERGED)
+    return int(rows[near[np.lexsort((near, found[near], -orders[rows[near]]))[0]]])
 
 
 def class_orders(crystals: Crystals, tolerance: float) -> NDArray[np.int64]:

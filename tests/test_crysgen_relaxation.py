@@ -13,9 +13,11 @@ from sets import one, rocksalt
 
 from crysgen import relaxation
 from crysgen.cli import main
+from crysgen.methods.retrieval import EXPLORED, LOOKED_AT, to_relax
 from crysgen.output import RunFolder
-from crysgen.relaxation import ENERGY, LOOKED_AT, identity, looked_at, relax
+from crysgen.relaxation import ENERGY, identity, relax
 from crysgen.relaxed_order import RELAXED_SCALE, boltzmann, class_orders, symmetric_first
+from crysgen.retrieval import Library
 from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals
 
@@ -131,7 +133,14 @@ def test_without_dispersion_one_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_more_are_relaxed_than_asked_for() -> None:
-    assert [looked_at(n) for n in (1, 5, 10, LOOKED_AT, 50)] == [10, 18, LOOKED_AT, LOOKED_AT, 50]
+    proposals = Library.load(extra=[]).propose({22: 2, 8: 4}, 60)
+    assert len(proposals) == 60
+    for count, first in ((1, 10), (5, 18), (10, LOOKED_AT), (50, 50), (60, 60)):
+        chosen = to_relax(proposals, count)
+        assert chosen[:first] == proposals[:first]
+        assert len(chosen) == min(first + EXPLORED, 60)
+    likes = [p.parts["plausibility"] for p in to_relax(proposals, 10)[LOOKED_AT:]]
+    assert min(likes) >= sorted(p.parts["plausibility"] for p in proposals[LOOKED_AT:])[-EXPLORED]
 
 
 def test_lower_energies_are_likelier_within_a_composition() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from sets import one, rocksalt
 
 from crysgen.ranking import UNSCORED, probabilities, rank, same_structures
+from crysgen.relaxed_order import lowest
 from crysmetrics.io import Crystals
 
 NAN = float("nan")
@@ -54,11 +57,16 @@ def test_of_relaxed_equals_the_lowest_is_shown() -> None:
     crystals = Crystals.concatenate(
         [rocksalt(5.6, "a"), rocksalt(5.9, "b"), rocksalt(5.7, "failed"), rocksalt(5.65, "sample")]
     )
-    scores = np.array([0.7, 0.2, 0.1, NAN])
-    for energies, chosen in (([-3.0, -3.1, NAN, -3.2], 1), ([-3.1, -3.1, NAN, -3.2], 0)):
-        ranking = rank(crystals, scores, relaxed=np.array(energies))
+    scores = np.array([0.2, 0.7, 0.1, NAN])
+    orders = np.array([12, 48, 48, 48])
+    for energies, chosen in (
+        ([-3.1, -3.0, NAN, -3.2], 0),
+        ([-3.1, -3.0999, NAN, -3.2], 1),  # the same minimum
+        ([NAN, NAN, NAN, -3.2], 1),
+    ):
+        ranking = rank(crystals, scores, shown=partial(lowest, np.array(energies), orders))
         assert ranking.order.tolist() == [chosen]
-    assert rank(crystals, scores).order.tolist() == [0]
+    assert rank(crystals, scores).order.tolist() == [1]
 
 
 def test_unmerged_keeps_all() -> None:

@@ -21,16 +21,17 @@ from textbook import SYMPREC, conventional, entries_of, is_right
 
 from crysgen.formula_units import likelihoods
 from crysgen.formulas import parse_formula
+from crysgen.methods.retrieval import POOL, to_relax
 from crysgen.ranking import same_structures
-from crysgen.relaxation import ENERGY, LOOKED_AT, relax
-from crysgen.relaxed_order import class_orders, symmetric_first
+from crysgen.relaxation import ENERGY, relax
+from crysgen.relaxed_order import class_orders, lowest, symmetric_first
 from crysgen.retrieval import Library, to_crystals
 from crysmetrics.io import Crystals
 from crysmetrics.progress import show_progress, task
 
 SCALES = (0.003, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, np.inf)
 EQUAL = (0.0, 0.0005, 0.001, 0.002, 0.003)
-UNITS_AT_LEAST = 0.02
+UNITS_AT_LEAST, ASKED = 0.02, 10
 
 
 @click.command()
@@ -73,9 +74,8 @@ def relaxed_candidates(part: str, dispersion: bool, device: str) -> Iterator[pd.
             formula = parse_formula(str(text)).reduced
             units = [u for u, share in likelihoods(formula).items() if share > UNITS_AT_LEAST]
             left_out = entries_of(str(text), rows)
-            proposals = library.propose(
-                formula.counts, LOOKED_AT, units=units, exclude_ids=left_out
-            )
+            found = library.propose(formula.counts, POOL, units=units, exclude_ids=left_out)
+            proposals = to_relax(found, ASKED)
             crystals = Crystals.concatenate(list(relax(to_crystals(proposals), device, dispersion)))
             yield pd.DataFrame(
                 {
@@ -97,8 +97,9 @@ def rank_of(group: pd.DataFrame, scale: float, equal: float) -> int:
     weights = group.score.to_numpy() * np.exp(-above / scale)
     labels: Any = group.structure.to_numpy()
     totals = np.bincount(labels, weights=weights)
-    # Equal structures are shown by that of the lowest energy, as `rank` does.
-    first = np.array([np.argmin(np.where(labels == k, above, np.inf)) for k in range(len(totals))])
+    energies, orders = group.energy.to_numpy(), group.order.to_numpy()
+    rows = [np.flatnonzero(labels == k) for k in range(len(totals))]
+    first = np.array([lowest(energies, orders, mine) for mine in rows])
     first = first[np.argsort(-totals, kind="stable")]
     best = group.iloc[first]
     moved = symmetric_first(best.energy.to_numpy(), best.order.to_numpy(), equal)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crysgen.relaxation import looked_at
 from crysgen.requests import Asked
 from crysmetrics.io import Crystals, Failure
 
@@ -21,6 +20,10 @@ if TYPE_CHECKING:
 
 MORE = 4
 """Proposals beyond the number asked for, since some turn out to be one structure."""
+POOL = 100
+"""Proposals from which those to relax are taken."""
+LOOKED_AT, EXPLORED = 20, 4
+"""Proposals that are relaxed though fewer may be asked for, and less likely ones beside them."""
 
 
 class Retrieval:
@@ -84,8 +87,10 @@ class Retrieval:
         from crysgen.retrieval import to_crystals
 
         one = self.asked[int(piece)]
-        count = looked_at(one.count) if self.settings.relax else one.count
-        found = self.proposals(one, count + MORE)
+        if self.settings.relax:
+            found = to_relax(self.proposals(one, POOL), one.count)
+        else:
+            found = self.proposals(one, one.count + MORE)
         if not found:
             reason = f"the library knows no structure that {one.formula} could have"
             return Crystals.empty([Failure(piece, reason)])
@@ -101,6 +106,14 @@ class Retrieval:
                 "redrawn": np.zeros(count, dtype=np.int64),
             },
         )
+
+
+def to_relax(proposals: Sequence[Proposal], count: int) -> list[Proposal]:
+    """Of proposals in their order, those whose energies are worth knowing to find the best `count`:
+    the likeliest, and of the others what the network of `plausibility` likes best."""
+    first = max(count, min(LOOKED_AT, 2 * count + 8))
+    rest = sorted(proposals[first:], key=lambda p: -p.parts["plausibility"])
+    return [*proposals[:first], *rest[:EXPLORED]]
 
 
 def build(asked: Sequence[Asked], settings: Settings, machine: Machine) -> Retrieval:
