@@ -13,6 +13,7 @@ from sets import one, rocksalt
 
 from crysgen import relaxation
 from crysgen.cli import main
+from crysgen.methods import retrieval
 from crysgen.methods.retrieval import EXPLORED, LOOKED_AT, to_relax
 from crysgen.output import RunFolder
 from crysgen.relaxation import ENERGY, identity, relax
@@ -174,6 +175,7 @@ def test_the_command_relaxes_and_an_interrupted_run_goes_on(
     folder = tmp_path / "salt"
     base = ["sample", "--composition", "NaCl", "-n", "3", "--method", "retrieval", "--relax"]
     call = [*base, "-o", str(folder), "--no-energies", "--workers", "1", "--quiet"]
+    monkeypatch.setattr(retrieval, "LOOKED_AT", 3)
     keep = RunFolder.add_relaxed
     seen = []
 
@@ -192,6 +194,9 @@ def test_the_command_relaxes_and_an_interrupted_run_goes_on(
     table = pd.read_csv(folder / "samples.csv")
     assert table.space_group[0] == 225
     assert table.volume_per_atom[0] == pytest.approx(21.5, rel=0.02)  # with dispersion
-    plain = CliRunner().invoke(main, [*call[:-1], "--overwrite"])
+    assert len(seen) > len(table)  # more than were asked for
+    plain = CliRunner().invoke(main, [*call[:-1], "--overwrite", "--no-dispersion"])
     assert plain.exit_code == 0
     assert "CHGNet" not in plain.stdout
+    table = pd.read_csv(folder / "samples.csv")
+    assert table.volume_per_atom[0] == pytest.approx(22.9, rel=0.02)  # CHGNet's salt, as PBE's

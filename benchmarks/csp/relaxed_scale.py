@@ -17,9 +17,12 @@ import pandas as pd
 from retrieval import atoms_of, distances_of, targets_of
 
 from crysgen.relaxation import ENERGY, relax
+from crysgen.relaxed_order import class_orders, symmetric_first
 from crysgen.retrieval import Library, to_crystals
+from crysmetrics.io import Crystals
 from crysmetrics.progress import show_progress, task
 
+SYMPREC = 0.1
 SCALES = (0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, np.inf)
 
 
@@ -43,23 +46,28 @@ def main(data: Path, limit: int, atoms: int, count: int, device: str, seed: int)
             proposals = library.propose(atoms_of(target), count)
             if proposals:
                 right = np.isfinite(distances_of([proposals], target, 1)[0][: len(proposals)])
-                energies = np.array(
-                    [
-                        relaxed.properties[ENERGY][0]
-                        for relaxed in relax(to_crystals(proposals), device)
-                    ]
-                )
-                answers.append((np.log([p.score for p in proposals]), energies, right))
+                relaxed = Crystals.concatenate(list(relax(to_crystals(proposals), device)))
+                energies, orders = relaxed.properties[ENERGY], class_orders(relaxed, SYMPREC)
+                answers.append((np.log([p.score for p in proposals]), energies, orders, right))
             advance(1)
     rows = []
     for scale in SCALES:
-        hits = []
-        for logs, energies, right in answers:
+        hits, moved = [], []
+        for logs, energies, orders, right in answers:
             # What could not be relaxed comes last.
             above = np.nan_to_num(energies - np.nanmin(energies), nan=10.0)
-            hits.append(right[np.argmax(logs - above / scale)])
+            best = np.argsort(above / scale - logs, kind="stable")
+            hits.append(right[best[0]])
+            moved.append(right[best[symmetric_first(energies[best], orders[best])[0]]])
         error = np.std(hits) / np.sqrt(len(hits))
-        rows.append({"eV/atom": scale, "match 1": np.mean(hits), "±": error})
+        rows.append(
+            {
+                "eV/atom": scale,
+                "match 1": np.mean(hits),
+                "±": error,
+                "symmetric first": np.mean(moved),
+            }
+        )
     print(f"{len(answers)} compositions")
     print(pd.DataFrame(rows).to_markdown(index=False, floatfmt=".3f"))
 

@@ -34,6 +34,7 @@ TOPS = (1, 5)
 @click.option("--others", is_flag=True, help="Without library entries of the very formula.")
 @click.option("--energies/--no-energies", default=True, help="Ranked by predicted energies too.")
 @click.option("--relax", is_flag=True, help="CHGNet relaxes and ranks; it knows these crystals.")
+@click.option("--only", multiple=True, help="Formulas; all by default.")
 @click.option("--workers", default=2, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="CSV with all ranks.")
 def main(
@@ -42,6 +43,7 @@ def main(
     others: bool,
     energies: bool,
     relax: bool,
+    only: tuple[str, ...],
     workers: int,
     output: Path | None,
 ) -> None:
@@ -49,6 +51,8 @@ def main(
     table = pd.read_csv(Path(__file__).with_name("textbook.csv"))
     ranks: dict[str, int | None] = {}
     for text, rows in table.groupby("formula", sort=False):
+        if only and text not in only:
+            continue
         exclude = entries_of(str(text)) if others else ()
         settings = Settings(method=method, exclude=exclude, energies=energies, relax=relax)
         made = generate([str(text)], count, settings=settings, machine=Machine(workers=workers))
