@@ -249,7 +249,7 @@ def ranked(
     """
     from crysgen.ranking import rank
     from crysgen.relaxation import ENERGY
-    from crysgen.relaxed_order import boltzmann, class_orders, lowest, symmetric_first
+    from crysgen.relaxed_order import boltzmann, complexities, lowest, simplest_first
 
     relaxed = ENERGY in candidates.properties
     position = np.asarray(candidates.properties["asked"], dtype=np.int64)
@@ -264,12 +264,12 @@ def ranked(
         here = here[np.lexsort((drawn[here], distances[here] <= SHORTEST_DISTANCE))]
         apart = distances[here] > SHORTEST_DISTANCE
         good = here[apart]
-        orders = class_orders(candidates[good], tolerance) if relaxed else None
-        shown = None if orders is None else partial(lowest, energies[good], orders)
+        complexity = complexities(candidates[good], tolerance) if relaxed else None
+        shown = None if complexity is None else partial(lowest, energies[good], complexity)
         ranking = rank(candidates[good], scores[good], energies[good], merge=merge, shown=shown)
         best = ranking.order
-        if orders is not None:
-            best = best[symmetric_first(energies[good][best], orders[best])]
+        if complexity is not None:
+            best = best[simplest_first(energies[good][best], complexity[best])]
         best = good[best]
         order = np.concatenate([best, here[~apart]])[:count]
         rows.append(order)

@@ -17,10 +17,10 @@ RELAXED_SCALE = 0.015
 """eV/atom by which energies differ where one structure is e times as likely as the other: the least
 that loses no matches on `val`."""
 DEGENERATE = 0.002
-"""eV/atom within which energies do not tell structures apart. A distortion that gains less is
-undone at room temperature (strontium titanate is cubic above 105 K; lanthanum aluminate, which
-gains 0.0045 by these energies, above 813 K), and stackings that differ by less are beyond what the
-energies are good for."""
+"""eV/atom within which energies do not tell structures apart, so that the simplest is the best
+guess (Pauling's rule of parsimony). A distortion that gains less is undone at room temperature (strontium
+titanate is cubic above 105 K; lanthanum aluminate, which gains 0.0045 by these energies, above
+813 K), and stackings that differ by less are beyond what the energies are good for."""
 
 CONVERGED = 0.0005
 """eV/atom by which relaxations that end in one minimum may differ."""
@@ -41,54 +41,62 @@ def boltzmann(energies: NDArray[np.float64], position: NDArray[np.int64]) -> NDA
     return factors
 
 
-def symmetric_first(
-    energies: NDArray[np.float64], orders: NDArray[np.int64], within: float = DEGENERATE
+def simplest_first(
+    energies: NDArray[np.float64], complexity: NDArray[np.float64], within: float = DEGENERATE
 ) -> NDArray[np.int64]:
-    """(B,) the order in which the most symmetric of structures with equal energies comes first.
+    """(B,) the order in which the simplest of structures with equal energies comes first.
 
-    From the first on, each place goes to the most symmetric of those that have, within `within`,
-    the energy of the one whose turn it would be.
+    From the first on, each place goes to the simplest of those that have, within `within`, the
+    energy of the one whose turn it would be.
 
     Args:
         energies: (B,) in eV/atom of structures in their order so far; NaN where there is none.
-        orders: (B,) of their crystal classes.
+        complexity: (B,) see `complexities`.
         within: eV/atom.
     """
     left = list(range(len(energies)))
     found = []
     while left:
         near = [i for i in left if i == left[0] or abs(energies[i] - energies[left[0]]) < within]
-        chosen = max(near, key=lambda i: (orders[i], -i))
+        chosen = min(near, key=lambda i: (complexity[i], i))
         found.append(chosen)
         left.remove(chosen)
     return np.array(found, dtype=np.int64)
 
 
 def lowest(
-    energies: NDArray[np.float64], orders: NDArray[np.int64], rows: NDArray[np.int64]
+    energies: NDArray[np.float64], complexity: NDArray[np.float64], rows: NDArray[np.int64]
 ) -> int:
-    """Which of some equal structures is shown: the most symmetric of those in the lowest minimum.
+    """Which of some equal structures is shown: the simplest of those in the lowest minimum.
 
     Args:
         energies: (B,) in eV/atom; NaN where there is none.
-        orders: (B,) of crystal classes.
+        complexity: (B,) see `complexities`.
         rows: which are equal, the likeliest first.
     """
     found = np.nan_to_num(energies[rows], nan=np.inf)
     near = np.flatnonzero(found <= found.min() + CONVERGED)
-    return int(rows[near[np.lexsort((near, found[near], -orders[rows[near]]))[0]]])
+    return int(rows[near[np.lexsort((near, found[near], complexity[rows[near]]))[0]]])
 
 
-def class_orders(crystals: Crystals, tolerance: float) -> NDArray[np.int64]:
-    """(B,) operations of each crystal's class, 1 to 48, with symmetry found within so many Å."""
-    from crysgen.symmetry import space_groups
+def complexities(crystals: Crystals, tolerance: float) -> NDArray[np.float64]:
+    """(B,) atoms of the primitive cell; of as many, less than one more for fewer symmetries.
 
-    numbers = space_groups(crystals, tolerance)
-    return np.array([_class_order(int(number)) for number in numbers], dtype=np.int64)
+    Args:
+        crystals: B.
+        tolerance: Å within which symmetry is found.
+    """
+    from crysgen.retrieval.prototypes import reduced
+
+    cells = [reduced(crystal, tolerance) for crystal in crystals]
+    most = _class_order(225)
+    found = [sum(cell.counts) - _class_order(cell.space_group) / (most + 1) for cell in cells]
+    return np.array(found, dtype=np.float64)
 
 
 @lru_cache(maxsize=230)
 def _class_order(number: int) -> int:
+    """Operations of the crystal class of a space group, 1 to 48."""
     import moyopy
 
     return len(moyopy.operations_from_number(number, primitive=True))

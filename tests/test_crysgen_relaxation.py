@@ -17,7 +17,7 @@ from crysgen.methods import retrieval
 from crysgen.methods.retrieval import EXPLORED, LOOKED_AT, to_relax
 from crysgen.output import RunFolder
 from crysgen.relaxation import ENERGY, identity, relax
-from crysgen.relaxed_order import RELAXED_SCALE, boltzmann, class_orders, symmetric_first
+from crysgen.relaxed_order import RELAXED_SCALE, boltzmann, complexities, simplest_first
 from crysgen.retrieval import Library
 from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals
@@ -150,22 +150,29 @@ def test_lower_energies_are_likelier_within_a_composition() -> None:
     np.testing.assert_allclose(factors, [np.exp(-1), 1, 0, 1])
 
 
-def test_of_equal_energies_the_most_symmetric_comes_first() -> None:
+def test_of_equal_energies_the_simplest_comes_first() -> None:
     energies = np.array([-1.0, -0.95, -1.0014, -0.9514, np.nan, np.nan])
-    orders = np.array([8, 16, 48, 48, 48, 8])
-    np.testing.assert_array_equal(symmetric_first(energies, orders), [2, 0, 3, 1, 4, 5])
-    # The order is kept where nothing is more symmetric, and where differences are real.
-    for kept in ([48, 48, 8, 8], [8, 8, 8, 8]):
-        np.testing.assert_array_equal(symmetric_first(energies[:4], np.array(kept)), range(4))
-    np.testing.assert_array_equal(symmetric_first(energies[:2], orders[:2]), [0, 1])
-    assert len(symmetric_first(np.zeros(0), np.zeros(0, dtype=np.int64))) == 0
+    complexity = np.array([9.8, 9.8, 4.2, 9.2, 1.0, 2.0])
+    np.testing.assert_array_equal(simplest_first(energies, complexity), [2, 0, 3, 1, 4, 5])
+    # The order is kept where nothing is simpler, and where differences are real.
+    for kept in ([4.2, 4.2, 9.8, 9.8], [8.0, 8.0, 8.0, 8.0]):
+        np.testing.assert_array_equal(simplest_first(energies[:4], np.array(kept)), range(4))
+    np.testing.assert_array_equal(simplest_first(energies[[0, 3]], np.array([9.8, 4.2])), [0, 1])
+    assert len(simplest_first(np.zeros(0), np.zeros(0))) == 0
 
 
-def test_orders_of_crystal_classes() -> None:
+def test_small_cells_are_simple_and_symmetric_ones_more_so() -> None:
+    salt = rocksalt()
     skewed = one([11, 17], [[0, 0, 0], [0.4, 0.5, 0.6]], np.diag([4.0, 5.0, 6.0]), "skewed")
-    found = class_orders(Crystals.concatenate([rocksalt(), skewed]), 0.1)
-    assert found[0] == 48
-    assert found[1] < 8
+    longer = one([11, 17, 17], [[0, 0, 0], [0.5] * 3, [0.5, 0.5, 0]], 4.0, "longer")
+    frac = np.concatenate(
+        [salt.frac_coords / [1, 1, 2], salt.frac_coords / [1, 1, 2] + [0, 0, 0.5]]
+    )
+    lattice = salt.lattices[0] * np.array([[1], [1], [2]])
+    double = one(np.tile(salt.atomic_numbers, 2), frac, lattice, "double")
+    found = complexities(Crystals.concatenate([salt, skewed, longer, double]), 0.1)
+    assert 1 < found[0] < found[1] < 2 < found[2] < 3
+    assert found[3] == found[0]
 
 
 @pytest.mark.usefixtures("chgnet")

@@ -58,13 +58,13 @@ def test_of_relaxed_equals_the_lowest_is_shown() -> None:
         [rocksalt(5.6, "a"), rocksalt(5.9, "b"), rocksalt(5.7, "failed"), rocksalt(5.65, "sample")]
     )
     scores = np.array([0.2, 0.7, 0.1, NAN])
-    orders = np.array([12, 48, 48, 48])
+    complexity = np.array([1.9, 1.2, 1.2, 1.2])
     for energies, chosen in (
         ([-3.1, -3.0, NAN, -3.2], 0),
         ([-3.1, -3.0999, NAN, -3.2], 1),  # the same minimum
         ([NAN, NAN, NAN, -3.2], 1),
     ):
-        ranking = rank(crystals, scores, shown=partial(lowest, np.array(energies), orders))
+        ranking = rank(crystals, scores, shown=partial(lowest, np.array(energies), complexity))
         assert ranking.order.tolist() == [chosen]
     assert rank(crystals, scores).order.tolist() == [1]
 

@@ -24,7 +24,7 @@ from crysgen.formulas import parse_formula
 from crysgen.methods.retrieval import POOL, to_relax
 from crysgen.ranking import same_structures
 from crysgen.relaxation import ENERGY, relax
-from crysgen.relaxed_order import class_orders, lowest, symmetric_first
+from crysgen.relaxed_order import complexities, lowest, simplest_first
 from crysgen.retrieval import Library, to_crystals
 from crysmetrics.io import Crystals
 from crysmetrics.progress import show_progress, task
@@ -83,7 +83,7 @@ def relaxed_candidates(part: str, dispersion: bool, device: str) -> Iterator[pd.
                     "score": [p.score for p in proposals],
                     "energy": crystals.properties[ENERGY],
                     "space_group": [conventional(crystal)[0] for crystal in crystals],
-                    "order": class_orders(crystals, SYMPREC),
+                    "complexity": complexities(crystals, SYMPREC),
                     "structure": same_structures(crystals),
                     "right": [is_right(crystal, rows) for crystal in crystals],
                 }
@@ -97,12 +97,12 @@ def rank_of(group: pd.DataFrame, scale: float, equal: float) -> int:
     weights = group.score.to_numpy() * np.exp(-above / scale)
     labels: Any = group.structure.to_numpy()
     totals = np.bincount(labels, weights=weights)
-    energies, orders = group.energy.to_numpy(), group.order.to_numpy()
+    energies, complexity = group.energy.to_numpy(), group.complexity.to_numpy()
     rows = [np.flatnonzero(labels == k) for k in range(len(totals))]
-    first = np.array([lowest(energies, orders, mine) for mine in rows])
+    first = np.array([lowest(energies, complexity, mine) for mine in rows])
     first = first[np.argsort(-totals, kind="stable")]
     best = group.iloc[first]
-    moved = symmetric_first(best.energy.to_numpy(), best.order.to_numpy(), equal)
+    moved = simplest_first(best.energy.to_numpy(), best.complexity.to_numpy(), equal)
     right = best.right.to_numpy()[moved]
     return int(right.argmax()) + 1 if right.any() else 0
 

@@ -17,7 +17,7 @@ import pandas as pd
 from retrieval import atoms_of, distances_of, targets_of
 
 from crysgen.relaxation import ENERGY, relax
-from crysgen.relaxed_order import class_orders, symmetric_first
+from crysgen.relaxed_order import complexities, simplest_first
 from crysgen.retrieval import Library, to_crystals
 from crysmetrics.io import Crystals
 from crysmetrics.progress import show_progress, task
@@ -47,25 +47,26 @@ def main(data: Path, limit: int, atoms: int, count: int, device: str, seed: int)
             if proposals:
                 right = np.isfinite(distances_of([proposals], target, 1)[0][: len(proposals)])
                 relaxed = Crystals.concatenate(list(relax(to_crystals(proposals), device)))
-                energies, orders = relaxed.properties[ENERGY], class_orders(relaxed, SYMPREC)
-                answers.append((np.log([p.score for p in proposals]), energies, orders, right))
+                energies = relaxed.properties[ENERGY]
+                complexity = complexities(relaxed, SYMPREC)
+                answers.append((np.log([p.score for p in proposals]), energies, complexity, right))
             advance(1)
     rows = []
     for scale in SCALES:
         hits, moved = [], []
-        for logs, energies, orders, right in answers:
+        for logs, energies, complexity, right in answers:
             # What could not be relaxed comes last.
             above = np.nan_to_num(energies - np.nanmin(energies), nan=10.0)
             best = np.argsort(above / scale - logs, kind="stable")
             hits.append(right[best[0]])
-            moved.append(right[best[symmetric_first(energies[best], orders[best])[0]]])
+            moved.append(right[best[simplest_first(energies[best], complexity[best])[0]]])
         error = np.std(hits) / np.sqrt(len(hits))
         rows.append(
             {
                 "eV/atom": scale,
                 "match 1": np.mean(hits),
                 "±": error,
-                "symmetric first": np.mean(moved),
+                "simplest first": np.mean(moved),
             }
         )
     print(f"{len(answers)} compositions")
