@@ -18,9 +18,9 @@ RELAXED_SCALE = 0.015
 that loses no matches on `val`."""
 DEGENERATE = 0.002
 """eV/atom within which energies do not tell structures apart, so that the simplest is the best
-guess (Pauling's rule of parsimony). A distortion that gains less is undone at room temperature (strontium
-titanate is cubic above 105 K; lanthanum aluminate, which gains 0.0045 by these energies, above
-813 K), and stackings that differ by less are beyond what the energies are good for."""
+guess (Pauling's rule of parsimony). A distortion that gains less is undone at room temperature
+(strontium titanate is cubic above 105 K; lanthanum aluminate, which gains 0.0045 by these energies,
+above 813 K), and stackings that differ by less are beyond what the energies are good for."""
 
 CONVERGED = 0.0005
 """eV/atom by which relaxations that end in one minimum may differ."""
