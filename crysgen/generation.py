@@ -200,7 +200,7 @@ def _relaxed(
     missing = [i for i, name in enumerate(chosen.ids) if name not in done]
     with task("Relaxing (CHGNet)", len(missing)) as advance:
         left = chosen[np.array(missing, dtype=int)]
-        for one in relax(left, machine.device, settings.dispersion):
+        for one in relax(left, machine.device, settings.dispersion, machine.workers):
             store.add_relaxed(one)
             advance(1)
     found = store.relaxed()
@@ -269,6 +269,7 @@ def ranked(
         ranking = rank(candidates[good], scores[good], energies[good], merge=merge, shown=shown)
         best = ranking.order
         if complexity is not None:
+            # Scores stay with the places: what comes forward is as likely as what it displaces.
             best = best[simplest_first(energies[good][best], complexity[best])]
         best = good[best]
         order = np.concatenate([best, here[~apart]])[:count]

@@ -29,6 +29,7 @@ from crysmetrics.errors import UserError
 from crysmetrics.features.base import Run
 from crysmetrics.io import Crystals, Failure
 from crysmetrics.io.parsed import one_line
+from crysmetrics.parallel import cpu_count, in_processes
 
 METHOD = 3
 """Counts up when relaxations come out differently, so that stored ones are not used."""
@@ -45,6 +46,8 @@ TWO_SPINS = (24, 25, 26, 27, 28)
 be minima. LiCoO2 stays 10 % too large and 0.016 eV/atom too high if it is relaxed from there."""
 COMPRESSED = 0.9
 """Of the volume, from which crystals with such elements are relaxed a second time."""
+MOST_PROCESSES, LEAST_OF_PROCESS = 8, 4
+"""Processes, which take 0.7 GB each, and crystals that make it worth to begin one."""
 _LARGEST_CHANGE = 3.0
 """Of the volume: what swells or shrinks more has fallen apart."""
 
@@ -63,7 +66,12 @@ def identity(dispersion: bool = True) -> dict[str, str | int]:
     }
 
 
-def relax(crystals: Crystals, device: str = "cpu", dispersion: bool = True) -> Iterator[Crystals]:
+def relax(
+    crystals: Crystals,
+    device: str = "cpu",
+    dispersion: bool = True,
+    workers: int | None = 1,
+) -> Iterator[Crystals]:
     """Each crystal on its own, relaxed, with the property `ENERGY`.
 
     Crystals with elements that have high and low spin start from two volumes; the lower energy
@@ -75,31 +83,37 @@ def relax(crystals: Crystals, device: str = "cpu", dispersion: bool = True) -> I
         crystals: B.
         device: `auto`, `cpu` or `cuda`.
         dispersion: whether D3 is added where an element is no metal.
+        workers: processes on a CPU; None for all cores, as far as it is worth it.
 
     Raises:
         UserError: if CHGNet, or what computes dispersion, is not installed.
     """
-    plain = _calculator(device)
-    full = _with_dispersion(plain) if dispersion else plain
-    for i in range(len(crystals)):
-        one = crystals[i]
-        try:
-            relaxed, energy = _best(one, plain if is_metallic(one) else full)
-            failures: tuple[Failure, ...] = ()
-        except (ValueError, RuntimeError, ArithmeticError, np.linalg.LinAlgError) as error:
-            relaxed, energy = one, np.nan
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            failures = (Failure(one.ids[0], f"could not be relaxed: {reason}"),)
-        properties = {**one.properties, ENERGY: np.array([energy])}
-        yield Crystals(
-            one.atomic_numbers,
-            relaxed.frac_coords,
-            relaxed.lattices,
-            one.num_atoms,
-            one.ids,
-            properties,
-            failures,
-        )
+    device = Run(device=device).torch_device()
+    identity(dispersion)  # what is missing is said before anything begins
+    jobs = [(crystals[i], device, dispersion) for i in range(len(crystals))]
+    count = min(cpu_count(workers), MOST_PROCESSES, max(1, len(jobs) // LEAST_OF_PROCESS))
+    yield from in_processes(_one, jobs, count if device == "cpu" else 1)
+
+
+def _one(crystal: Crystals, device: str, dispersion: bool) -> Crystals:
+    """See `relax`."""
+    calculator = _calculator(device, dispersion and not is_metallic(crystal))
+    try:
+        relaxed, energy = _best(crystal, calculator)
+        failures: tuple[Failure, ...] = ()
+    except (ValueError, RuntimeError, ArithmeticError, np.linalg.LinAlgError) as error:
+        relaxed, energy = crystal, np.nan
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        failures = (Failure(crystal.ids[0], f"could not be relaxed: {reason}"),)
+    return Crystals(
+        crystal.atomic_numbers,
+        relaxed.frac_coords,
+        relaxed.lattices,
+        crystal.num_atoms,
+        crystal.ids,
+        {**crystal.properties, ENERGY: np.array([energy])},
+        failures,
+    )
 
 
 def is_metallic(crystal: Crystals) -> bool:
@@ -149,14 +163,21 @@ def _relaxed(crystal: Crystals, calculator: Any) -> tuple[Crystals, float]:
 
 
 @cache
-def _calculator(device: str) -> Any:
+def _calculator(device: str, dispersion: bool) -> Any:
+    """Energies, forces and stresses by CHGNet, with D3 or without."""
+    if dispersion:
+        from ase.calculators.mixing import SumCalculator
+
+        _dispersion_version()
+        from dftd3.ase import DFTD3
+
+        return SumCalculator([_calculator(device, False), DFTD3(method="PBE", damping="d3bj")])
     import torch
 
     path = _weights()
     from chgnet.model import CHGNet
     from chgnet.model.dynamics import CHGNetCalculator
 
-    device = Run(device=device).torch_device()
     try:
         # It says on standard output that it is there, where JSON may be wanted.
         with redirect_stdout(StringIO()):
@@ -165,16 +186,6 @@ def _calculator(device: str) -> Any:
             return CHGNetCalculator(model, use_device=device, on_isolated_atoms="ignore")
     except (RuntimeError, KeyError, TypeError, UnpicklingError) as error:
         raise UserError(f"CHGNet can't be used: {one_line(error)}.") from error
-
-
-def _with_dispersion(calculator: Any) -> Any:
-    """The sum of a calculator and D3."""
-    from ase.calculators.mixing import SumCalculator
-
-    _dispersion_version()
-    from dftd3.ase import DFTD3
-
-    return SumCalculator([calculator, DFTD3(method="PBE", damping="d3bj")])
 
 
 def _dispersion_version() -> str:

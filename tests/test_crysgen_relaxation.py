@@ -105,13 +105,14 @@ def test_what_cannot_be_relaxed_comes_back_with_a_reason() -> None:
             assert np.isfinite(found.frac_coords).all()
 
 
+@pytest.mark.usefixtures("chgnet")
 def test_a_broken_relaxation_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     def swell(crystal: Crystals, calculator: object) -> None:
         raise ValueError("its volume became 5 times as large\nand more")
 
     monkeypatch.setattr(relaxation, "_relaxed", swell)
-    monkeypatch.setattr(relaxation, "_calculator", lambda device: None)
-    [found] = relax(rocksalt(), "cpu", dispersion=False)
+    monkeypatch.setattr(relaxation, "_calculator", lambda device, dispersion: None)
+    [found] = relax(rocksalt(), "cpu")
     assert found.failures[0].reason == "could not be relaxed: its volume became 5 times as large"
     assert np.isnan(found.properties[ENERGY][0])
 
@@ -142,6 +143,18 @@ def test_more_are_relaxed_than_asked_for() -> None:
         assert len(chosen) == min(first + EXPLORED, 60)
     likes = [p.parts["plausibility"] for p in to_relax(proposals, 10)[LOOKED_AT:]]
     assert min(likes) >= sorted(p.parts["plausibility"] for p in proposals[LOOKED_AT:])[-EXPLORED]
+
+
+@pytest.mark.usefixtures("chgnet")
+def test_processes_change_nothing() -> None:
+    cells = [rocksalt(a, f"salt {a}") for a in (5.5, 5.55, 5.6, 5.65, 5.7, 5.75, 5.8, 5.85)]
+    together = Crystals.concatenate(cells)
+    alone = list(relax(together, "cpu"))
+    spread = list(relax(together, "cpu", workers=2))
+    assert [one.ids for one in spread] == [one.ids for one in together]
+    for first, second in zip(alone, spread, strict=True):
+        np.testing.assert_allclose(first.lattices, second.lattices, atol=1e-4)
+        np.testing.assert_allclose(first.properties[ENERGY], second.properties[ENERGY], atol=1e-5)
 
 
 def test_lower_energies_are_likelier_within_a_composition() -> None:
