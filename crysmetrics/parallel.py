@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
@@ -33,7 +34,13 @@ def in_processes(
     # Each worker computes with one thread: all cores are busy with jobs already.
     with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
         parallel = joblib.Parallel(n_jobs=count, return_as="generator")
-        yield from parallel(joblib.delayed(function)(*job) for job in jobs)
+        yield from parallel(joblib.delayed(_uninterrupted)(function, job) for job in jobs)
+
+
+def _uninterrupted(function: Callable[..., T], job: tuple[Any, ...]) -> T:
+    """In a worker: Ctrl-C reaches it as well, but it is this program that ends it, in silence."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return function(*job)
 
 
 def in_threads(

@@ -1,0 +1,33 @@
+"""Work spread over processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from crysmetrics.parallel import in_processes
+
+
+def where(number: int) -> tuple[int, int, bool]:
+    if number < 0:
+        raise ValueError("no such thing")
+    return number, os.getpid(), signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
+def test_results_come_in_order_from_workers_that_leave_interrupts_to_the_caller() -> None:
+    found = list(in_processes(where, [(n,) for n in range(6)], 2))
+    assert [number for number, _, _ in found] == list(range(6))
+    assert all(pid != os.getpid() and deaf for _, pid, deaf in found)
+    assert signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+
+
+def test_one_worker_is_this_process() -> None:
+    assert list(in_processes(where, [(1,), (2,)], 1)) == [(n, os.getpid(), False) for n in (1, 2)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_errors_of_workers_are_raised(workers: int) -> None:
+    with pytest.raises(ValueError, match="no such thing"):
+        list(in_processes(where, [(1,), (-1,)], workers))
