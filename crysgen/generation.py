@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -155,10 +155,7 @@ def run(
         candidates = _symmetric(candidates, settings)
     distances = min_distances(candidates, machine.workers)
     energies = _energies(candidates, settings, machine)
-    counts = [one.count for one in asked]
-    order, ranks, scores = ranked(
-        candidates, distances, energies, counts, merge, settings.tolerance
-    )
+    order, ranks, scores = ranked(candidates, distances, energies, asked, merge, settings.tolerance)
     chosen = candidates[order].with_ids(_labels(candidates, order, ranks, asked))
     columns = {
         "min_distance": distances[order].round(5),
@@ -193,8 +190,8 @@ def _relaxed(
 
     energies = _energies(candidates, settings, machine)
     distances = min_distances(candidates, machine.workers)
-    counts = [len(candidates)] * len(asked)
-    order, _, _ = ranked(candidates, distances, energies, counts, merge, settings.tolerance)
+    everything = [replace(one, sizes=((1, len(candidates)),)) for one in asked]
+    order, _, _ = ranked(candidates, distances, energies, everything, merge, settings.tolerance)
     chosen = candidates[np.sort(order)]
     done = set(store.relaxed().ids)
     missing = [i for i, name in enumerate(chosen.ids) if name not in done]
@@ -225,11 +222,11 @@ def ranked(
     candidates: Crystals,
     distances: NDArray[np.float64],
     energies: NDArray[np.float64],
-    counts: Sequence[int],
+    asked: Sequence[Asked],
     merge: bool,
     tolerance: float,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """The best candidates of each asked composition.
+    """The best candidates of each asked composition, as many as it asked for.
 
     `crysgen.ranking.rank` merges equal structures and says which are likeliest; energies of relaxed
     ones have a say (`crysgen.relaxed_order`); crystals with atoms on top of each other come last,
@@ -239,7 +236,7 @@ def ranked(
         candidates: with the property `asked`.
         distances: (B,) shortest ones in Å.
         energies: (B,) predicted ones in eV/atom; NaN where there is none.
-        counts: how many of each composition are wanted.
+        asked: the compositions.
         merge: keep one of equal structures.
         tolerance: Å within which symmetry is found.
 
@@ -259,7 +256,7 @@ def ranked(
         scores = scores * boltzmann(energies, position)
     drawn = _drawn(candidates)
     rows, ranks, found = [], [], []
-    for p, count in enumerate(counts):
+    for p, one in enumerate(asked):
         here = np.flatnonzero(position == p)
         here = here[np.lexsort((drawn[here], distances[here] <= SHORTEST_DISTANCE))]
         apart = distances[here] > SHORTEST_DISTANCE
@@ -268,11 +265,11 @@ def ranked(
         shown = None if complexity is None else partial(lowest, energies[good], complexity)
         ranking = rank(candidates[good], scores[good], energies[good], merge=merge, shown=shown)
         best = ranking.order
-        if complexity is not None:
+        if complexity is not None and not one.is_exact:
             # Scores stay with the places: what comes forward is as likely as what it displaces.
             best = best[simplest_first(energies[good][best], complexity[best])]
         best = good[best]
-        order = np.concatenate([best, here[~apart]])[:count]
+        order = np.concatenate([best, here[~apart]])[: one.count]
         rows.append(order)
         ranks.append(np.arange(1, len(order) + 1))
         informed = np.isfinite(scores[good]).any() or np.isfinite(energies[good]).any()

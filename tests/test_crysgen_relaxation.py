@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -13,11 +14,14 @@ from sets import one, rocksalt
 
 from crysgen import relaxation
 from crysgen.cli import main
+from crysgen.formulas import parse_formula
+from crysgen.generation import ranked
 from crysgen.methods import retrieval
 from crysgen.methods.retrieval import EXPLORED, LOOKED_AT, to_relax
 from crysgen.output import RunFolder
 from crysgen.relaxation import ENERGY, identity, relax
 from crysgen.relaxed_order import RELAXED_SCALE, boltzmann, complexities, simplest_first
+from crysgen.requests import Asked
 from crysgen.retrieval import Library
 from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals
@@ -186,6 +190,30 @@ def test_small_cells_are_simple_and_symmetric_ones_more_so() -> None:
     found = complexities(Crystals.concatenate([salt, skewed, longer, double]), 0.1)
     assert 1 < found[0] < found[1] < 2 < found[2] < 3
     assert found[3] == found[0]
+
+
+def test_the_simplest_comes_first_for_formulas_and_not_for_exact_cells() -> None:
+    salt = rocksalt()
+    half = salt.frac_coords / [1, 1, 2]
+    above = half + np.array([0, 0, 0.5])
+    bent = np.concatenate([half, above]) + 0.04 * np.eye(4)[:, :3]
+    lattice = salt.lattices[0] * np.array([[1], [1], [2]])
+    crystals = Crystals.concatenate(
+        [one(np.tile(salt.atomic_numbers, 2), bent, lattice, "bent"), salt]
+    )
+    properties = {
+        "asked": np.zeros(2, dtype=np.int64),
+        "score": np.array([0.9, 0.1]),
+        ENERGY: np.array([-3.0, -2.9995]),
+    }
+    candidates = replace(crystals, properties=properties)
+    formula = parse_formula("NaCl")
+    for ref_id, first in (("", 1), ("some-id", 0)):
+        asked = [Asked(formula, ((1, 2),), ref_id)]
+        order, ranks, scores = ranked(candidates, np.full(2, 2.5), np.zeros(2), asked, True, 0.1)
+        assert order.tolist() == [first, 1 - first]
+        assert ranks.tolist() == [1, 2]
+        assert scores[0] > scores[1]
 
 
 @pytest.mark.usefixtures("chgnet")
