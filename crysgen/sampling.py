@@ -16,6 +16,7 @@ import numpy as np
 from crysgen.requests import Draw
 from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals, CrystalsBuilder, Failure
+from crysmetrics.parallel import flushed_denormals
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -214,8 +215,6 @@ class _Runner:
 
     def _try(self, draws: Sequence[Draw], report: bool, builder: CrystalsBuilder) -> bool:
         """Sample these and add them to `builder`; False if memory runs out."""
-        import torch
-
         from crysgen.batch import pad_atomic_numbers
 
         atoms = pad_atomic_numbers([draw.atomic_numbers for draw in draws]).to(self.device)
@@ -229,9 +228,9 @@ class _Runner:
                 self.advance(len(draws) * (now - told))
             told = now
 
-        torch.set_flush_denormal(True)  # of this thread: features fade out through denormals
         try:
-            made: Batch | None = self.model.sample(atoms, seeds, self.steps, on_step)
+            with flushed_denormals():
+                made: Batch | None = self.model.sample(atoms, seeds, self.steps, on_step)
         except Exception as error:
             if not _is_out_of_memory(error):
                 raise

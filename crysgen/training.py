@@ -25,6 +25,7 @@ from crysgen.data import BatchOrder, DeviceCrystals
 from crysgen.models.gemsdiff import GemsDiff, GemsDiffConfig, cell_statistics
 from crysgen.optimizer import MOMENTS, GeneratorOptimizer
 from crysmetrics.errors import UserError
+from crysmetrics.parallel import flushed_denormals
 from crysmetrics.progress import task
 from crysmetrics.training_state import STATE, append_row, load_checkpoint, save_checkpoint
 
@@ -177,6 +178,7 @@ class Trainer:
         fall = min(1.0, (1 - self.progress) / max(1e-9, self.settings.decay_share))
         return self.settings.learning_rate * rise * max(1e-3, fall)
 
+    @flushed_denormals()
     def run(
         self, save_minutes: float = 5.0, stop_after: int | None = None, show: bool = False
     ) -> None:
@@ -188,8 +190,6 @@ class Trainer:
             show: print a line at each validation.
         """
         self._show = show
-        # Basis functions fade out through denormal numbers, on which a CPU takes its time.
-        torch.set_flush_denormal(True)
         last = time.perf_counter()
         saved = validated = self.seconds
         losses: list[Tensor] = []

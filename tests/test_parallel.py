@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 
+import numpy as np
 import pytest
 
-from crysmetrics.parallel import in_processes
+from crysmetrics.parallel import flushed_denormals, in_processes
 
 
 def where(number: int) -> tuple[int, int, bool]:
@@ -20,14 +21,28 @@ def test_results_come_in_order_from_workers_that_leave_interrupts_to_the_caller(
     found = list(in_processes(where, [(n,) for n in range(6)], 2))
     assert [number for number, _, _ in found] == list(range(6))
     assert all(pid != os.getpid() and deaf for _, pid, deaf in found)
-    assert signal.getsignal(signal.SIGINT) != signal.SIG_IGN
 
 
 def test_one_worker_is_this_process() -> None:
-    assert list(in_processes(where, [(1,), (2,)], 1)) == [(n, os.getpid(), False) for n in (1, 2)]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        found = list(in_processes(where, [(1,), (2,)], 1))
+        assert found == [(n, os.getpid(), False) for n in (1, 2)]
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_errors_of_workers_are_raised(workers: int) -> None:
     with pytest.raises(ValueError, match="no such thing"):
         list(in_processes(where, [(1,), (-1,)], workers))
+
+
+def test_denormals_count_as_before_afterwards() -> None:
+    small = np.full(1, 1e-310)
+    with flushed_denormals():
+        assert (small * 1.0)[0] == 0
+        with flushed_denormals():
+            pass
+        assert (small * 1.0)[0] == 0
+    assert (small * 1.0)[0] > 0
