@@ -81,15 +81,20 @@ def test_damage_late_in_a_long_table(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "_PATIENCE", 0)
     text = "cif\n" + f'"{GOOD}"\n' * 1500 + "a,b,c\n"
     path = csv_of(tmp_path / "x.csv", text)
+    before = _children()
     assert "is no CSV table" in sentence(path, workers=2)
-    assert _settled()
+    assert _settled(before)
 
 
-def _settled() -> bool:
+def _children() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
+
+
+def _settled(before: set[psutil.Process]) -> bool:
     """Whether the processes that parsed are gone; joblib's watchman of temporary files stays."""
     left = [
         process
-        for process in psutil.Process().children(recursive=True)
+        for process in _children() - before
         if "resource_tracker" not in " ".join(process.cmdline())
     ]
     return not psutil.wait_procs(left, timeout=10)[1]
@@ -104,9 +109,10 @@ def test_interrupt_while_reading(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "_CHUNK", 4)
     monkeypatch.setattr(reading, "_PATIENCE", 0)
     monkeypatch.setattr(reading, "_without_duplicates", interrupt)
+    before = _children()
     with pytest.raises(KeyboardInterrupt):
         read(tmp_path / "x.zip", workers=2)
-    assert _settled()
+    assert _settled(before)
 
 
 def test_id_column_that_is_not_there(tmp_path):
