@@ -1,7 +1,7 @@
 """What energies of relaxed structures mean for their order, and what equal energies mean.
 
-Both constants were chosen without the textbook crystals that `benchmarks/csp/textbook.py` counts:
-on `val`, and on other well-known crystals (`benchmarks/csp/relaxed_scale.py`).
+The first two constants were chosen without the crystals that `benchmarks/csp/textbook.py` counts:
+on `val` (`relaxed_scale.py` there) and on other well-known ones (`relaxed_order.py`).
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from crysmetrics.io import Crystals
 
 RELAXED_SCALE = 0.015
 """eV/atom by which energies differ where one structure is e times as likely as the other: the least
-that loses no matches on `val`."""
+that loses no matches on `val`, and the best for the well-known crystals."""
 DEGENERATE = 0.002
 """eV/atom within which energies do not tell structures apart, so that the simplest is the best
 guess (Pauling's rule of parsimony). A distortion that gains less is undone at room temperature
 (strontium titanate is cubic above 105 K; lanthanum aluminate, which gains 0.0045 by these energies,
 above 813 K), and stackings that differ by less are beyond what the energies are good for."""
-
 CONVERGED = 0.0005
 """eV/atom by which relaxations that end in one minimum may differ."""
 

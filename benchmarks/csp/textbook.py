@@ -3,8 +3,8 @@
 python benchmarks/csp/textbook.py --method auto
 
 A structure is right if its space group is the tabulated one and the edges of its conventional cell
-are within 3 % (`textbook.csv`; any of the polymorphs listed counts). Nothing is tuned on these; for
-that there are other well-known crystals in `textbook_tuning.csv` (`relaxed_order.py`).
+are within 3 % (`textbook.csv`; any of the polymorphs listed counts). No number is tuned on these;
+for that there are other well-known crystals in `textbook_tuning.csv` (`relaxed_order.py`).
 """
 
 from __future__ import annotations
