@@ -110,6 +110,13 @@ def test_what_cannot_be_relaxed_comes_back_with_a_reason() -> None:
 
 
 @pytest.mark.usefixtures("chgnet")
+def test_unknown_elements_are_named() -> None:
+    [found] = relax(one([95], [[0, 0, 0]], 3.5, "americium"), "cpu")
+    [failure] = found.failures
+    assert failure.reason == "could not be relaxed: CHGNet knows no elements beyond plutonium"
+
+
+@pytest.mark.usefixtures("chgnet")
 def test_a_broken_relaxation_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     def swell(crystal: Crystals, calculator: object) -> None:
         raise ValueError("its volume became 5 times as large\nand more")

@@ -88,7 +88,7 @@ class Retrieval:
 
         one = self.asked[int(piece)]
         if self.settings.relax:
-            found = to_relax(self.proposals(one, POOL), one.count)
+            found = to_relax(self.proposals(one, max(POOL, one.count + MORE)), one.count)
         else:
             found = self.proposals(one, one.count + MORE)
         if not found:

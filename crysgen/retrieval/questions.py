@@ -24,6 +24,7 @@ from crysgen.retrieval.library import Library
 from crysgen.retrieval.plausibility import Cell
 from crysgen.retrieval.proposals import Proposal, to_crystals
 from crysgen.retrieval.prototypes import Reduced, displacements, reduced, shape_of
+from crysmetrics.parallel import in_processes
 
 MAX_ABOVE_HULL = 0.1
 """eV/atom; crystals that are known to lie farther above the hull are not asked for."""
@@ -69,10 +70,8 @@ def questions(
 ) -> Iterator[Question]:
     """Ask for entries of the library at a path, and whether by formula; those without proposals
     are left out."""
-    from joblib import Parallel, delayed
-
-    jobs = (delayed(_question)(str(path), int(entry), by_formula) for entry, by_formula in asked)
-    for found in Parallel(workers, return_as="generator", batch_size=16)(jobs):
+    jobs = [(str(path), int(entry), by_formula) for entry, by_formula in asked]
+    for found in in_processes(_question, jobs, workers):
         if found is not None:
             yield found
 
