@@ -16,7 +16,7 @@ _WHERE = {
     "Failure": "crysmetrics.io",
     "read": "crysmetrics.io",
     "write": "crysmetrics.io",
-    "Report": "crysmetrics.report",
+    "Report": "crysmetrics.reporting.report",
     "Settings": "crysmetrics.metrics.base",
     "Thresholds": "crysmetrics.metrics.base",
     "UserError": "crysmetrics.errors",

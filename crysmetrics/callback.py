@@ -17,7 +17,7 @@ from crysmetrics.io.atomic import atomic_file
 if TYPE_CHECKING:
     import pandas as pd
 
-    from crysmetrics.report import Report
+    from crysmetrics.reporting.report import Report
 
 DEFAULT_METRICS = ("struct_validity", "validity", "emd_density", "cov_recall", "cov_precision")
 

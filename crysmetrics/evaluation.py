@@ -33,10 +33,10 @@ from crysmetrics.metrics.base import (
 )
 from crysmetrics.metrics.description import space_groups
 from crysmetrics.metrics.emd import MEASURE_OF_PROPERTY
-from crysmetrics.per_structure import described, tables
-from crysmetrics.per_structure import failures as failures_of
 from crysmetrics.protocols import Plan, plan
-from crysmetrics.report import Report
+from crysmetrics.reporting.report import Report
+from crysmetrics.reporting.structure_tables import described, tables
+from crysmetrics.reporting.structure_tables import failures as failures_of
 from crysmetrics.timing import timed, timed_apart
 
 Structures = "Crystals | str | os.PathLike[str] | Sequence[Structure]"

@@ -42,9 +42,9 @@ from crysmetrics.metrics.kernel import kernel_distance
 from crysmetrics.metrics.moments import Moments, Reservoir
 from crysmetrics.metrics.neighbours import Nearest, nearest_both_ways
 from crysmetrics.metrics.validity import validity
-from crysmetrics.per_structure import described, failures, tables
 from crysmetrics.protocols import Plan
-from crysmetrics.report import Report
+from crysmetrics.reporting.report import Report
+from crysmetrics.reporting.structure_tables import described, failures, tables
 from crysmetrics.reporting.structures import chosen_structures, shown_structures
 from crysmetrics.scratch import Columns
 

@@ -7,9 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from crysmetrics.cli import main
-from crysmetrics.compare import changes, check_comparable, load_document
 from crysmetrics.errors import UserError
 from crysmetrics.metrics.base import all_metrics
+from crysmetrics.reporting.compare import changes, check_comparable, load_document
 
 
 def document(**values):

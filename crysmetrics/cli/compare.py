@@ -61,19 +61,19 @@ def compare(
 
     from rich.console import Console
 
-    from crysmetrics.compare import (
+    from crysmetrics.reporting.changes import (
+        change_json,
+        change_junit,
+        change_markdown,
+        change_table,
+    )
+    from crysmetrics.reporting.compare import (
         Gate,
         changes,
         check_comparable,
         load_document,
         load_gate,
         parse_tolerance,
-    )
-    from crysmetrics.reporting.changes import (
-        change_json,
-        change_junit,
-        change_markdown,
-        change_table,
     )
 
     check_outputs(overwrite, junit, markdown, json_path)
@@ -128,8 +128,13 @@ def rank(
     from rich.console import Console
 
     from crysmetrics.cli.options import save_table
-    from crysmetrics.compare import check_comparable, load_document
-    from crysmetrics.ranking import leaderboard, leaderboard_markdown, leaderboard_table, run_names
+    from crysmetrics.reporting.compare import check_comparable, load_document
+    from crysmetrics.reporting.leaderboard import (
+        leaderboard,
+        leaderboard_markdown,
+        leaderboard_table,
+        run_names,
+    )
 
     check_outputs(overwrite, output, markdown)
     documents = dict(

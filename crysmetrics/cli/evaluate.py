@@ -14,7 +14,7 @@ from crysmetrics.cli.request import EVERYTHING, VALIDITY, Request, requested
 if TYPE_CHECKING:
     from crysmetrics.features.base import Sample
     from crysmetrics.protocols import Plan
-    from crysmetrics.report import Report
+    from crysmetrics.reporting.report import Report
 
 
 @click.command()

@@ -15,7 +15,7 @@ import click
 from crysmetrics.errors import UserError
 
 if TYPE_CHECKING:
-    from crysmetrics.report import Report
+    from crysmetrics.reporting.report import Report
 
 Command = Callable[..., Any]
 

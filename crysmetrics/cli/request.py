@@ -35,7 +35,7 @@ from crysmetrics.cli.options import (
 if TYPE_CHECKING:
     from crysmetrics.features.base import Run
     from crysmetrics.metrics.base import Settings
-    from crysmetrics.report import Report
+    from crysmetrics.reporting.report import Report
 
 _ALIGNN_BACKEND = click.option(
     "--backend",

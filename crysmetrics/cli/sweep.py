@@ -12,7 +12,7 @@ from crysmetrics.metrics.base import Settings
 from crysmetrics.metrics.coverage import sweep
 
 if TYPE_CHECKING:
-    from crysmetrics.report import Report
+    from crysmetrics.reporting.report import Report
 
 _FIGURES = (".png", ".svg", ".pdf")
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from crysmetrics.compare import Change
+from crysmetrics.reporting.compare import Change
 from crysmetrics.reporting.tables import escape_markdown
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from crysmetrics.metrics.base import Settings
 from crysmetrics.metrics.coverage import sweep
-from crysmetrics.report import Report
+from crysmetrics.reporting.report import Report
 from crysmetrics.reporting.svg import Chart, label
 
 _MOST_BINS = 40

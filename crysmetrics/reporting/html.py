@@ -10,7 +10,6 @@ from typing import Any
 from crysmetrics._version import __version__
 from crysmetrics.metrics.base import Value, all_metrics
 from crysmetrics.protocols import PROTOCOLS
-from crysmetrics.report import Report
 from crysmetrics.reporting import figures
 from crysmetrics.reporting.published import (
     PublishedRow,
@@ -18,6 +17,7 @@ from crysmetrics.reporting.published import (
     not_comparable,
     published_rows,
 )
+from crysmetrics.reporting.report import Report
 from crysmetrics.reporting.structures import shown_structures
 from crysmetrics.reporting.tables import cells, heading, notes, shown
 

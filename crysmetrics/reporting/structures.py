@@ -9,7 +9,7 @@ import numpy as np
 
 from crysmetrics.io import Crystals
 from crysmetrics.io.elements import SYMBOLS
-from crysmetrics.report import Report
+from crysmetrics.reporting.report import Report
 
 if TYPE_CHECKING:
     import pandas as pd

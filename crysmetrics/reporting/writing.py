@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from crysmetrics.errors import UserError
-from crysmetrics.report import Report
 from crysmetrics.reporting.html import render
 from crysmetrics.reporting.published import PublishedRow, published_rows
+from crysmetrics.reporting.report import Report
 from crysmetrics.reporting.tables import latex, markdown, wide_table
 
 RESULT_FILES = (

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.metrics.base import all_metrics
 from crysmetrics.metrics.intervals import Z95
-from crysmetrics.report import SCHEMA
+from crysmetrics.reporting.report import SCHEMA
 
 Verdict = Literal["better", "same", "within tolerance", "failed", "new"]
 
