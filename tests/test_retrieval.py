@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from crysgen.locking import locked
 from crysgen.retrieval import Library, to_crystals
 from crysgen.retrieval.decoration import (
     decorated,
@@ -17,12 +24,12 @@ from crysgen.retrieval.decoration import (
     repeated,
     supercells,
 )
-from crysgen.retrieval.entries import load_entries, save_entries
+from crysgen.retrieval.entries import SCHEMA, load_entries, pack, save_entries
 from crysgen.retrieval.library import shipped_library
 from crysgen.retrieval.prototypes import displacements, reduced, shape_of, sort_into_prototypes
 from crysgen.retrieval.species import composed, renamings, slots_of
 from crysgen.retrieval.user import add_to_user_library
-from crysmetrics.errors import UserError
+from crysmetrics.errors import InputError, UserError
 from crysmetrics.io import Crystals, write
 from crysmetrics.io.elements import ATOMIC_NUMBERS
 from crysmetrics.metrics.matching import rms_distances
@@ -250,6 +257,44 @@ def test_users_crystals_are_proposed(
     assert add_to_user_library([tmp_path / "cifs"])[1] == 1
 
 
+def test_eight_processes_at_once_lose_nothing(tmp_path: Path) -> None:
+    own = tmp_path / "new" / "library.npz"
+    environment = os.environ | {"CRYSGEN_LIBRARY": str(own)}
+    commands = []
+    for k in range(8):
+        salts = [rock_salt("Na", "Cl", 5 + k / 8 + j / 80).with_ids([f"{k}-{j}"]) for j in range(3)]
+        write(Crystals.concatenate(salts), tmp_path / f"{k}.npz")
+        commands.append([sys.executable, "-c", ADD, "library", "add", str(tmp_path / f"{k}.npz")])
+    # All have read and reduced their crystals before the first may write.
+    with locked(own.parent.parent / "start", "taken"):
+        environment["START"] = str(own.parent.parent / "start")
+        running = [subprocess.Popen(c, env=environment, cwd=tmp_path) for c in commands]
+        waiting = [tmp_path / f"ready-{process.pid}" for process in running]
+        deadline = time.monotonic() + 300
+        while not all(path.exists() for path in waiting) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert [process.wait() for process in running] == [0] * 8
+    entries = load_entries(own)
+    assert sorted(entries.ids) == sorted(f"{k}-{j}" for k in range(8) for j in range(3))
+
+
+ADD = """
+import os, sys
+from pathlib import Path
+from crysgen.retrieval import user
+from crysgen.locking import locked
+join = user._join
+def together(new, path):
+    Path(f"ready-{os.getpid()}").touch()
+    with locked(Path(os.environ["START"]), "nobody starts", 300):
+        pass
+    return join(new, path)
+user._join = together
+from crysgen.cli import main
+main(sys.argv[1:])
+"""
+
+
 def test_what_cant_be_added_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "x.cif").write_text("no crystal")
     with pytest.raises(UserError, match=r"x\.cif"):
@@ -270,6 +315,46 @@ def test_damaged_library_is_one_sentence(tmp_path: Path, content: bytes) -> None
     (tmp_path / "bad.npz").write_bytes(content)
     with pytest.raises(UserError, match=r"bad\.npz"):
         Library.load(tmp_path / "bad.npz")
+
+
+def deep_head(arrays: dict[str, np.ndarray]) -> None:
+    arrays["head"] = np.frombuffer(b"[" * 100_000, dtype=np.uint8)
+
+
+def other_sources(arrays: dict[str, np.ndarray]) -> None:
+    head = json.dumps({"schema": SCHEMA, "sources": 5, "sorted": 0})
+    arrays["head"] = np.frombuffer(head.encode(), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        deep_head,
+        other_sources,
+        lambda a: a.pop("kinds"),
+        lambda a: a.update(elements=a["elements"][:-1]),
+        lambda a: a.update(elements=a["elements"] * 0),
+        lambda a: a.update(kinds=a["kinds"] * 0),
+        lambda a: a.update(lattices=a["lattices"] * np.nan),
+        lambda a: a.update(lattices=a["lattices"][0]),
+        lambda a: a.update(source=a["source"] + 9),
+        lambda a: a.update(frac_coords=a["frac_coords"].astype(str)),
+        lambda a: a.update(hit_entry=np.array([7], dtype=np.int32)),
+        lambda a: a.update(ids=np.frombuffer(b"a\na", dtype=np.uint8)),
+    ],
+)
+def test_library_with_impossible_content_is_one_sentence(tmp_path: Path, change: Any) -> None:
+    path = tmp_path / "bad.npz"
+    cells = [reduced(rock_salt(*pair)) for pair in (("Mg", "O", 4.2), ("Na", "Cl", 5.6))]
+    entries = pack(["a", "b"], cells, np.zeros(2), (("user", "unknown"),), np.zeros(2))
+    save_entries(entries, path)
+    assert len(load_entries(path)) == 2
+    with np.load(path) as file:
+        arrays = dict(file)
+    change(arrays)
+    np.savez(path, **arrays)
+    with pytest.raises(InputError, match=r"bad\.npz is (damaged|no library)"):
+        load_entries(path)
 
 
 def test_library_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

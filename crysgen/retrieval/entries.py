@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from crysgen.retrieval.prototypes import Reduced, Shape, shape_of
 from crysgen.retrieval.species import Counts
 from crysmetrics.errors import InputError
+from crysmetrics.io.elements import MAX_ATOMIC_NUMBER
+from crysmetrics.io.parsed import one_line
 
 SCHEMA = "crysgen-library/1"
 GRID = 65520
@@ -216,7 +218,7 @@ def load_entries(path: str | Path) -> Entries:
     """Read a library file.
 
     Raises:
-        InputError: if it is none.
+        InputError: if the file can't be read, is no library, or is damaged.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -228,19 +230,74 @@ def load_entries(path: str | Path) -> Entries:
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror or error}).") from error
     except (ValueError, KeyError, AttributeError, EOFError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no library of crysgen: {error}.") from error
-    except Exception as error:  # zipfile's and zlib's own errors
-        raise InputError(f"{path} is damaged: {error}.") from error
+        raise InputError(f"{path} is no library of crysgen: {one_line(error)}.") from error
+    except Exception as error:  # zipfile's and zlib's own errors, and JSON that is too deep
+        raise InputError(f"{path} is damaged: {one_line(error)}.") from error
     arrays["ids"] = tuple(ids.split("\n")) if ids else ()
     # Files of users may be older than this column.
     nothing = np.full(len(arrays["ids"]), np.nan, dtype=np.float16)
     arrays.setdefault("hull_estimate", nothing)
-    sources = tuple((str(a), str(b)) for a, b in head["sources"])
-    entries = Entries(sources=sources, sorted_entries=int(head["sorted"]), **arrays)
-    sizes = {len(entries.ids), len(entries.kinds), len(entries.lattices), len(entries.source)}
-    if len(sizes) != 1 or int(entries.num_atoms.sum()) != len(entries.frac_coords):
-        raise InputError(f"{path} is damaged: its arrays do not fit together.")
+    try:
+        sources = tuple((str(name), str(licence)) for name, licence in head["sources"])
+        entries = Entries(sources=sources, sorted_entries=int(head["sorted"]), **arrays)
+        fault = _fault(entries)
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise InputError(f"{path} is damaged: its parts do not fit together.") from error
+    if fault:
+        raise InputError(f"{path} is damaged: {fault}.")
     return entries
+
+
+def _fault(entries: Entries) -> str | None:
+    """Name the first thing about a library's arrays that can't be; None if all is well."""
+    whole = ("source", "kinds", "elements", "slot_counts", "frac_coords", "space_groups")
+    hits = ("leaders", "hit_entry", "hit_leader", "hit_renaming")
+    real = ("lattices", "e_above_hull", "hull_estimate")
+    if any(getattr(entries, name).dtype.kind not in "iu" for name in (*whole, *hits)):
+        return "it holds fractions where whole numbers belong"
+    if any(getattr(entries, name).dtype.kind != "f" for name in real):
+        return "it holds other things than numbers"
+    count = len(entries)
+    per_entry = ("source", "kinds", "space_groups", "e_above_hull", "hull_estimate")
+    if any(getattr(entries, name).shape != (count,) for name in per_entry):
+        return "its arrays do not fit together"
+    if entries.lattices.shape != (count, 3, 3) or (entries.kinds < 1).any():
+        return "its arrays do not fit together"
+    species = int(entries.kinds.astype(np.int64).sum())
+    if entries.elements.shape != (species,) or entries.slot_counts.shape != (species,):
+        return "its arrays do not fit together"
+    if entries.frac_coords.shape != (int(entries.num_atoms.sum()), 3):
+        return "its arrays do not fit together"
+    if len(entries.position) != count:
+        return "two of its crystals have one id"
+    if ((entries.elements < 1) | (entries.elements > MAX_ATOMIC_NUMBER)).any():
+        return "it holds atoms of no element"
+    if (entries.slot_counts < 1).any() or (entries.frac_coords >= GRID).any():
+        return "it holds atoms at no place"
+    if ((entries.space_groups < 1) | (entries.space_groups > 230)).any():
+        return "it holds a space group that there is not"
+    if count and int(entries.source.max()) >= len(entries.sources):
+        return "it holds crystals of no source"
+    cells = entries.lattices.astype(np.float64)
+    if not np.isfinite(cells).all() or (np.abs(np.linalg.det(cells)) == 0).any():
+        return "it holds a cell without volume"
+    parallel = {getattr(entries, name).shape for name in hits[1:]} == {(len(entries.hit_entry),)}
+    known = 0 <= entries.sorted_entries <= count
+    inside = all(
+        part.ndim == 1 and _within(part, limit)
+        for part, limit in (
+            (entries.leaders, entries.sorted_entries),
+            (entries.hit_entry, entries.sorted_entries),
+            (entries.hit_leader, len(entries.leaders)),
+        )
+    )
+    if not (parallel and known and inside and (np.diff(entries.hit_entry) >= 0).all()):
+        return "its prototypes are of no crystals"
+    return None
+
+
+def _within(indices: NDArray[Any], limit: int) -> bool:
+    return not len(indices) or (int(indices.min()) >= 0 and int(indices.max()) < limit)
 
 
 def _text(text: str) -> NDArray[np.uint8]:

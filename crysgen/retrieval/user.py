@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crysgen.locking import locked
 from crysgen.retrieval.ballot import OWN_SOURCE
 from crysgen.retrieval.entries import Entries, load_entries, pack, save_entries
 from crysgen.retrieval.prototypes import reduced
@@ -19,7 +20,9 @@ VARIABLE = "CRYSGEN_LIBRARY"
 """Environment variable that names another file."""
 OWN = (OWN_SOURCE, "unknown")
 MAX_ATOMS = 250
-_MOST_KINDS, _MOST_COUNT = 20, 255
+_MOST_KINDS = 20
+_PATIENCE = 300.0
+"""Seconds to wait for others that add to the same library; each holds it for a second or two."""
 
 
 def user_library() -> Path:
@@ -35,6 +38,8 @@ def add_to_user_library(
     paths: Sequence[str | Path], path: str | Path | None = None
 ) -> tuple[int, int, list[Failure]]:
     """Add crystals to the user's library; those of an id that is there take its place.
+
+    Several processes may add to one library at once: each waits until the others have written.
 
     Args:
         paths: anything that `crysmetrics.io.read` takes.
@@ -78,9 +83,21 @@ def add_to_user_library(
         (OWN,),
         np.array([hulls[k] for k in keep]),
     )
-    whole = new.joined(load_entries(target)) if target.is_file() else new
-    save_entries(whole, target)
-    return len(new), len(whole), failures
+    return len(new), _join(new, target), failures
+
+
+def _join(new: Entries, path: Path) -> int:
+    """Add entries to a library file, before those it holds; returns how many it holds then."""
+    target = path.resolve()  # one lock for all links to a file
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} can't be written ({error.strerror}).") from error
+    busy = f"Another process has been writing to {path} for {_PATIENCE / 60:.0f} minutes."
+    with locked(target.with_name(f"{target.name}.lock"), busy, _PATIENCE):
+        whole = new.joined(load_entries(target)) if target.is_file() else new
+        save_entries(whole, target)
+    return len(whole)
 
 
 def describe(entries: Entries) -> dict[str, int]:
