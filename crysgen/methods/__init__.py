@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from crysmetrics.errors import UserError
+from crysmetrics.packages import require
 
 if TYPE_CHECKING:
     from crysgen.requests import Asked
@@ -78,8 +79,9 @@ def build_methods(asked: Sequence[Asked], settings: Settings, machine: Machine) 
     """The methods that the settings name.
 
     Raises:
-        UserError: if there is no such method.
+        UserError: if there is no such method, or PyTorch is not installed.
     """
+    require("torch", "torch", "Generating crystals")
     if settings.method not in METHODS:
         raise UserError(f"There is no method {settings.method!r}; known are {', '.join(METHODS)}.")
     built: list[Method] = []

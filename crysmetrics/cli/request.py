@@ -174,14 +174,25 @@ class Request:
             yield
 
     def evaluate(
-        self, measures: Sequence[str], gen: Any, ref: Any = None, metrics: list[str] | None = None
+        self,
+        measures: Sequence[str],
+        gen: Any,
+        ref: Any = None,
+        metrics: list[str] | None = None,
+        lenient: bool = False,
     ) -> Report:
         """The report of some measures, with progress; see `evaluation.evaluate_measures`."""
         from crysmetrics.evaluation import evaluate_measures
 
         with self.progress():
             return evaluate_measures(
-                measures, gen, ref, self.settings, metrics=metrics, run=self.run
+                measures,
+                gen,
+                ref,
+                self.settings,
+                metrics=metrics,
+                run=self.run,
+                lenient=lenient,
             )
 
     def show(self, report: Report, notes: Mapping[str, str] = FAILURE_NOTES) -> None:

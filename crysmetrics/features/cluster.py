@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crysmetrics.errors import MissingPackageError, UserError
+from crysmetrics.errors import UserError
 from crysmetrics.features.base import Extractor, Run, get_extractor
 from crysmetrics.io import Crystals
 from crysmetrics.io.parsed import one_line
+from crysmetrics.packages import require
 from crysmetrics.parallel import chunks_of
 from crysmetrics.progress import task
 
@@ -113,12 +114,9 @@ def featurise(name: str, run: Run, crystals: Crystals) -> Part:
 @cache
 def _client(scheduler: str) -> Client:
     """A connection, kept until the process ends."""
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise MissingPackageError(
-            "Dask is not installed: pip install 'crysmetrics[dask]'."
-        ) from error
+    require("distributed", "dask", "A cluster")
+    from distributed import Client
+
     # An address (tcp://host:8786, host:8786), or the file that a scheduler wrote.
     how = {"scheduler_file": scheduler} if scheduler.endswith(".json") else {"address": scheduler}
     try:
