@@ -20,9 +20,9 @@ import click
 import numpy as np
 import pandas as pd
 from common import peak_memory, where
-from numba import njit
 from pymatgen.core import Lattice, Structure
 
+from crysmetrics.compiled import njit
 from crysmetrics.features._crystalnn_kernel import (
     SEARCH_CUTOFF,
     Structures,
@@ -148,7 +148,7 @@ def supercells():
     print()
 
 
-@njit
+@njit()
 def stages(structures, electronegativity, radius, table, last):
     """Do the stages of every site up to `last`: 0 atoms, 1 cell, 2 faces, 3 weights, 4 numbers."""
     found, cell, weights = make_neighbourhood(4096), make_cell(4096), make_weights(4096)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crysmetrics.errors import InputError, UserError
+from crysmetrics.folders import data_folder
 from crysmetrics.io.atomic import atomic_file
 
 if TYPE_CHECKING:
@@ -44,9 +45,7 @@ class ModelInfo:
 
 def user_models() -> Path:
     """The folder where users' own models are found by name."""
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("crysgen")) / "models"
+    return data_folder("crysgen") / "models"
 
 
 def known_models() -> list[ModelInfo]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from crysmetrics.compiled import njit
 from crysmetrics.io import Crystals
 from crysmetrics.parallel import chunks_of, in_threads
 

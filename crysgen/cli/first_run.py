@@ -37,12 +37,9 @@ def interpret_small_work(atoms: int) -> bool:
 
 
 def _is_compiled() -> bool:
-    """Whether the kernels of ALIGNN's graphs are on disk where numba looks for them."""
-    import platformdirs
-
+    """Whether the kernels of ALIGNN's graphs are on disk where they are looked for."""
     import crysmetrics
+    from crysmetrics.folders import code_folders
 
-    package = Path(crysmetrics.__file__).parent / "features" / "__pycache__"
-    given = os.environ.get("NUMBA_CACHE_DIR")
-    places = [Path(given)] if given else [package, Path(platformdirs.user_cache_dir("numba"))]
+    places = code_folders(Path(crysmetrics.__file__).parent / "features")
     return any(next(place.rglob(_LAST_COMPILED), None) is not None for place in places)

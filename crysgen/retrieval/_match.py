@@ -8,7 +8,8 @@ one prototype and which candidates are the same; published numbers come from pym
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from crysmetrics.compiled import njit
 
 
 @njit(cache=True)

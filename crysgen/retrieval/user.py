@@ -13,6 +13,7 @@ from crysgen.retrieval.ballot import OWN_SOURCE
 from crysgen.retrieval.entries import Entries, load_entries, pack, save_entries
 from crysgen.retrieval.prototypes import reduced
 from crysmetrics.errors import UserError
+from crysmetrics.folders import data_folder
 from crysmetrics.io import Failure, read
 from crysmetrics.progress import task
 
@@ -29,9 +30,7 @@ def user_library() -> Path:
     """The file of the user's own crystals, whether it exists or not."""
     if os.environ.get(VARIABLE):
         return Path(os.environ[VARIABLE])
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("crysgen", appauthor=False)) / "library.npz"
+    return data_folder("crysgen", appauthor=False) / "library.npz"
 
 
 def add_to_user_library(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from crysmetrics.compiled import njit
 
 NEAREST = 12
 TOO_CLOSE = 0.15

@@ -6,8 +6,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from crysmetrics.compiled import njit
 from crysmetrics.features import _order_parameters as _op
 from crysmetrics.features._lattice_points import make_crystal, make_neighbourhood
 from crysmetrics.features._order_parameters import (

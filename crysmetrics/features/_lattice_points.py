@@ -9,8 +9,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from crysmetrics.compiled import njit
 from crysmetrics.features._numeric import cartesian
 
 

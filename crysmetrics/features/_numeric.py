@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import math
 
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from crysmetrics.compiled import njit
 
 
 @intrinsic

@@ -23,8 +23,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from crysmetrics.compiled import njit
 from crysmetrics.features._numeric import inner, norm
 
 # Order parameters of each coordination number, in the peer's order.

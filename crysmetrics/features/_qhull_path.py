@@ -19,10 +19,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy.spatial import QhullError, Voronoi
 
+from crysmetrics.compiled import njit
 from crysmetrics.features._crystalnn_kernel import (
     DISTANCE_HIGH,
     DISTANCE_LOW,

@@ -17,8 +17,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from crysmetrics.compiled import njit
 from crysmetrics.features._lattice_points import find_atoms, make_heap, take_nearest
 from crysmetrics.features._numeric import norm
 

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysmetrics.errors import UserError
+from crysmetrics.folders import cache_folder
 
 FILE_NAME = "features-1.sqlite"
 DEFAULT_MAX_BYTES = 2 * 1024**3
@@ -43,11 +44,9 @@ CREATE INDEX IF NOT EXISTS features_used ON features (used);
 
 def default_folder() -> Path:
     """Where the cache is: `$CRYSMETRICS_CACHE`, or the user's cache folder."""
-    import platformdirs
-
     given = os.environ.get("CRYSMETRICS_CACHE")
     # Switched off, features are not kept, but published weights still need a place.
-    return Path(given if given and given != "off" else platformdirs.user_cache_dir("crysmetrics"))
+    return Path(given) if given and given != "off" else cache_folder("crysmetrics")
 
 
 def open_cache(where: str | None = None) -> FeatureCache | None:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from crysmetrics.compiled import njit
 from crysmetrics.geometry import reduce_cell
 from crysmetrics.io import Crystals
 from crysmetrics.parallel import chunks_of, in_threads

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from crysmetrics.compiled import njit
 from crysmetrics.metrics._matching_cells import DEGREES, MAX_POINTS, mappings
 from crysmetrics.metrics._matching_linear import (
     angle_cosine,

@@ -15,8 +15,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from crysmetrics.compiled import njit
 from crysmetrics.features._numeric import _fma as fma
 
 

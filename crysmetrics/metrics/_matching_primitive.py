@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from crysmetrics.compiled import njit
 from crysmetrics.metrics._matching_linear import inverse, length, times
 
 TOLERANCE = 0.25

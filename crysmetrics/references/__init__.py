@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.features.base import Features, Run, Sample, get_extractor
+from crysmetrics.folders import data_folder
 from crysmetrics.io import Crystals
 from crysmetrics.io.atomic import atomic_file, refuse_existing
 
@@ -41,10 +42,8 @@ class ReferenceInfo:
 
 def user_folder() -> Path:
     """Where a user's own references are: `$CRYSMETRICS_REFERENCES`, or the user's data folder."""
-    import platformdirs
-
     given = os.environ.get("CRYSMETRICS_REFERENCES")
-    return Path(given or Path(platformdirs.user_data_dir("crysmetrics")) / "references")
+    return Path(given) if given else data_folder("crysmetrics") / "references"
 
 
 def find(name: str) -> Path | None:
