@@ -14,8 +14,11 @@ MAX_PAIRS = 4_000_000
 
 
 @njit(nogil=True, cache=True)
-def graphs(numbers, offsets, edge_offsets, target, image, vector, distance, tolerance, fold):
-    """Graphs of some structures from their neighbours, as the columns of LineGraphs."""
+def graphs(numbers, offsets, edge_offsets, target, image, vector, distance, tolerance, fold, published):
+    """Graphs of some structures from their neighbours, as the columns of LineGraphs.
+
+    `published`: a bond of an atom to its own image stands twice and never follows itself.
+    """
     structures = len(offsets) - 1
     status = np.zeros(structures, np.int64)
     atom_counts = np.zeros(structures, np.int64)
@@ -39,6 +42,7 @@ def graphs(numbers, offsets, edge_offsets, target, image, vector, distance, tole
             vector[begin:end],
             distance[begin:end],
             tolerance,
+            published,
         )
         into = np.searchsorted(goal, np.arange(last - first + 1))
         size = 0
@@ -47,7 +51,9 @@ def graphs(numbers, offsets, edge_offsets, target, image, vector, distance, tole
         if size > MAX_PAIRS:
             status[b] = 1
             continue
-        z, sizes, bi, br, pi, pr = _folded(numbers[first:last], source, goal, along, into, fold)
+        z, sizes, bi, br, pi, pr = _folded(
+            numbers[first:last], source, goal, along, into, fold, published
+        )
         while bonds + len(bi) > len(bond_ints):
             bond_ints, bond_reals = _grown(bond_ints), _grown(bond_reals)
         while pairs + len(pi) > len(pair_ints):
@@ -75,7 +81,7 @@ def _grown(array):
 
 
 @njit(nogil=True, cache=True)
-def _directed_bonds(starts, target, image, vector, distance, tolerance):
+def _directed_bonds(starts, target, image, vector, distance, tolerance, published):
     """Bonds of one structure in both directions, sorted by target, then source.
 
     Returns source (E,), target (E,) and the vectors (E, 3) from source to target.
@@ -104,10 +110,11 @@ def _directed_bonds(starts, target, image, vector, distance, tolerance):
             source[count], goal[count], along[count] = i, j, vector[e]
             count += 1
             # The other direction comes from the other end, unless that did not keep the bond.
-            # To its own image an atom has a bond from either side, and each goes both ways.
+            # Published, an atom's bonds to the images at R and -R both get their other direction,
+            # which is the other of the two once more.
             found = False
             for f in range(starts[j], starts[j + 1]):
-                if i != j and kept[f] and target[f] == i:
+                if not (published and i == j) and kept[f] and target[f] == i:
                     found |= (
                         image[f, 0] == -image[e, 0]
                         and image[f, 1] == -image[e, 1]
@@ -149,7 +156,7 @@ def _classes(colours):
 
 
 @njit(nogil=True, cache=True)
-def _refined(numbers, source, goal, lengths, into, cosines, starts, fold):
+def _refined(numbers, source, goal, lengths, into, cosines, starts, fold, published):
     """Class numbers of atoms and bonds, and the first member of each class."""
     bonds = len(source)
     atom_colour = np.empty(len(numbers), np.uint64)
@@ -169,7 +176,7 @@ def _refined(numbers, source, goal, lengths, into, cosines, starts, fold):
             total = np.uint64(0)
             begin = into[source[e]]
             for k in range(into[source[e] + 1] - begin):
-                if begin + k != e:
+                if not published or begin + k != e:
                     total += _mixed(bond_colour[begin + k], bins[starts[e] + k])
             fresh[e] = _mixed(bond_colour[e], total)
         for i in range(len(numbers)):
@@ -188,7 +195,7 @@ def _refined(numbers, source, goal, lengths, into, cosines, starts, fold):
 
 
 @njit(nogil=True, cache=True)
-def _folded(numbers, source, goal, along, into, fold):
+def _folded(numbers, source, goal, along, into, fold, published):
     """One structure's graph and line graph, folded if `fold` is positive.
 
     Returns atomic numbers and sizes of atoms; source and target, length and count of bonds;
@@ -212,7 +219,7 @@ def _folded(numbers, source, goal, along, into, fold):
             cosines[starts[e] + k] = min(1.0, max(-1.0, dot / (lengths[f] * lengths[e])))
     if fold > 0:
         atom_class, atom_first, bond_class, bond_first = _refined(
-            numbers, source, goal, lengths, into, cosines, starts, fold
+            numbers, source, goal, lengths, into, cosines, starts, fold, published
         )
     else:
         atom_class, bond_class = np.arange(len(numbers)), np.arange(bonds)
@@ -243,7 +250,7 @@ def _folded(numbers, source, goal, along, into, fold):
         e = members[c]
         begin, here = into[source[e]], total
         for k in range(starts[e + 1] - starts[e]):
-            if begin + k == e:
+            if published and begin + k == e:
                 continue
             partner, cosine = number[bond_class[begin + k]], cosines[starts[e] + k]
             t = here if fold > 0 else total

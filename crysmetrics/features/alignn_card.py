@@ -20,7 +20,7 @@ from safetensors.torch import save
 
 from crysmetrics.errors import UserError
 from crysmetrics.features.alignn_data import TARGET, Packed, load_packed
-from crysmetrics.features.alignn_graph import line_graphs
+from crysmetrics.features.alignn_graph import GraphRule, line_graphs
 from crysmetrics.features.alignn_network import ALIGNN
 from crysmetrics.features.alignn_trainer import Trainer, open_run, predict
 from crysmetrics.io.atomic import atomic_file
@@ -44,7 +44,7 @@ def finish(arguments: argparse.Namespace) -> None:
     packed = load_packed(arguments.packed)
     trainer = open_run(arguments.run, packed)
     network, val = _selected(trainer, packed)
-    test = _test_errors(network, arguments.data)
+    test = _test_errors(network, arguments.data, packed.rule)
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     data = save(state, metadata={"format": "pt"})
     card = {
@@ -97,13 +97,13 @@ def _mean(predicted: NDArray[np.float64], targets: NDArray[np.float64]) -> float
     return round(float(np.abs(predicted - targets).mean()), 5)
 
 
-def _test_errors(network: ALIGNN, data: Path) -> Mapping[str, Any]:
+def _test_errors(network: ALIGNN, data: Path, rule: GraphRule) -> Mapping[str, Any]:
     """Errors on the MP-20 test split, all and by the number of elements in a compound."""
     from crysmetrics.io import read
 
     crystals = read(data / TEST)
     targets = np.asarray(crystals.properties[TARGET], dtype=float)
-    predicted = predict(network, line_graphs(crystals), np.arange(len(crystals)), "cpu")
+    predicted = predict(network, line_graphs(crystals, rule=rule), np.arange(len(crystals)), "cpu")
     elements = (crystals.element_counts > 0).sum(axis=1)
     by_count = {
         str(count): {

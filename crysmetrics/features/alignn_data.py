@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysmetrics.errors import InputError, UserError
-from crysmetrics.features.alignn_graph import LineGraphs, line_graphs
+from crysmetrics.features.alignn_graph import GRAPH_RULES, GraphRule, LineGraphs, line_graphs
 from crysmetrics.io.atomic import atomic_file
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ MAX_ENERGY = 2.0
 FOLD = 1e-3
 """Å and 1: coarser than in inference, since distances in data are no better than that."""
 
-_FORMAT = "crysmetrics-alignn-training/1"
+_FORMAT = "crysmetrics-alignn-training/2"
 _SPLITS = ("train", "val")
 
 
@@ -45,12 +45,14 @@ class Packed:
         targets: (B,) formation energies in eV/atom.
         split: (B,) 0 for train, 1 for val.
         origin: what was chosen, for the model card.
+        rule: of the graphs.
     """
 
     graphs: LineGraphs
     targets: NDArray[np.float64]
     split: NDArray[np.int64]
     origin: dict[str, Any]
+    rule: GraphRule = "cell_independent"
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """Rows of `train` or `val`."""
@@ -114,7 +116,7 @@ def packed_from(
     crystals: Crystals, split: NDArray[np.int64], origin: dict[str, Any], fold: float = FOLD
 ) -> Packed:
     """Graphs and targets of structures with the property `formation_energy_per_atom`."""
-    graphs = line_graphs(crystals, fold=fold)
+    graphs = line_graphs(crystals, rule="cell_independent", fold=fold)
     good = np.setdiff1d(np.arange(len(crystals)), list(graphs.failures))
     targets = np.asarray(crystals.properties[TARGET], dtype=float)
     return Packed(graphs[good], targets[good], split[good], {**origin, "fold": fold})
@@ -134,6 +136,7 @@ def save_packed(packed: Packed, path: str | Path) -> None:
             file,
             format=np.array(_FORMAT),
             origin=np.array(json.dumps(packed.origin)),
+            rule=np.array(packed.rule),
             targets=packed.targets,
             split=packed.split,
             **columns,
@@ -152,6 +155,9 @@ def load_packed(path: str | Path) -> Packed:
                 raise ValueError(f"its format is {data['format']}, not {_FORMAT}")
             columns = {f.name: data[f.name] for f in fields(LineGraphs) if f.name != "failures"}
             rest = (data["targets"], data["split"], json.loads(str(data["origin"])))
+            rule = str(data["rule"])
+            if rule not in GRAPH_RULES:
+                raise ValueError(f"there is no rule of graphs {rule!r}")
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path} is no packed training data: {error}.") from error
     atom_offsets = np.concatenate([[0], np.cumsum(columns["atom_counts"])])
@@ -161,4 +167,4 @@ def load_packed(path: str | Path) -> Packed:
     for name, first in (("bond", first_atoms), ("pair", first_bonds)):
         for end in ("source", "target"):
             columns[f"{name}_{end}"] = columns[f"{name}_{end}"] + first
-    return Packed(LineGraphs(**columns, failures={}), *rest)
+    return Packed(LineGraphs(**columns, failures={}), *rest, rule=rule)

@@ -1,13 +1,18 @@
-"""Crystal graphs and line graphs of ALIGNN, by its own rule, without its dependence on rounding.
+"""Crystal graphs and line graphs of ALIGNN, without the original's dependence on rounding.
 
-The rule (`neighbor_strategy="k-nearest"` of alignn.graphs): every atom is bonded to its twelve
-nearest neighbours and to all others as far away as the twelfth; a bond kept by either end counts
-for both, in both directions. The original searches within 8 Å and farther where that holds fewer
-than twelve, so its cutoff decides nothing, and there is none here. Neighbours within 0.15 Å are
-none, and a bond of an atom to its own image stands twice in each direction: both as there. (So a
-crystal in a larger than its primitive cell has fewer of these, and slightly other features.)
+Every atom is bonded to its twelve nearest neighbours and to all others as far away as the twelfth;
+a bond kept by either end counts for both, in both directions (`neighbor_strategy="k-nearest"` of
+alignn.graphs). The original searches within 8 Å and farther where that holds fewer than twelve, so
+its cutoff decides nothing, and there is none here. Neighbours within 0.15 Å are ignored, as there.
+The line graph joins the bonds u->v and v->w, w = u included.
 
-The line graph joins the bonds u->v and v->w, w = u included, a bond with itself excluded.
+Two rules differ in bonds between an atom and its own periodic images:
+
+- `cell_independent`: each directed bond (u, v, lattice translation) stands once, and a bond to an
+  image is followed by the next one along the same line as any other. The graph then is that of the
+  infinite crystal, the same for every cell that describes it.
+- `published`: such a bond stands twice in each direction, and never follows itself. Both as in the
+  original, whose energies change with the cell chosen; for weights trained on its graphs.
 
 Atoms, bonds and pairs of bonds that can't be told apart have equal features in every layer of the
 network. So a graph is *folded*: of each such class one member is kept, with the size of the
@@ -20,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +40,10 @@ TOLERANCE = 1e-4
 """Å; width of a shell of equal distances."""
 FOLD = 1e-5
 """Å for distances, 1 for cosines; far below what changes a feature by 1e-4 of itself."""
+
+GraphRule = Literal["cell_independent", "published"]
+"""How bonds between an atom and its own images are counted; each set of weights has its rule."""
+GRAPH_RULES: tuple[GraphRule, ...] = get_args(GraphRule)
 
 # The density decides where the search begins; this only bounds it.
 _RADIUS = 1e4
@@ -134,6 +143,7 @@ def _ranges(
 def line_graphs(
     crystals: Crystals,
     *,
+    rule: GraphRule = "cell_independent",
     tolerance: float = TOLERANCE,
     fold: float = FOLD,
     workers: int | None = None,
@@ -142,6 +152,7 @@ def line_graphs(
 
     Args:
         crystals: B structures; all graphs are held at once.
+        rule: of bonds between an atom and its own images, which belongs to the weights.
         tolerance: width of a shell in Å; 0 compares exactly, as the original does, so that
             rounding decides which of several equally distant neighbours count.
         fold: width of the bins in which distances (Å) and cosines are equal when atoms, bonds
@@ -170,6 +181,7 @@ def line_graphs(
                 near.distances[edges],
                 float(tolerance),
                 float(fold),
+                rule == "published",
             )
         )
     pieces = list(in_threads(graphs, jobs, workers))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,6 +48,7 @@ class Settings:
         warmup: share of the budget.
         ema: decay of the average of the weights, which is what remains in the end.
         clip: largest norm of the gradient.
+        init: SHA-256 of the file with the weights that it began from; empty for random ones.
     """
 
     minutes: float = 60.0
@@ -60,6 +61,7 @@ class Settings:
     warmup: float = 0.05
     ema: float = 0.998
     clip: float = 10.0
+    init: str = ""
 
 
 class Trainer:
@@ -72,6 +74,7 @@ class Trainer:
         device: where PyTorch computes.
         compiled: whether `torch.compile` is used.
         bfloat16: whether products are computed in bfloat16 by autocast.
+        init: weights to begin with, their output in eV/atom; None for random ones.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Trainer:
         device: str = "cpu",
         compiled: bool = False,
         bfloat16: bool = False,
+        init: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.packed, self.settings, self.folder, self.device = packed, settings, folder, device
         self.bfloat16 = bfloat16
@@ -94,11 +98,18 @@ class Trainer:
         self.batch_structures = settings.batch_pairs * self.share.sum() / (self.share @ pairs)
         torch.manual_seed(settings.seed)
         self.network = ALIGNN().to(device)
+        if init is not None:
+            self.network.load_state_dict(self._standardised(init))
         self.average = {k: v.detach().clone() for k, v in self._floats().items()}
         self.optimizer = _optimizer(self.network, settings)
         self.forward = torch.compile(self.network, dynamic=True) if compiled else self.network
         self.step = self.epoch = self.batch = 0
         self.seconds = 0.0
+
+    def _standardised(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights whose output is standardised as the targets are; see `final_network`."""
+        weight, bias = state["fc.weight"] / self.std, (state["fc.bias"] - self.mean) / self.std
+        return {**state, "fc.weight": weight, "fc.bias": bias}
 
     def _floats(self) -> dict[str, Tensor]:
         """Weights and running statistics: all that is averaged and saved."""

@@ -12,10 +12,13 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from safetensors.torch import load
 
 from crysmetrics.errors import UserError
 from crysmetrics.features.alignn_data import load_packed
@@ -42,16 +45,37 @@ def train(arguments: argparse.Namespace) -> None:
         if (arguments.out / STATE).exists():
             raise UserError(f"{arguments.out} holds a run; give --resume or another folder.")
         given = {k: v for k, v in vars(arguments).items() if v is not None}
-        names = set(asdict(Settings()))
+        names = set(asdict(Settings())) - {"init"}
         settings = replace(Settings(), **{k: v for k, v in given.items() if k in names})
+        state = None
+        if arguments.init:
+            data = _read(arguments.init)
+            state = load(data)
+            settings = replace(settings, init=hashlib.sha256(data).hexdigest())
         arguments.out.mkdir(parents=True, exist_ok=True)
-        trainer = Trainer(packed, settings, arguments.out, device, **options)
+        trainer = Trainer(packed, settings, arguments.out, device, **options, init=state)
+        if state is not None:
+            predicted = trainer.predict(trainer.val_rows)
+            error = np.abs(predicted - packed.targets[trainer.val_rows]).mean()
+            print(f"val_mae of {arguments.init} {error:.5f}", flush=True)
     print(
         f"{len(trainer.train_rows)} structures to train on, {len(trainer.val_rows)} to select by; "
         f"about {trainer.batch_structures:.0f} in a batch",
         flush=True,
     )
     trainer.run(arguments.save_minutes)
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a file with weights.
+
+    Raises:
+        UserError: if it can't be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}.") from error
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,7 +90,10 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("packed", type=Path)
     run.add_argument("--out", type=Path, required=True)
     run.add_argument("--resume", action="store_true")
+    run.add_argument("--init", type=Path, metavar="WEIGHTS", help="begin with these weights")
     for name, kind in Settings.__annotations__.items():
+        if name == "init":
+            continue
         option = "--" + name.replace("_", "-")
         kind = int if kind == "int" else float
         run.add_argument(option, type=kind, help=f"by default {getattr(Settings, name)}")
