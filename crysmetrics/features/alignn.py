@@ -9,6 +9,7 @@ Fréchet distance and the earth mover's distance of energies share a computation
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysmetrics.errors import UserError
-from crysmetrics.features.alignn_graph import FOLD, TOLERANCE, LineGraphs, line_graphs
+from crysmetrics.features.alignn_graph import (
+    FOLD,
+    GRAPH_RULES,
+    TOLERANCE,
+    GraphRule,
+    LineGraphs,
+    line_graphs,
+)
 from crysmetrics.features.base import Extractor, Run
 from crysmetrics.io import Crystals
 from crysmetrics.packages import require
@@ -53,12 +61,14 @@ class Weights:
         sha256: of the file it came from.
         network: on the CPU, for inference.
         gives_energy: whether its one output is a formation energy in eV/atom.
+        rule: of the graphs that it was trained on.
     """
 
     name: str
     sha256: str
     network: ALIGNN
     gives_energy: bool
+    rule: GraphRule
 
 
 def extractor(name: str, run: Run) -> Extractor:
@@ -72,7 +82,7 @@ def extractor(name: str, run: Run) -> Extractor:
         UserError: if there are no such weights.
     """
     weights = run.alignn or DEFAULT_WEIGHTS
-    sha256 = load_weights(weights).sha256
+    loaded = load_weights(weights)
 
     def compute(
         crystals: Crystals, workers: int | None
@@ -82,8 +92,10 @@ def extractor(name: str, run: Run) -> Extractor:
         )
         return np.column_stack([features, energies]), failures
 
-    parameters = {"weights_sha256": sha256, "tolerance": TOLERANCE, "fold": FOLD}
-    made_by = f"crysmetrics 1, ALIGNN weights {sha256[:8]}"
+    parameters = {"weights_sha256": loaded.sha256, "tolerance": TOLERANCE, "fold": FOLD}
+    if loaded.rule != "published":
+        parameters["graph_rule"] = loaded.rule
+    made_by = f"crysmetrics 1, ALIGNN weights {loaded.sha256[:8]}"
     return Extractor(name, made_by, LABELS, compute, parameters)
 
 
@@ -145,7 +157,13 @@ def evaluate(
     passes = workers if where == "cpu" else 1
     with task("ALIGNN features", len(crystals)) as advance, torch_threads(1):
         for part in chunks_of(crystals.num_atoms.tolist(), _ATOMS_AT_ONCE):
-            graphs = line_graphs(crystals[part], tolerance=tolerance, fold=fold, workers=workers)
+            graphs = line_graphs(
+                crystals[part],
+                rule=loaded.rule,
+                tolerance=tolerance,
+                fold=fold,
+                workers=workers,
+            )
             failures.update({part.start + i: why for i, why in graphs.failures.items()})
             good = np.setdiff1d(np.arange(len(graphs)), list(graphs.failures))
             batches = [good[some] for some in chunks_of(graphs.num_pairs[good].tolist(), at_once)]
@@ -214,14 +232,32 @@ def _read(name: str, path: Path, changed: int, size: int) -> Weights:
 
     data = path.read_bytes()
     try:
-        state = state_from_zip(name, data) if name in PUBLISHED else load(data)
+        if name in PUBLISHED:
+            state, rule = state_from_zip(name, data), GRAPH_RULES[1]
+        else:
+            state, rule = load(data), _graph_rule(data)
         network = ALIGNN.from_state(state)
         if network.fc.in_features != FEATURE_WIDTH:
             raise ValueError(f"it is {network.fc.in_features} wide, not {FEATURE_WIDTH}")
     except (SafetensorError, ValueError) as error:
         raise UserError(f"{path} holds no weights of ALIGNN: {error}.") from error
     energy = PUBLISHED[name].gives_energy if name in PUBLISHED else network.fc.out_features == 1
-    return Weights(name, hashlib.sha256(data).hexdigest(), network, energy)
+    return Weights(name, hashlib.sha256(data).hexdigest(), network, energy, rule)
+
+
+def _graph_rule(data: bytes) -> GraphRule:
+    """The rule of graphs that a safetensors file names; the published one if it names none.
+
+    Raises:
+        ValueError: if it names another one.
+    """
+    # Eight bytes with the length of a JSON header, which safetensors has checked by now.
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    named = header.get("__metadata__", {}).get("graph_rule", "published")
+    for rule in GRAPH_RULES:
+        if rule == named:
+            return rule
+    raise ValueError(f"its graphs follow an unknown rule, {named!r}")
 
 
 @lru_cache(maxsize=2)

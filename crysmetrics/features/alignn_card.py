@@ -46,7 +46,7 @@ def finish(arguments: argparse.Namespace) -> None:
     network, val = _selected(trainer, packed)
     test = _test_errors(network, arguments.data, packed.rule)
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    data = save(state, metadata={"format": "pt"})
+    data = save(state, metadata={"format": "pt", "graph_rule": packed.rule})
     card = {
         "name": arguments.name,
         "file": path.name,
@@ -54,7 +54,7 @@ def finish(arguments: argparse.Namespace) -> None:
         "date": str(date.today()),
         "status": arguments.status,
         "predicts": "formation energy per atom, eV/atom (PBE, Materials Project)",
-        "architecture": _architecture(network),
+        "architecture": _architecture(network, packed.rule),
         "data": packed.origin,
         "training": {
             **asdict(trainer.settings),
@@ -120,7 +120,7 @@ def _test_errors(network: ALIGNN, data: Path, rule: GraphRule) -> Mapping[str, A
     }
 
 
-def _architecture(network: ALIGNN) -> dict[str, Any]:
+def _architecture(network: ALIGNN, rule: GraphRule) -> dict[str, Any]:
     return {
         "network": "ALIGNN, state_dict of alignn.models.alignn.ALIGNN",
         "alignn_layers": len(network.alignn_layers),
@@ -129,6 +129,7 @@ def _architecture(network: ALIGNN) -> dict[str, Any]:
         "outputs": network.fc.out_features,
         "parameters": sum(p.numel() for p in network.parameters()),
         "graph": "12 nearest neighbours, whole shells at 1e-4 Å, both directions",
+        "graph_rule": rule,
     }
 
 
