@@ -18,9 +18,9 @@ import torch
 from common import once, seconds, table
 from safetensors.torch import save_file
 
-from crysmetrics.features import alignn
-from crysmetrics.features.alignn_graph import LineGraphs, line_graphs
-from crysmetrics.features.alignn_network import ALIGNN, GraphBatch
+from crysmetrics.features.alignn import extractor as alignn
+from crysmetrics.features.alignn.graph import LineGraphs, line_graphs
+from crysmetrics.features.alignn.network import ALIGNN, GraphBatch
 from crysmetrics.io import Crystals, read
 from crysmetrics.parallel import chunks_of, in_threads, torch_threads
 from crysmetrics.weights import shipped_weights
@@ -114,12 +114,12 @@ def with_peer(
     """The rows with the original's times and the ratio beside them."""
     import dgl
 
-    from crysmetrics.features import alignn_dgl
+    from crysmetrics.features.alignn import dgl as original
 
-    network = alignn_dgl._original(alignn.load_weights(weights)).network
-    alignn_dgl.evaluate(crystals[:3], weights=weights, workers=torch.get_num_threads())
+    network = original._original(alignn.load_weights(weights)).network
+    original.evaluate(crystals[:3], weights=weights, workers=torch.get_num_threads())
     graphs: list[Any] = []
-    build = once(lambda: graphs.extend(alignn_dgl.original_graphs(c) for c in crystals))
+    build = once(lambda: graphs.extend(original.original_graphs(c) for c in crystals))
 
     def forward() -> None:
         with torch.inference_mode():

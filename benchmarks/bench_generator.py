@@ -17,7 +17,7 @@ import numpy as np
 from common import table
 
 from crysmetrics.evaluation import evaluate_measures
-from crysmetrics.features.base import Run
+from crysmetrics.features.extractor import Run
 from crysmetrics.io import Crystals, read
 from crysmetrics.metrics.base import Settings
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from crysmetrics import references
-from crysmetrics.features.base import Sample
+from crysmetrics.features.sample import Sample
 from crysmetrics.io import read
 
 SOURCE = (

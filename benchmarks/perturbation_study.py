@@ -21,8 +21,9 @@ from make_noisy_sets import perturb
 
 import crysmetrics
 from crysmetrics.evaluation import as_sample
-from crysmetrics.features.base import Run, Sample
 from crysmetrics.features.cache import open_cache
+from crysmetrics.features.extractor import Run
+from crysmetrics.features.sample import Sample
 from crysmetrics.io import Crystals, read
 from crysmetrics.io.elements import ATOMIC_NUMBERS
 from crysmetrics.metrics.base import all_measures, all_metrics

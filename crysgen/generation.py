@@ -329,8 +329,9 @@ def _energies(candidates: Crystals, settings: Settings, machine: Machine) -> NDA
     """(B,) predicted formation energies in eV/atom; NaN where there is none, or none is wanted."""
     if not settings.energies:
         return np.full(len(candidates), np.nan)
-    from crysmetrics.features.base import Run, Sample
     from crysmetrics.features.cache import open_cache
+    from crysmetrics.features.extractor import Run
+    from crysmetrics.features.sample import Sample
     from crysmetrics.metrics.alignn import energies
 
     how = Run(workers=machine.workers, cache=open_cache(machine.cache), device=machine.device)

@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
+from crysmetrics.device import torch_device
 from crysmetrics.errors import UserError
-from crysmetrics.features.base import Run
 from crysmetrics.io import Crystals, Failure
 from crysmetrics.io.parsed import one_line
 from crysmetrics.packages import how_to_install, require
@@ -92,7 +92,7 @@ def relax(
     Raises:
         UserError: if CHGNet, or what computes dispersion, is not installed.
     """
-    device = Run(device=device).torch_device()
+    device = torch_device(device)
     identity(dispersion)  # what is missing is said before anything begins
     jobs = [(crystals[i], device, dispersion) for i in range(len(crystals))]
     count = min(cpu_count(workers), MOST_PROCESSES, max(1, len(jobs) // LEAST_OF_PROCESS))

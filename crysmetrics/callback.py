@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.evaluation import as_sample, evaluate
-from crysmetrics.features.base import Sample
+from crysmetrics.features.sample import Sample
 from crysmetrics.io.atomic import atomic_file
 
 if TYPE_CHECKING:

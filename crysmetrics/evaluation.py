@@ -16,8 +16,9 @@ import numpy as np
 from crysmetrics import references
 from crysmetrics._version import __version__
 from crysmetrics.errors import InputError, MissingPackageError, UserError
-from crysmetrics.features.base import Run, Sample
 from crysmetrics.features.cache import open_cache
+from crysmetrics.features.extractor import Run
+from crysmetrics.features.sample import Sample
 from crysmetrics.io import Crystals, read
 from crysmetrics.matching_pairs import read_table
 from crysmetrics.metrics.base import (

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from crysmetrics.errors import InputError, MissingPackageError, UserError
 from crysmetrics.evaluation import settings_json, versions
-from crysmetrics.features.base import Run, Sample
+from crysmetrics.features.extractor import Run
+from crysmetrics.features.sample import Sample
 from crysmetrics.io import Crystals
 from crysmetrics.io.digest import SetDigest
 from crysmetrics.io.reading import read_parts

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from crysmetrics.features.base import Sample
+from crysmetrics.features.sample import Sample
 
 
 @contextmanager

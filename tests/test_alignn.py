@@ -8,7 +8,7 @@ from sets import one, random_crystals, rocksalt
 from torch.nn.functional import silu
 
 from crysmetrics.errors import UserError
-from crysmetrics.features.alignn import (
+from crysmetrics.features.alignn.extractor import (
     ENERGY_COLUMN,
     FEATURE_COLUMNS,
     evaluate,
@@ -16,9 +16,9 @@ from crysmetrics.features.alignn import (
     formation_energies,
     load_weights,
 )
-from crysmetrics.features.alignn_graph import line_graphs
-from crysmetrics.features.alignn_network import ALIGNN, BatchNorm, EdgeGatedGraphConv, GraphBatch
-from crysmetrics.features.base import Run
+from crysmetrics.features.alignn.graph import line_graphs
+from crysmetrics.features.alignn.network import ALIGNN, BatchNorm, EdgeGatedGraphConv, GraphBatch
+from crysmetrics.features.extractor import Run
 from crysmetrics.io import Crystals
 from crysmetrics.weights import shipped_weights
 

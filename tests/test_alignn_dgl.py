@@ -16,10 +16,11 @@ from sets import one, random_crystals
 from test_alignn import random_network
 
 from crysmetrics.examples import unpack
-from crysmetrics.features import alignn, alignn_dgl
-from crysmetrics.features.alignn_graph import line_graphs
-from crysmetrics.features.alignn_network import ALIGNN
-from crysmetrics.features.base import Run
+from crysmetrics.features.alignn import dgl
+from crysmetrics.features.alignn import extractor as native
+from crysmetrics.features.alignn.graph import line_graphs
+from crysmetrics.features.alignn.network import ALIGNN
+from crysmetrics.features.extractor import Run
 from crysmetrics.io import Crystals, read
 
 
@@ -52,8 +53,8 @@ def in_order(source, target, lengths):
 def comparison(crystals):
     """Our edges, the original's, and the numbers of bond pairs of each structure."""
     for crystal in crystals:
-        ours = line_graphs(crystal, fold=0)
-        graph, line_graph = alignn_dgl.original_graphs(crystal)
+        ours = line_graphs(crystal, fold=0, rule="published")
+        graph, line_graph = dgl.original_graphs(crystal)
         yield (
             in_order(ours.bond_source, ours.bond_target, ours.bond_lengths),
             edges(graph),
@@ -91,10 +92,10 @@ def test_equal_edges_give_equal_features(weights, crystals):
     equal = [same(ours, theirs) for ours, theirs, _, _ in comparison(crystals)]
     some = crystals[np.flatnonzero(equal)]
     assert len(some) >= 15
-    theirs, their_energies, failures = alignn_dgl.evaluate(some, weights=weights)
+    theirs, their_energies, failures = dgl.evaluate(some, weights=weights)
     assert not failures
-    for fold in (alignn.FOLD, 0.0):
-        ours, energies, _ = alignn.evaluate(some, weights=weights, fold=fold)
+    for fold in (native.FOLD, 0.0):
+        ours, energies, _ = native.evaluate(some, weights=weights, fold=fold)
         scale = np.abs(theirs).max(axis=1, keepdims=True)
         np.testing.assert_allclose(ours / scale, theirs / scale, atol=1e-4)
         np.testing.assert_allclose(energies, their_energies, rtol=1e-4, atol=1e-5)
@@ -122,8 +123,8 @@ def test_edges_differ_only_where_rounding_cuts_a_shell(crystals):
 
 
 def test_extractor(weights, crystals):
-    made = alignn_dgl.extractor("alignn", Run(alignn=str(weights)))
+    made = dgl.extractor("alignn", Run(alignn=str(weights)))
     values, failures = made.compute(crystals[:3], 1)
     assert values.shape == (3, 257)
     assert not failures
-    assert made.hash != alignn.extractor("alignn", Run(alignn=str(weights))).hash
+    assert made.hash != native.extractor("alignn", Run(alignn=str(weights))).hash

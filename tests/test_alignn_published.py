@@ -12,10 +12,15 @@ import pytest
 import torch
 
 from crysmetrics.errors import UserError
-from crysmetrics.features import alignn_published as published
-from crysmetrics.features.alignn import evaluate, extractor, formation_energies, load_weights
-from crysmetrics.features.alignn_network import ALIGNN
-from crysmetrics.features.base import Run
+from crysmetrics.features.alignn import published
+from crysmetrics.features.alignn.extractor import (
+    evaluate,
+    extractor,
+    formation_energies,
+    load_weights,
+)
+from crysmetrics.features.alignn.network import ALIGNN
+from crysmetrics.features.extractor import Run
 
 NAME = "mp_e_form_alignn"
 

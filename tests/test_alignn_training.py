@@ -14,10 +14,10 @@ from sets import random_crystals
 
 from crysmetrics import training_state
 from crysmetrics.errors import InputError
-from crysmetrics.features.alignn import formation_energies
-from crysmetrics.features.alignn_data import TARGET, load_packed, packed_from, save_packed
-from crysmetrics.features.alignn_trainer import Settings, Trainer, open_run
-from crysmetrics.features.alignn_training import main
+from crysmetrics.features.alignn.extractor import formation_energies
+from crysmetrics.features.alignn.training.__main__ import main
+from crysmetrics.features.alignn.training.data import TARGET, load_packed, packed_from, save_packed
+from crysmetrics.features.alignn.training.trainer import Settings, Trainer, open_run
 from crysmetrics.io import Crystals, write
 from crysmetrics.training_state import STATE
 
@@ -165,7 +165,7 @@ def test_training_needs_no_crystals():
     import subprocess
 
     code = (
-        "import sys, crysmetrics.features.alignn_training as t; "
+        "import sys, crysmetrics.features.alignn.training.__main__ as t; "
         "bad = {'numba', 'pymatgen', 'gemmi', 'pandas', 'ase', 'scipy', 'joblib', 'spglib'}; "
         "assert not bad & set(sys.modules), bad & set(sys.modules)"
     )

@@ -11,8 +11,9 @@ import pytest
 from sets import random_crystals
 
 from crysmetrics.errors import UserError
-from crysmetrics.features.base import Extractor, extract
 from crysmetrics.features.cache import FeatureCache, open_cache
+from crysmetrics.features.extractor import Extractor
+from crysmetrics.features.sample import extract
 from crysmetrics.io import Crystals
 
 

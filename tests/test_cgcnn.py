@@ -12,7 +12,7 @@ from sets import one, random_crystals, rocksalt
 
 from crysmetrics.errors import UserError
 from crysmetrics.features import cgcnn
-from crysmetrics.features.base import Run
+from crysmetrics.features.extractor import Run
 from crysmetrics.io import Crystals
 
 torch = pytest.importorskip("torch")

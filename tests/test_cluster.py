@@ -10,9 +10,11 @@ from sets import random_crystals
 
 import crysmetrics
 from crysmetrics.errors import UserError
-from crysmetrics.features import base, cluster
-from crysmetrics.features.base import Run, Sample
+from crysmetrics.features import cluster
 from crysmetrics.features.cache import open_cache
+from crysmetrics.features.extractor import Extractor, Run
+from crysmetrics.features.registry import get_extractor
+from crysmetrics.features.sample import Sample
 
 distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
 
@@ -134,8 +136,8 @@ def test_no_cluster_is_one_sentence(monkeypatch):
 
 
 def test_other_versions_are_refused(scheduler, monkeypatch):
-    extractor = base.get_extractor("crystalnn", Run())
-    other = base.Extractor("crystalnn", "another version", extractor.labels, extractor.compute)
+    extractor = get_extractor("crystalnn", Run())
+    other = Extractor("crystalnn", "another version", extractor.labels, extractor.compute)
     spread = cluster.spread(other, Run(dask=scheduler))
     with pytest.raises(UserError, match="install the same version"):
         spread.compute(random_crystals(3), None)

@@ -5,8 +5,9 @@ from sets import random_crystals, rocksalt
 
 import crysmetrics
 from crysmetrics.errors import UserError
-from crysmetrics.features.base import Features, Sample
+from crysmetrics.features.extractor import Features
 from crysmetrics.features.magpie_scaling import cdvae_constants, normalise
+from crysmetrics.features.sample import Sample
 from crysmetrics.io import Failure
 from crysmetrics.metrics import neighbours
 from crysmetrics.metrics.base import Settings, Thresholds, parse_thresholds

@@ -270,7 +270,7 @@ def test_first_runs_of_a_few_crystals_compile_nothing(tmp_path):
         "from crysgen.cli.first_run import interpret_small_work\n"
         "print(interpret_small_work(10))\n"
         "from sets import rocksalt\n"
-        "from crysmetrics.features.alignn import formation_energies\n"
+        "from crysmetrics.features.alignn.extractor import formation_energies\n"
         "from crysmetrics.geometry import min_distances\n"
         "salt = rocksalt()\n"
         "energy = formation_energies(salt, device='cpu')[0]\n"
@@ -283,7 +283,7 @@ def test_first_runs_of_a_few_crystals_compile_nothing(tmp_path):
     assert done.stderr == ""
     assert switched == "True"
     assert not (tmp_path / "numba").exists()
-    from crysmetrics.features.alignn import formation_energies
+    from crysmetrics.features.alignn.extractor import formation_energies
     from crysmetrics.geometry import min_distances
 
     salt = rocksalt()
@@ -298,6 +298,6 @@ def test_compiled_code_is_used_where_it_is_there_or_pays(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "modules", modules)
     assert not first_run.interpret_small_work(first_run.SMALL + 1)
     (tmp_path / "some").mkdir()
-    (tmp_path / "some" / "_alignn_kernel._x-1.py311.nbi").write_text("")
+    (tmp_path / "some" / "_graph_kernel._x-1.py311.nbi").write_text("")
     assert not first_run.interpret_small_work(10)
     assert "NUMBA_DISABLE_JIT" not in os.environ

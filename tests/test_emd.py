@@ -7,7 +7,7 @@ from sets import one, random_crystals, rocksalt
 
 import crysmetrics
 from crysmetrics.errors import UserError
-from crysmetrics.features.alignn import formation_energies
+from crysmetrics.features.alignn.extractor import formation_energies
 from crysmetrics.io import Crystals, Failure
 from crysmetrics.metrics.emd import densities, num_elements
 

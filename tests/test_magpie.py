@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from crysmetrics.features.base import Run
+from crysmetrics.features.extractor import Run
 from crysmetrics.features.magpie import (
     FEATURE_LABELS,
     composition_statistics,

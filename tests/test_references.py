@@ -10,8 +10,9 @@ from crysmetrics import references
 from crysmetrics.cli import main
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.evaluation import as_sample
-from crysmetrics.features import base
-from crysmetrics.features.base import Sample
+from crysmetrics.features import registry
+from crysmetrics.features import sample as samples
+from crysmetrics.features.sample import Sample
 from crysmetrics.io import write
 
 
@@ -36,7 +37,7 @@ def test_a_named_reference_gives_the_numbers_of_its_structures(monkeypatch):
 
     sample = as_sample("mine", "ref")
     with monkeypatch.context() as patch:
-        patch.setattr(base, "extract", never)
+        patch.setattr(samples, "extract", never)
         sample.features("crystalnn")
     found = crysmetrics.coverage(gen, sample.crystals)
     named = crysmetrics.coverage(gen, as_sample("mine", "ref").crystals)
@@ -70,7 +71,7 @@ def test_names_on_the_command_line(monkeypatch, tmp_path):
 def test_outdated_features_are_computed_anew(monkeypatch):
     crystals = build()
     path = references.find("mine")
-    real = base.get_extractor
+    real = registry.get_extractor
 
     def newer(name, run=None):
         extractor = real(name, run)
@@ -79,7 +80,7 @@ def test_outdated_features_are_computed_anew(monkeypatch):
         )
 
     monkeypatch.setattr(references, "get_extractor", newer)
-    monkeypatch.setattr(base, "get_extractor", newer)
+    monkeypatch.setattr(samples, "get_extractor", newer)
     sample = references.load("mine", path)
     found = sample.features("crystalnn").values
     assert sample.extractors["crystalnn"].version == "a later version"

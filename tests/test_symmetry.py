@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from sets import one, random_crystals, rocksalt
 
-from crysmetrics.features.base import Run, get_extractor
+from crysmetrics.features.extractor import Run
+from crysmetrics.features.registry import get_extractor
 from crysmetrics.features.symmetry import space_groups
 from crysmetrics.io import Crystals
 

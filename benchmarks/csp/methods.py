@@ -28,7 +28,7 @@ from crysgen.requests import ask_crystals
 from crysgen.retrieval import Library
 from crysgen.settings import Machine, Settings
 from crysmetrics.evaluation import evaluate_measures
-from crysmetrics.features.base import Run
+from crysmetrics.features.extractor import Run
 from crysmetrics.io import Crystals
 from crysmetrics.metrics.base import Settings as MetricSettings
 

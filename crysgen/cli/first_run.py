@@ -14,7 +14,7 @@ from pathlib import Path
 
 SMALL = 1000
 """Atoms, at some 13 ms each."""
-_LAST_COMPILED = "_alignn_kernel.*.nbi"
+_LAST_COMPILED = "_graph_kernel.*.nbi"
 
 
 def interpret_small_work(atoms: int) -> bool:
@@ -41,5 +41,5 @@ def _is_compiled() -> bool:
     import crysmetrics
     from crysmetrics.folders import code_folders
 
-    places = code_folders(Path(crysmetrics.__file__).parent / "features")
+    places = code_folders(Path(crysmetrics.__file__).parent / "features" / "alignn")
     return any(next(place.rglob(_LAST_COMPILED), None) is not None for place in places)

@@ -66,8 +66,8 @@ def noise(
     """
     from crysgen.checkpoints import DEFAULT_MODEL, load_model
     from crysgen.requests import read_structures
+    from crysmetrics.device import torch_device
     from crysmetrics.errors import UserError
-    from crysmetrics.features.base import Run
     from crysmetrics.io import write
     from crysmetrics.io.atomic import atomic_folder, refuse_existing
     from crysmetrics.parallel import cpu_count, torch_threads
@@ -75,7 +75,7 @@ def noise(
     hush(quiet)
     wanted = parse_steps(steps)
     refuse_existing(output, overwrite)
-    where = Run(device=device).torch_device()
+    where = torch_device(device)
     with progress(quiet), torch_threads(cpu_count(workers)):
         process = load_model(model or DEFAULT_MODEL, where)
         if max(wanted) > process.num_steps:

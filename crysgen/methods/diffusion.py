@@ -59,9 +59,9 @@ class Diffusion:
 
     @cached_property
     def _device(self) -> str:
-        from crysmetrics.features.base import Run
+        from crysmetrics.device import torch_device
 
-        return Run(device=self.machine.device).torch_device()
+        return torch_device(self.machine.device)
 
     def total(self, pieces: Sequence[str]) -> int:
         """Structures times steps."""

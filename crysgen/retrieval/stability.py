@@ -47,7 +47,8 @@ def estimated_above_hull(
 
 def predicted_energies(entries: Entries, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
     """Formation energies of some entries in eV/atom, by ALIGNN."""
-    from crysmetrics.features.base import Run, Sample
+    from crysmetrics.features.extractor import Run
+    from crysmetrics.features.sample import Sample
     from crysmetrics.metrics.alignn import energies
 
     if not len(chosen):

@@ -12,7 +12,7 @@ from crysmetrics.cli.options import ref_argument
 from crysmetrics.cli.request import EVERYTHING, VALIDITY, Request, requested
 
 if TYPE_CHECKING:
-    from crysmetrics.features.base import Sample
+    from crysmetrics.features.sample import Sample
     from crysmetrics.protocols import Plan
     from crysmetrics.reporting.report import Report
 

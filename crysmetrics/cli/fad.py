@@ -13,7 +13,7 @@ from crysmetrics.cli.request import NETWORK, Request, requested
 if TYPE_CHECKING:
     import pandas as pd
 
-    from crysmetrics.features.base import Run
+    from crysmetrics.features.extractor import Run
 
 
 @click.command()

@@ -30,7 +30,7 @@ def featurize(source: str, output: str, features: str, request: Request) -> None
     import numpy as np
 
     from crysmetrics.evaluation import as_sample
-    from crysmetrics.features.base import get_extractor
+    from crysmetrics.features.registry import get_extractor
     from crysmetrics.io.atomic import atomic_file
 
     names = list(dict.fromkeys(name.strip() for name in features.split(",")))

@@ -29,7 +29,7 @@ def build(name: str, ref: str, features: str, source: str, request: Request) -> 
     """Store the structures REF and their features under NAME."""
     from crysmetrics import references
     from crysmetrics.evaluation import as_sample
-    from crysmetrics.features.base import get_extractor
+    from crysmetrics.features.registry import get_extractor
 
     wanted = list(dict.fromkeys(part.strip() for part in features.split(",")))
     for feature in wanted:

@@ -33,7 +33,7 @@ from crysmetrics.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from crysmetrics.features.base import Run
+    from crysmetrics.features.extractor import Run
     from crysmetrics.metrics.base import Settings
     from crysmetrics.reporting.report import Report
 
@@ -241,8 +241,8 @@ def _gather(
     kwargs: dict[str, Any], run: Sequence[str], settings: Sequence[str], output: Sequence[str]
 ) -> Request:
     """Take the shared options out of a command's parameters."""
-    from crysmetrics.features.base import Run
     from crysmetrics.features.cache import open_cache
+    from crysmetrics.features.extractor import Run
     from crysmetrics.metrics.base import Settings, parse_thresholds
     from crysmetrics.metrics.subset import parse_subset
 

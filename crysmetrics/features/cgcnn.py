@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crysmetrics.device import torch_device
 from crysmetrics.errors import UserError
-from crysmetrics.features.base import Extractor, Run
+from crysmetrics.features.extractor import Extractor, Run
 from crysmetrics.io import Crystals
 from crysmetrics.io.elements import MAX_ATOMIC_NUMBER, SYMBOLS
 from crysmetrics.io.parsed import one_line
@@ -75,7 +76,7 @@ def extractor(name: str, run: Run) -> Extractor:
     def compute(
         crystals: Crystals, workers: int | None
     ) -> tuple[NDArray[np.float64], dict[int, str]]:
-        features, _, failures = evaluate(crystals, workers=workers, device=run.torch_device())
+        features, _, failures = evaluate(crystals, workers=workers, device=torch_device(run.device))
         return features, failures
 
     # The weights decide, not the version of the package that carries them.

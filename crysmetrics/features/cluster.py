@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysmetrics.errors import UserError
-from crysmetrics.features.base import Extractor, Run, get_extractor
+from crysmetrics.features.extractor import Extractor, Run
+from crysmetrics.features.registry import get_extractor
 from crysmetrics.io import Crystals
 from crysmetrics.io.parsed import one_line
 from crysmetrics.packages import require

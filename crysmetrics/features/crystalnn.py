@@ -28,7 +28,7 @@ from crysmetrics.features._crystalnn_kernel import (
 from crysmetrics.features._element_data import COVALENT_RADIUS, ELECTRONEGATIVITY
 from crysmetrics.features._order_parameters import MOTIF_TABLE, MOTIFS
 from crysmetrics.features._qhull_path import PeerError, peer_site
-from crysmetrics.features.base import Extractor, Run
+from crysmetrics.features.extractor import Extractor, Run
 from crysmetrics.io import Crystals
 from crysmetrics.parallel import cpu_count
 from crysmetrics.progress import task

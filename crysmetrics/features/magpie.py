@@ -15,7 +15,7 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
-from crysmetrics.features.base import Extractor, Run
+from crysmetrics.features.extractor import Extractor, Run
 from crysmetrics.io import Crystals
 from crysmetrics.io.elements import MAX_ATOMIC_NUMBER
 from crysmetrics.progress import task

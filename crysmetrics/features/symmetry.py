@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crysmetrics.features.base import Extractor, Run
+from crysmetrics.features.extractor import Extractor, Run
 from crysmetrics.geometry import min_distances
 from crysmetrics.io import Crystals
 from crysmetrics.io.parsed import one_line

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from crysmetrics.features.base import Sample
+from crysmetrics.features.sample import Sample
 
 
 def features(sample: Sample) -> NDArray[np.float64]:
     """(n, 256) mean-pooled activations of the structures that have them."""
-    from crysmetrics.features.alignn import FEATURE_COLUMNS
+    from crysmetrics.features.alignn.extractor import FEATURE_COLUMNS
 
     found = sample.features("alignn")
     return found.values[found.ok, FEATURE_COLUMNS]
@@ -23,7 +23,7 @@ def energies(sample: Sample) -> NDArray[np.float64]:
         UserError: if the weights predict something else.
     """
     from crysmetrics.errors import UserError
-    from crysmetrics.features.alignn import ENERGY_COLUMN
+    from crysmetrics.features.alignn.extractor import ENERGY_COLUMN
 
     found = sample.features("alignn")
     if found.ok.any() and np.isnan(found.values[found.ok, ENERGY_COLUMN]).all():

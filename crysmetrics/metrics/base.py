@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysmetrics.errors import UserError
-from crysmetrics.features.base import Sample
+from crysmetrics.features.sample import Sample
 
 Better = Literal["higher", "lower"]
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from crysmetrics.features.base import Sample
 from crysmetrics.features.magpie_scaling import normalise
+from crysmetrics.features.sample import Sample
 from crysmetrics.metrics.base import Measure, Metric, Outcome, Settings, Thresholds, Value
 from crysmetrics.metrics.intervals import mean, share
 from crysmetrics.metrics.neighbours import Nearest, nearest_both_ways

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crysmetrics.features.base import Sample, extract, get_extractor
+from crysmetrics.features.registry import get_extractor
+from crysmetrics.features.sample import Sample, extract
 from crysmetrics.io import Crystals
 from crysmetrics.io.elements import SYMBOLS
 from crysmetrics.metrics.emd import densities, num_elements

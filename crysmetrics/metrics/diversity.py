@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from crysmetrics.features.base import Sample
+from crysmetrics.features.sample import Sample
 from crysmetrics.metrics.base import Measure, Metric, Outcome, Settings, Value, undefined
 from crysmetrics.metrics.coverage import fingerprints
 from crysmetrics.metrics.intervals import with_interval

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from crysmetrics.features.base import Sample
+from crysmetrics.features.sample import Sample
 from crysmetrics.io import Crystals
 from crysmetrics.io.elements import SYMBOLS
 from crysmetrics.metrics.alignn import energies

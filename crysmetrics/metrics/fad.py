@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crysmetrics.features.base import Sample
+from crysmetrics.features.sample import Sample
 from crysmetrics.metrics.alignn import features
 from crysmetrics.metrics.base import Measure, Metric, Outcome, Settings, random_generator
 from crysmetrics.metrics.extrapolation import extrapolate

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from crysmetrics.features.base import Sample
+from crysmetrics.features.sample import Sample
 from crysmetrics.metrics.base import (
     Measure,
     Metric,

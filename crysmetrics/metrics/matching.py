@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysmetrics.errors import UserError
-from crysmetrics.features.base import Sample
+from crysmetrics.features.sample import Sample
 from crysmetrics.matching_pairs import Pairing, pair
 from crysmetrics.metrics._matching_distances import (
     ReducedCells,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysmetrics.errors import UserError
-from crysmetrics.features.base import Sample
+from crysmetrics.features.sample import Sample
 from crysmetrics.metrics.base import Settings, random_generator
 from crysmetrics.metrics.oxidation import valid_compositions
 from crysmetrics.metrics.validity import valid_structures

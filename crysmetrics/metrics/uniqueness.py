@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from crysmetrics.features.base import Sample
+from crysmetrics.features.sample import Sample
 from crysmetrics.metrics.base import Measure, Metric, Outcome, Settings
 from crysmetrics.metrics.intervals import share
 

@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysmetrics.errors import InputError, UserError
-from crysmetrics.features.base import Features, Run, Sample, get_extractor
+from crysmetrics.features.extractor import Features, Run
+from crysmetrics.features.registry import get_extractor
+from crysmetrics.features.sample import Sample
 from crysmetrics.folders import data_folder
 from crysmetrics.io import Crystals
 from crysmetrics.io.atomic import atomic_file, refuse_existing

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crysmetrics.features.base import Sample
+from crysmetrics.features.sample import Sample
 from crysmetrics.io.atomic import atomic_file
 from crysmetrics.metrics.base import Metric, Outcome, Thresholds, Value, all_metrics
 

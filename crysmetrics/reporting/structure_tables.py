@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from crysmetrics.features.base import Sample
+from crysmetrics.features.sample import Sample
 from crysmetrics.metrics.base import Outcome
 from crysmetrics.metrics.description import describe
 

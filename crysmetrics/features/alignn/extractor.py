@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from crysmetrics.device import torch_device
 from crysmetrics.errors import UserError
-from crysmetrics.features.alignn_graph import (
+from crysmetrics.features.alignn.graph import (
     FOLD,
     GRAPH_RULES,
     TOLERANCE,
@@ -27,14 +28,14 @@ from crysmetrics.features.alignn_graph import (
     LineGraphs,
     line_graphs,
 )
-from crysmetrics.features.base import Extractor, Run
+from crysmetrics.features.extractor import Extractor, Run
 from crysmetrics.io import Crystals
 from crysmetrics.packages import require
 from crysmetrics.parallel import chunks_of, in_threads, torch_threads
 from crysmetrics.progress import task
 
 if TYPE_CHECKING:
-    from crysmetrics.features.alignn_network import ALIGNN
+    from crysmetrics.features.alignn.network import ALIGNN
 
 DEFAULT_WEIGHTS = "alignn-mp-v0"
 FEATURE_WIDTH = 256
@@ -147,7 +148,7 @@ def evaluate(
         UserError: if there are no such weights, or no such device.
     """
     loaded = load_weights(weights)
-    where = Run(device=device).torch_device()
+    where = torch_device(device)
     network = loaded.network if where == "cpu" else _moved(loaded, where)
     at_once = pairs_at_once or (PAIRS_AT_ONCE if where == "cpu" else PAIRS_AT_ONCE_ON_GPU)
     features = np.full((len(crystals), FEATURE_WIDTH), np.nan)
@@ -187,7 +188,7 @@ def _apply(
     """Features (b, 256) and the first output (b,) of some graphs."""
     import torch
 
-    from crysmetrics.features.alignn_network import GraphBatch
+    from crysmetrics.features.alignn.network import GraphBatch
 
     with torch.inference_mode():  # which holds for one thread only
         features = network.features(GraphBatch.of(graphs, device))
@@ -205,7 +206,7 @@ def load_weights(weights: str | Path) -> Weights:
         UserError: if there are none, or they are not ALIGNN's.
     """
     require("torch", "torch", "ALIGNN")
-    from crysmetrics.features.alignn_published import PUBLISHED, published_file
+    from crysmetrics.features.alignn.published import PUBLISHED, published_file
     from crysmetrics.weights import weights_path
 
     name = str(weights)
@@ -227,15 +228,13 @@ def _read(name: str, path: Path, changed: int, size: int) -> Weights:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    from crysmetrics.features.alignn_network import ALIGNN
-    from crysmetrics.features.alignn_published import PUBLISHED, state_from_zip
+    from crysmetrics.features.alignn.network import ALIGNN
+    from crysmetrics.features.alignn.published import PUBLISHED, state_from_zip
 
     data = path.read_bytes()
     try:
-        if name in PUBLISHED:
-            state, rule = state_from_zip(name, data), GRAPH_RULES[1]
-        else:
-            state, rule = load(data), _graph_rule(data)
+        state = state_from_zip(name, data) if name in PUBLISHED else load(data)
+        rule = "published" if name in PUBLISHED else _graph_rule(data)
         network = ALIGNN.from_state(state)
         if network.fc.in_features != FEATURE_WIDTH:
             raise ValueError(f"it is {network.fc.in_features} wide, not {FEATURE_WIDTH}")
@@ -263,6 +262,6 @@ def _graph_rule(data: bytes) -> GraphRule:
 @lru_cache(maxsize=2)
 def _moved(weights: Weights, device: str) -> ALIGNN:
     """A copy of the network on another device."""
-    from crysmetrics.features.alignn_network import ALIGNN
+    from crysmetrics.features.alignn.network import ALIGNN
 
     return ALIGNN.from_state(weights.network.state_dict()).to(device)

@@ -1,4 +1,4 @@
-"""Compiled part of `alignn_graph`: bonds, line graphs and their folding, structure by structure."""
+"""Compiled part of `graph`: bonds, line graphs and their folding, structure by structure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ MAX_PAIRS = 4_000_000
 
 
 @njit(nogil=True, cache=True)
-def graphs(numbers, offsets, edge_offsets, target, image, vector, distance, tolerance, fold, published):
+def graphs(
+    numbers, offsets, edge_offsets, target, image, vector, distance, tolerance, fold, published
+):
     """Graphs of some structures from their neighbours, as the columns of LineGraphs.
 
     `published`: a bond of an atom to its own image stands twice and never follows itself.

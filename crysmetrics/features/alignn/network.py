@@ -2,7 +2,7 @@
 
 Choudhary and DeCost, npj Comput. Mater. 7, 185 (2021). Modules have the names and shapes of
 `alignn.models.alignn.ALIGNN`, so that its checkpoints load unchanged; nothing else is needed of
-alignn or DGL. Graphs may be folded (see `alignn_graph`): sums over neighbours and the statistics
+alignn or DGL. Graphs may be folded (see `graph`): sums over neighbours and the statistics
 of batch normalisation then count each class as often as it has members.
 """
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
-from crysmetrics.features.alignn_convolution import (
+from crysmetrics.features.alignn.convolution import (
     Edges,
     GatedSums,
     gated_sums,
@@ -25,7 +25,7 @@ from crysmetrics.features.alignn_convolution import (
 )
 
 if TYPE_CHECKING:
-    from crysmetrics.features.alignn_graph import LineGraphs
+    from crysmetrics.features.alignn.graph import LineGraphs
 
 FEATURE_WIDTH = 256
 ELEMENT_WIDTH = 92
@@ -365,7 +365,7 @@ def _element_table() -> Tensor:
 
     from crysmetrics.io.elements import MAX_ATOMIC_NUMBER
 
-    text = files("crysmetrics.features").joinpath("alignn_elements.json").read_text()
+    text = files("crysmetrics.features.alignn").joinpath("elements.json").read_text()
     ones: dict[str, list[int]] = json.loads(text)["ones"]
     table = torch.zeros(MAX_ATOMIC_NUMBER + 1, ELEMENT_WIDTH)
     for number in range(1, MAX_ATOMIC_NUMBER + 1):

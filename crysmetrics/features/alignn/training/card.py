@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 
 from crysmetrics.errors import UserError
-from crysmetrics.features.alignn_data import TARGET, Packed, load_packed
-from crysmetrics.features.alignn_graph import GraphRule, line_graphs
-from crysmetrics.features.alignn_network import ALIGNN
-from crysmetrics.features.alignn_trainer import Trainer, open_run, predict
+from crysmetrics.features.alignn.graph import GraphRule, line_graphs
+from crysmetrics.features.alignn.network import ALIGNN
+from crysmetrics.features.alignn.training.data import TARGET, Packed, load_packed
+from crysmetrics.features.alignn.training.trainer import Trainer, open_run, predict
 from crysmetrics.io.atomic import atomic_file
 
 TEST = "mp20/test.csv.gz"

@@ -1,9 +1,9 @@
 """A training run of ALIGNN that can be killed at any time and goes on where it was.
 
-Graphs are folded (see `alignn_graph`), which changes neither losses nor gradients. The learning
-rate follows the share of the budget that is spent, so that any budget ends annealed. A checkpoint
-is the whole state in files of at most 16 MiB; killed and resumed, a run goes on as if nothing had
-been, bit for bit where the budget is given in steps.
+Graphs are folded (see `crysmetrics.features.alignn.graph`), which changes neither losses nor
+gradients. The learning rate follows the share of the budget that is spent, so that any budget ends
+annealed. A checkpoint is the whole state in files of at most 16 MiB; killed and resumed, a run goes
+on as if nothing had been, bit for bit where the budget is given in steps.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crysmetrics.errors import UserError
-from crysmetrics.features.alignn_data import Packed
-from crysmetrics.features.alignn_graph import LineGraphs
-from crysmetrics.features.alignn_network import ALIGNN, GraphBatch
+from crysmetrics.features.alignn.graph import LineGraphs
+from crysmetrics.features.alignn.network import ALIGNN, GraphBatch
+from crysmetrics.features.alignn.training.data import Packed
 from crysmetrics.training_state import STATE, append_row, load_checkpoint, save_checkpoint
 
 _LOG = ("step", "epoch", "minutes", "lr", "train_mae", "val_mae", "structures_per_second")
@@ -299,7 +299,14 @@ def predict(
     return energies
 
 
-def open_run(folder: Path, packed: Packed, device: str = "cpu", **options: bool) -> Trainer:
+def open_run(
+    folder: Path,
+    packed: Packed,
+    device: str = "cpu",
+    *,
+    compiled: bool = False,
+    bfloat16: bool = False,
+) -> Trainer:
     """The run whose checkpoint lies in `folder`.
 
     Raises:
@@ -308,6 +315,6 @@ def open_run(folder: Path, packed: Packed, device: str = "cpu", **options: bool)
     if not (folder / STATE).is_file():
         raise UserError(f"{folder} holds no checkpoint to go on from.")
     settings = Settings(**json.loads((folder / STATE).read_text())["settings"])
-    trainer = Trainer(packed, settings, folder, device, **options)
+    trainer = Trainer(packed, settings, folder, device, compiled, bfloat16)
     trainer.load()
     return trainer

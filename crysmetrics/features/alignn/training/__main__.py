@@ -1,9 +1,9 @@
 """Training ALIGNN on formation energies: pack the data, train for a time, finish with a card.
 
-    python -m crysmetrics.features.alignn_training pack --data ../shared/data -o packed.npz
-    python -m crysmetrics.features.alignn_training train packed.npz --out RUN --minutes 60
-    python -m crysmetrics.features.alignn_training train packed.npz --out RUN --resume
-    python -m crysmetrics.features.alignn_training finish RUN packed.npz --data ../shared/data \
+    python -m crysmetrics.features.alignn.training pack --data ../shared/data -o packed.npz
+    python -m crysmetrics.features.alignn.training train packed.npz --out RUN --minutes 60
+    python -m crysmetrics.features.alignn.training train packed.npz --out RUN --resume
+    python -m crysmetrics.features.alignn.training finish RUN packed.npz --data ../shared/data \
         --name alignn-mp-v0
 
 `train` needs PyTorch, NumPy and safetensors alone; graphs are in the packed file.
@@ -21,8 +21,8 @@ import torch
 from safetensors.torch import load
 
 from crysmetrics.errors import UserError
-from crysmetrics.features.alignn_data import load_packed
-from crysmetrics.features.alignn_trainer import Settings, Trainer, open_run
+from crysmetrics.features.alignn.training.data import load_packed
+from crysmetrics.features.alignn.training.trainer import Settings, Trainer, open_run
 from crysmetrics.training_state import STATE
 
 
@@ -80,7 +80,7 @@ def _read(path: Path) -> bytes:
 
 def parser() -> argparse.ArgumentParser:
     """Of the command line; argparse, since Click may be missing on a bare machine."""
-    top = argparse.ArgumentParser(prog="python -m crysmetrics.features.alignn_training")
+    top = argparse.ArgumentParser(prog="python -m crysmetrics.features.alignn.training")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     pack = commands.add_parser("pack", help="make the packed file from the data folder")
     pack.add_argument("--data", type=Path, required=True)
@@ -124,9 +124,9 @@ def main(arguments: list[str] | None = None) -> int:
             train(given)
         else:
             # These read crystals, which needs more packages than training does.
-            from crysmetrics.features import alignn_card, alignn_data
+            from crysmetrics.features.alignn.training import card, data
 
-            {"pack": alignn_data.pack, "finish": alignn_card.finish}[given.function](given)
+            {"pack": data.pack, "finish": card.finish}[given.function](given)
     except UserError as error:
         print(error)
         return 2

@@ -19,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysmetrics.errors import UserError
-from crysmetrics.features.alignn import (
+from crysmetrics.features.alignn.extractor import (
     DEFAULT_WEIGHTS,
     FEATURE_WIDTH,
     LABELS,
     Weights,
     load_weights,
 )
-from crysmetrics.features.base import Extractor, Run
+from crysmetrics.features.extractor import Extractor, Run
 from crysmetrics.io import Crystals
 from crysmetrics.io.elements import SYMBOLS
 from crysmetrics.packages import how_to_install

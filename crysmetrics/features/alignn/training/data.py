@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysmetrics.errors import InputError, UserError
-from crysmetrics.features.alignn_graph import GRAPH_RULES, GraphRule, LineGraphs, line_graphs
+from crysmetrics.features.alignn.graph import GRAPH_RULES, GraphRule, LineGraphs, line_graphs
 from crysmetrics.io.atomic import atomic_file
 
 if TYPE_CHECKING:

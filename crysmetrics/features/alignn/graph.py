@@ -163,7 +163,7 @@ def line_graphs(
         The graphs; a structure that has none is named in `failures`.
     """
     # Numba is not needed to read and train on graphs that are there already.
-    from crysmetrics.features._alignn_kernel import graphs
+    from crysmetrics.features.alignn._graph_kernel import graphs
 
     near = _neighbours(crystals, tolerance, workers)
     jobs = []
@@ -190,7 +190,7 @@ def line_graphs(
 
 def _neighbours(crystals: Crystals, tolerance: float, workers: int | None) -> Neighbours:
     """At least the twelve nearest neighbours farther than TOO_CLOSE, with their whole shell."""
-    from crysmetrics.features._alignn_kernel import NEAREST, TOO_CLOSE
+    from crysmetrics.features.alignn._graph_kernel import NEAREST, TOO_CLOSE
     from crysmetrics.features.periodic_neighbours import periodic_neighbours
 
     nearest = NEAREST
@@ -213,7 +213,7 @@ def _neighbours(crystals: Crystals, tolerance: float, workers: int | None) -> Ne
 
 def _assembled(pieces: list[tuple[Any, ...]], failures: dict[int, str]) -> LineGraphs:
     """Graphs of all jobs, with indices counted over all of them."""
-    from crysmetrics.features._alignn_kernel import MAX_PAIRS
+    from crysmetrics.features.alignn._graph_kernel import MAX_PAIRS
 
     ints, reals = np.int64, np.float32
     kinds: dict[str, type] = {

@@ -1,0 +1,33 @@
+"""Where PyTorch computes."""
+
+from __future__ import annotations
+
+from crysmetrics.errors import UserError
+from crysmetrics.packages import require
+
+
+def torch_device(name: str = "auto") -> str:
+    """Name the device on which PyTorch computes: `cpu`, `cuda` or `cuda:N`.
+
+    Imports PyTorch unless the name is `cpu`, so ask only when there is work.
+
+    Args:
+        name: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        UserError: if there is no such device here.
+    """
+    require("torch", "torch", "A network")
+    if name == "cpu":
+        return name
+    kind, _, number = name.partition(":")
+    if name != "auto" and (kind != "cuda" or (number and not number.isdecimal())):
+        raise UserError(f"Devices are auto, cpu and cuda; not {name!r}.")
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return "cuda" if count else "cpu"
+    if int(number or 0) >= count:
+        raise UserError(f"There is no {name} here; use --device cpu.")
+    return name

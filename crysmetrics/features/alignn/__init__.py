@@ -1,0 +1,1 @@
+"""ALIGNN: its graphs and network, the extractor of features and energies, and its training."""

@@ -1,0 +1,1 @@
+"""Training ALIGNN on formation energies; `python -m crysmetrics.features.alignn.training`."""

@@ -1,0 +1,85 @@
+"""An extractor of features, and how it is run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crysmetrics.features.cache import FeatureCache
+from crysmetrics.io import Crystals
+
+Compute = Callable[[Crystals, int | None], tuple[NDArray[np.float64], dict[int, str]]]
+DEFAULT_BACKEND = "native"
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A named, versioned map from crystals to vectors.
+
+    Attributes:
+        name: of the features, as metrics ask for them: `crystalnn`, `magpie`, ...
+        version: changes whenever the numbers do; names the backend.
+        labels: of the columns.
+        compute: takes Crystals and a number of workers; returns (B, d) float64 with rows of
+            NaN where it failed, and the reason for each such row.
+        parameters: everything else that decides the numbers.
+    """
+
+    name: str
+    version: str
+    labels: tuple[str, ...]
+    compute: Compute
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    cached: bool = True
+    """Whether looking a structure up is cheaper than computing it."""
+    batch: int = 2000
+    """Structures whose features are kept at once, so that an interrupted run can go on."""
+
+    @property
+    def hash(self) -> str:
+        """Short hash of name, version and parameters; numbers of different hashes differ."""
+        text = json.dumps([self.name, self.version, dict(self.parameters)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of a set: `values` (B, d), and reasons for the rows that failed (NaN)."""
+
+    values: NDArray[np.float64]
+    failures: Mapping[int, str]
+
+    @cached_property
+    def ok(self) -> NDArray[np.bool_]:
+        """(B,) which rows could be computed."""
+        mask = np.ones(len(self.values), dtype=bool)
+        mask[list(self.failures)] = False
+        return mask
+
+
+@dataclass(frozen=True)
+class Run:
+    """How features are computed: everything that may change their cost.
+
+    Attributes:
+        backend: whose code computes them; ours where it has none of its own.
+        workers: cores to use; None for all.
+        cache: where features are kept between runs; None to compute all.
+        device: for networks: `auto`, `cpu`, `cuda`.
+        alignn: name of ALIGNN's weights; None for those that are shipped.
+        dask: address of a Dask scheduler whose workers compute; None to compute here.
+    """
+
+    backend: str = DEFAULT_BACKEND
+    workers: int | None = None
+    cache: FeatureCache | None = None
+    device: str = "auto"
+    alignn: str | None = None
+    dask: str | None = None

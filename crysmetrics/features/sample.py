@@ -1,0 +1,121 @@
+"""Sets of structures with their features at hand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crysmetrics.features.cache import FeatureCache
+from crysmetrics.features.extractor import Extractor, Features, Run
+from crysmetrics.features.registry import get_extractor
+from crysmetrics.io import Crystals, Failure
+
+
+class Sample:
+    """A set of structures under evaluation, with each feature computed at most once.
+
+    Args:
+        crystals: the structures and failures.
+        role: `gen` or `ref`, as failures and inputs are labelled.
+        path: where they came from, as the user gave it.
+        run: how features are computed.
+    """
+
+    def __init__(
+        self, crystals: Crystals, role: str, path: str | None = None, run: Run | None = None
+    ) -> None:
+        self.crystals = crystals
+        self.role = role
+        self.path = path
+        self.run = run or Run()
+        self.extractors: dict[str, Extractor] = {}
+        self._features: dict[str, Features] = {}
+        self._preset: dict[str, tuple[Extractor, Features]] = {}
+        self.seconds_reading = 0.0
+        """Time that whoever made this sample took to read its structures."""
+        self.seconds: dict[str, float] = {}
+        """Time that each feature took, for the breakdown of a report's times."""
+
+    def __len__(self) -> int:
+        return len(self.crystals)
+
+    def features(self, name: str) -> Features:
+        """Features of this name; computed, or read from the cache, at the first call."""
+        if name not in self._features:
+            start = time.perf_counter()
+            if name in self._preset:
+                extractor, found = self._preset[name]
+            else:
+                extractor = get_extractor(name, self.run)
+                found = extract(extractor, self.crystals, self.run.workers, self.run.cache)
+            self.extractors[name] = extractor
+            self._features[name] = found
+            self.seconds[name] = time.perf_counter() - start
+        return self._features[name]
+
+    def chosen(self, index: NDArray[np.intp], failures: Iterable[Failure] = ()) -> Sample:
+        """Some of the structures, with what is known of their features.
+
+        Args:
+            index: of those that were read.
+            failures: that belong to the choice.
+        """
+        part = Sample(self.crystals[index].with_failures(failures), self.role, self.path, self.run)
+        computed = {n: (self.extractors[n], found) for n, found in self._features.items()}
+        for extractor, found in ({**self._preset, **computed}).values():
+            reasons = {
+                k: found.failures[i] for k, i in enumerate(index.tolist()) if i in found.failures
+            }
+            part.preset(extractor, Features(found.values[index], reasons))
+        part.seconds_reading = self.seconds_reading
+        return part
+
+    def preset(self, extractor: Extractor, features: Features) -> None:
+        """Use these features, made earlier by this extractor, instead of computing them."""
+        self._preset[extractor.name] = (extractor, features)
+
+    def failed_features(self) -> list[tuple[str, str]]:
+        """(id, reason) of every structure whose features failed."""
+        ids = self.crystals.ids
+        return [
+            (ids[i], f"{name} failed: {reason}")
+            for name in sorted(self._features)
+            for i, reason in sorted(self._features[name].failures.items())
+        ]
+
+
+def extract(
+    extractor: Extractor,
+    crystals: Crystals,
+    workers: int | None = None,
+    cache: FeatureCache | None = None,
+) -> Features:
+    """Features of all structures, those that `cache` knows read from it and the others added.
+
+    Structures of equal content are computed once.
+    """
+    if cache is None or not extractor.cached:
+        values, failures = extractor.compute(crystals, workers)
+        return Features(values, failures)
+    keys, name = crystals.content_hashes(), f"{extractor.name} {extractor.hash}"
+    known = cache.get(name, keys)
+    first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in known}
+    missing = sorted(first.values())
+    for start in range(0, len(missing), extractor.batch):
+        batch = missing[start : start + extractor.batch]
+        values, failures = extractor.compute(crystals[batch], workers)
+        cache.put(name, [keys[i] for i in batch], values, failures)
+        for row, i in enumerate(batch):
+            known[keys[i]] = (None if row in failures else values[row], failures.get(row))
+    values = np.full((len(crystals), len(extractor.labels)), np.nan)
+    reasons = {}
+    for i, key in enumerate(keys):
+        row_values, reason = known[key]
+        if row_values is None:
+            reasons[i] = reason or "unknown"
+        else:
+            values[i] = row_values
+    return Features(values, reasons)
