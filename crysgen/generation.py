@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crysgen.formulas import parse_formula
+from crysgen.formulas import Formula, parse_formula
 from crysgen.methods import Method, build_methods
 from crysgen.output import COLUMNS, RunFolder, Store
 from crysgen.requests import Asked, ask_formulas, digest
@@ -165,10 +165,11 @@ def run(
     }
     result = Result(chosen, _table(chosen, columns, asked, settings), failures, redrawn)
     if isinstance(store, RunFolder):
+        from crysmetrics.io.symmetrized import hall_numbers
         from crysmetrics.io.writing import cif_texts
 
         record = result.summary() | {"seconds": round(time.perf_counter() - begun, 1)}
-        store.finish(cif_texts(chosen, symmetrize=settings.makes_symmetric), result.table, record)
+        store.finish(cif_texts(chosen, hall_numbers(chosen)), result.table, record)
     return result
 
 
@@ -295,17 +296,28 @@ def _symmetric(candidates: Crystals, settings: Settings) -> Crystals:
     """
     if not settings.makes_symmetric:
         return candidates
-    from crysgen.symmetry import space_groups, symmetrized
+    from crysmetrics.io.symmetrized import symmetrized
 
     candidates = symmetrized(candidates, settings.tolerance)
     if settings.space_group is None:
         return candidates
-    kept = space_groups(candidates, settings.tolerance) == settings.space_group
+    kept = _space_groups(candidates, settings) == settings.space_group
     if not kept.any():
         raise UserError(
             f"None of {len(candidates)} candidates has space group {settings.space_group}."
         )
     return candidates[kept].with_failures(candidates.failures)
+
+
+def _space_groups(crystals: Crystals, settings: Settings) -> NDArray[np.int64]:
+    """(B,) numbers: those that files state, or found within the tolerance where they are in P1."""
+    from crysmetrics.io.symmetrized import hall_numbers
+    from crysmetrics.symmetry import setting_of, space_groups
+
+    if settings.makes_symmetric:
+        numbers = [setting_of(hall).space_group for hall in hall_numbers(crystals)]
+        return np.array(numbers, dtype=np.int64)
+    return space_groups(crystals, settings.tolerance)
 
 
 def _failures(
@@ -362,16 +374,15 @@ def _table(
     """The rows of `samples.csv`; they describe the files as they are written."""
     import pandas as pd
 
-    from crysgen.symmetry import space_groups
     from crysmetrics.io.writing import file_names
     from crysmetrics.metrics.emd import densities
 
     position = [int(p) for p in crystals.properties["asked"]]
     found = {
         "file": file_names(crystals.ids),
-        "formula": [asked[p].formula.reduced.text for p in position],
+        "formula": [Formula.of_atoms(c.atomic_numbers).reduced.text for c in crystals],
         "num_atoms": crystals.num_atoms,
-        "space_group": space_groups(crystals, settings.tolerance),
+        "space_group": _space_groups(crystals, settings),
         "density": densities(crystals).round(5),
         "volume_per_atom": (crystals.volumes / crystals.num_atoms).round(5),
         "ref_id": [asked[p].ref_id for p in position],

@@ -6,8 +6,6 @@ on `val` (`relaxed_scale.py` there) and on other well-known ones (`relaxed_order
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -86,16 +84,9 @@ def complexities(crystals: Crystals, tolerance: float) -> NDArray[np.float64]:
         tolerance: Å within which symmetry is found.
     """
     from crysgen.retrieval.prototypes import reduced
+    from crysmetrics.symmetry import point_group_order
 
     cells = [reduced(crystal, tolerance) for crystal in crystals]
-    most = _class_order(225)
-    found = [sum(cell.counts) - _class_order(cell.space_group) / (most + 1) for cell in cells]
+    most = point_group_order(225)
+    found = [sum(cell.counts) - point_group_order(cell.space_group) / (most + 1) for cell in cells]
     return np.array(found, dtype=np.float64)
-
-
-@lru_cache(maxsize=230)
-def _class_order(number: int) -> int:
-    """Operations of the crystal class of a space group, 1 to 48."""
-    import moyopy
-
-    return len(moyopy.operations_from_number(number, primitive=True))

@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
 from crysmetrics.compiled import njit
-from crysmetrics.io import Crystals
 from crysmetrics.parallel import chunks_of, in_threads
+
+
+class PackedCells(Protocol):
+    """Crystals as packed arrays, of which `crysmetrics.io.Crystals` is one kind."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def lattices(self) -> NDArray[np.float64]:
+        """(B, 3, 3) rows in Å."""
+
+    @property
+    def frac_coords(self) -> NDArray[np.float64]:
+        """(N, 3)."""
+
+    @property
+    def num_atoms(self) -> NDArray[np.int64]:
+        """(B,)."""
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """(B + 1,) where the atoms of each begin."""
 
 
 @njit(nogil=True, cache=True)
@@ -50,8 +73,11 @@ def reduce_cell(cell):
 
 
 @njit(nogil=True, cache=True)
-def _shortest(cell, frac):
-    """Shortest distance between atoms of one crystal, all periodic images included."""
+def min_distance(cell, frac):
+    """Shortest interatomic distance of one crystal in Å, all periodic images included.
+
+    `cell` (3, 3) has rows in Å, `frac` (n, 3) fractional coordinates; see `min_distances`.
+    """
     rows = reduce_cell(cell)
     # An atom and its own image: the shortest lattice vector, first of the reduced cell.
     best = rows[0] @ rows[0]
@@ -84,12 +110,12 @@ def _shortest(cell, frac):
 def _shortest_of_all(cells, frac, offsets):
     result = np.empty(len(cells))
     for i in range(len(cells)):
-        result[i] = _shortest(cells[i], frac[offsets[i] : offsets[i + 1]])
+        result[i] = min_distance(cells[i], frac[offsets[i] : offsets[i + 1]])
     return result
 
 
-def min_distances(crystals: Crystals, workers: int | None = None) -> NDArray[np.float64]:
-    """(B,) shortest interatomic distance of each crystal in Å.
+def min_distances(crystals: PackedCells, workers: int | None = None) -> NDArray[np.float64]:
+    """Compute (B,) the shortest interatomic distance of each crystal in Å.
 
     All periodic images count, an atom's own among them: a crystal of one atom has the length of
     its shortest lattice vector, and one whose cell has no volume has 0.

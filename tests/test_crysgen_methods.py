@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,15 @@ import pytest
 from click.testing import CliRunner
 
 from crysgen.cli import main
-from crysgen.formulas import parse_formula
+from crysgen.formulas import Formula, parse_formula
 from crysgen.methods.auto import left_to_diffusion
 from crysgen.methods.retrieval import Retrieval
 from crysgen.requests import ask_formulas
 from crysgen.settings import Machine, Settings
+from crysmetrics.geometry import min_distances
 from crysmetrics.io import read
+from crysmetrics.metrics.emd import densities
+from crysmetrics.symmetry import space_groups
 
 
 def sample(folder: Path, *args: str, status: int = 0) -> pd.DataFrame | str:
@@ -51,6 +55,40 @@ def test_only_the_asked_space_group_comes(tmp_path: Path) -> None:
         tmp_path / "b", *args, "--space-group", "F-99m", status=2
     )
     assert "from 1 to 230" in sample(tmp_path / "c", *args, "--space-group", "231", status=2)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        (),
+        ("--symmetrize",),
+        ("--symmetrize", "--tolerance", "0.8"),
+        ("--space-group", "P4/mmm", "--tolerance", "0.3"),
+    ],
+)
+def test_the_table_describes_every_file_as_it_was_written(
+    tmp_path: Path, args: tuple[str, ...]
+) -> None:
+    compositions = ("Li2O", "CaTiO3", "MgAl")
+    asked = [part for text in compositions for part in ("--composition", text)]
+    table = sample(tmp_path / "a", *asked, "-n", "6", "--method", "retrieval", *args)
+    made = read(tmp_path / "a", workers=1)
+    assert len(made) == len(table)
+    crystals = {f"{name}.cif": made[i] for i, name in enumerate(made.ids)}
+    tolerance = float(args[-1]) if "--tolerance" in args else 0.1
+    for row in table.itertuples():
+        crystal = crystals[row.file]
+        text = (tmp_path / "a" / row.file).read_text()
+        stated = int(re.search(r"Int_Tables_number\s+(\d+)", text)[1])
+        assert stated == (row.space_group if args else 1)
+        assert space_groups(crystal, tolerance)[0] == row.space_group
+        assert crystal.num_atoms[0] == row.num_atoms
+        assert Formula.of_atoms(crystal.atomic_numbers).reduced.text == row.formula
+        assert densities(crystal)[0] == pytest.approx(row.density, abs=2e-5)
+        assert crystal.volumes[0] / row.num_atoms == pytest.approx(row.volume_per_atom, abs=2e-5)
+        assert min_distances(crystal)[0] == pytest.approx(row.min_distance, abs=2e-5)
+    if "--space-group" in args:
+        assert set(table.space_group) == {123}
 
 
 def test_refinement_stays_near_what_it_began_with(tmp_path: Path) -> None:

@@ -21,9 +21,10 @@ from crysgen.methods import build_methods
 from crysgen.output import COLUMNS, RunFolder, Store, free_folder, open_run, state
 from crysgen.requests import ask_formulas, ask_structures
 from crysgen.settings import Machine, Settings
-from crysgen.symmetry import space_groups, symmetrized
 from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals, read, write
+from crysmetrics.io.symmetrized import symmetrized
+from crysmetrics.symmetry import space_groups
 
 MACHINE = Machine(device="cpu", workers=1, batch_size=3, cache="off")
 

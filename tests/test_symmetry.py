@@ -4,8 +4,8 @@ from sets import one, random_crystals, rocksalt
 
 from crysmetrics.features.extractor import Run
 from crysmetrics.features.registry import get_extractor
-from crysmetrics.features.symmetry import space_groups
 from crysmetrics.io import Crystals
+from crysmetrics.symmetry import find_space_groups
 
 
 def test_textbook_space_groups():
@@ -17,15 +17,15 @@ def test_textbook_space_groups():
             one([55, 17], [[0, 0, 0], [0.5, 0.5, 0.5]], 4.12, "CsCl"),
         ]
     )
-    numbers, failures = space_groups(cells)
-    assert numbers[:, 0].tolist() == [225, 225, 229, 221]
+    numbers, failures = find_space_groups(cells)
+    assert numbers.tolist() == [225, 225, 229, 221]
     assert not failures
 
 
 def test_tolerance_decides():
     moved = one([55, 17], [[0, 0, 0], [0.5, 0.5, 0.51]], 4.12)
-    assert space_groups(moved)[0][0, 0] == 221
-    assert space_groups(moved, 0.001)[0][0, 0] == 99
+    assert find_space_groups(moved)[0][0] == 221
+    assert find_space_groups(moved, 0.001)[0][0] == 99
 
 
 @pytest.mark.parametrize(
@@ -44,8 +44,8 @@ def test_tolerance_decides():
     ],
 )
 def test_bad_cells_have_none_or_one_and_do_not_crash(cell):
-    numbers, failures = space_groups(cell)
-    assert (0 in failures) == bool(np.isnan(numbers[0, 0]))
+    numbers, failures = find_space_groups(cell)
+    assert (0 in failures) == bool(np.isnan(numbers[0]))
     assert all(failures.values())
 
 

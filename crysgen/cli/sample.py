@@ -379,8 +379,9 @@ def _show(
 
 def _rich_table(result: Result, asked: list[Asked]) -> Any:
     """The first structures: all of one composition, or the best of each."""
-    import moyopy
     from rich.table import Table
+
+    from crysmetrics.symmetry import short_symbol
 
     rows = result.table if len(asked) == 1 else result.table[result.table["rank"] == 1]
     shown = Table(box=None, pad_edge=False)
@@ -389,7 +390,7 @@ def _rich_table(result: Result, asked: list[Asked]) -> Any:
         shown.add_column(title, justify="left" if title == "Space group" else "right")
     for row in rows.head(_SHOWN).to_dict("records"):
         energy = row["predicted_formation_energy_per_atom"]
-        symbol = moyopy.SpaceGroupType(int(row["space_group"])).hm_short.replace(" ", "")
+        symbol = short_symbol(int(row["space_group"]))
         shown.add_row(
             row["file"],
             str(row["rank"]),

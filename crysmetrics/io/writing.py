@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,9 @@ from crysmetrics.io.atomic import atomic_file, atomic_folder, refuse_existing
 from crysmetrics.io.crystals import Crystals, wrap
 from crysmetrics.io.elements import SYMBOLS
 from crysmetrics.io.sources import JSON_SUFFIXES, SUFFIXES, TABLE_SUFFIXES, TAR_SUFFIXES, has_suffix
+from crysmetrics.io.symmetrized import hall_numbers, symmetrized
 from crysmetrics.progress import task
+from crysmetrics.symmetry import Cell, asymmetric_unit, operation_triplets, setting_of
 
 _NOT_WRITTEN = (
     *(suffix for suffix in SUFFIXES if suffix not in (".cif", ".xyz", ".extxyz")),
@@ -30,7 +31,7 @@ _NOT_WRITTEN = (
 """Names of files that `read` takes but `write` can't make; a folder named so would mislead."""
 
 DEFAULT_TOLERANCE = 0.01
-"""Distance in Å within which symmetry is found when asked for (spglib's `symprec`)."""
+"""Distance in Å within which symmetry is found when asked for (spglib's and moyo's `symprec`)."""
 
 
 def write(
@@ -51,7 +52,8 @@ def write(
     Args:
         crystals: at least one structure.
         path: where to.
-        symmetrize: CIFs in the space group found within `tolerance`, not P1.
+        symmetrize: CIFs in the space group found within `tolerance`, in its conventional cell,
+            not P1.
         tolerance: in Å.
         overwrite: replace what exists. A folder is only replaced if it holds nothing but CIFs;
             a link stays, and what it points to is replaced.
@@ -74,23 +76,49 @@ def write(
         _write_extxyz(crystals, path)
     else:
         kinds = {".cif": _write_cif, ".zip": _write_zip}
-        kinds.get(suffix, _write_folder)(path, cif_texts(crystals, symmetrize, tolerance))
+        settings = None
+        if symmetrize:
+            crystals = symmetrized(crystals, tolerance)
+            settings = hall_numbers(crystals)
+        kinds.get(suffix, _write_folder)(path, cif_texts(crystals, settings))
 
 
 def cif_texts(
-    crystals: Crystals, symmetrize: bool = False, tolerance: float = DEFAULT_TOLERANCE
+    crystals: Crystals, hall_numbers: Sequence[int] | None = None
 ) -> Iterator[tuple[str, str]]:
-    """(file name, CIF text) of each structure."""
+    """(file name, CIF text) of each structure.
+
+    Args:
+        crystals: B structures.
+        hall_numbers: (B,) see `cif_text`; P1 without.
+    """
     names = file_names(crystals.ids)
+    settings = [1] * len(crystals) if hall_numbers is None else hall_numbers
     with task("Writing CIFs", len(crystals)) as advance:
-        for name, structure in zip(names, crystals, strict=True):
-            yield name, _symmetrized_cif(structure, tolerance) if symmetrize else p1_cif(structure)
+        for name, structure, setting in zip(names, crystals, settings, strict=True):
+            yield name, cif_text(structure, setting)
             advance(1)
 
 
 def p1_cif(crystal: Crystals) -> str:
-    """The CIF text of one structure, all atoms listed; 10 decimals keep 1e-9 Å."""
+    """The CIF text of one structure, all atoms listed; see `cif_text`."""
+    return cif_text(crystal, 1)
+
+
+def cif_text(crystal: Crystals, hall_number: int) -> str:
+    """The CIF text of one structure, one atom of each orbit listed; 10 decimals keep 1e-9 Å.
+
+    Args:
+        crystal: the structure, its cell and origin as the setting has them.
+        hall_number: 1 (P1) to 530. A structure without the symmetry of this setting is written
+            in P1.
+    """
     cell, frac_coords = _right_handed(crystal)
+    sites = asymmetric_unit(Cell(cell, frac_coords, crystal.atomic_numbers), hall_number)
+    if sites is None:
+        return cif_text(crystal, 1)
+    setting = setting_of(hall_number)
+    chosen, multiplicities = sites
     lengths = np.linalg.norm(cell, axis=1)
     pairs = ((1, 2), (0, 2), (0, 1))
     with np.errstate(all="ignore"):  # a cell without volume is written too, for a reader to name
@@ -99,10 +127,13 @@ def p1_cif(crystal: Crystals) -> str:
     symbols = [SYMBOLS[z] for z in crystal.atomic_numbers]
     counts = {s: symbols.count(s) for s in dict.fromkeys(symbols)}
     formula = " ".join(f"{s}{n}" for s, n in counts.items())
+    name = "P 1" if hall_number == 1 else setting.symbol
+    operations = operation_triplets(hall_number)
     lines = [
         _data_line(crystal),
-        "_symmetry_space_group_name_H-M   'P 1'",
-        "_symmetry_Int_Tables_number   1",
+        f"_symmetry_space_group_name_H-M   '{name}'",
+        f"_symmetry_Int_Tables_number   {setting.space_group}",
+        f"_symmetry_space_group_name_Hall   '{setting.hall_symbol}'",
         *(f"_cell_length_{k}   {v:.10f}" for k, v in zip("abc", lengths, strict=True)),
         *(
             f"_cell_angle_{k}   {v:.10f}"
@@ -113,7 +144,7 @@ def p1_cif(crystal: Crystals) -> str:
         "loop_",
         " _symmetry_equiv_pos_site_id",
         " _symmetry_equiv_pos_as_xyz",
-        "  1  'x, y, z'",
+        *(f"  {k}  '{operation}'" for k, operation in enumerate(operations, 1)),
         "loop_",
         " _atom_site_type_symbol",
         " _atom_site_label",
@@ -123,9 +154,10 @@ def p1_cif(crystal: Crystals) -> str:
         " _atom_site_fract_z",
         " _atom_site_occupancy",
     ]
+    rows = zip(chosen, multiplicities, frac_coords[chosen].tolist(), strict=True)
     lines += [
-        f"  {symbol}  {symbol}{k}  1  {x:.10f}  {y:.10f}  {z:.10f}  1"
-        for k, (symbol, (x, y, z)) in enumerate(zip(symbols, frac_coords.tolist(), strict=True))
+        f"  {symbols[i]}  {symbols[i]}{k}  {multiplicity}  {x:.10f}  {y:.10f}  {z:.10f}  1"
+        for k, (i, multiplicity, (x, y, z)) in enumerate(rows)
     ]
     return "\n".join(lines) + "\n"
 
@@ -142,25 +174,6 @@ def _right_handed(crystal: Crystals) -> tuple[NDArray[np.float64], NDArray[np.fl
     """
     cell, frac = crystal.lattices[0], crystal.frac_coords
     return (cell, frac) if np.linalg.det(cell) > 0 else (-cell, wrap(-frac))
-
-
-def _symmetrized_cif(crystal: Crystals, tolerance: float) -> str:
-    """CIF in the space group that spglib finds; P1 where it finds none."""
-    from pymatgen.core import Lattice, Structure
-    from pymatgen.io.cif import CifWriter
-
-    cell, frac = _right_handed(crystal)
-    symbols = [SYMBOLS[z] for z in crystal.atomic_numbers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            structure = Structure(Lattice(cell), symbols, frac)
-            text = str(CifWriter(structure, symprec=tolerance, significant_figures=10))
-        except Exception:
-            # spglib gives up on atoms closer than the tolerance, in ways that vary with its
-            # version; the crystal is still written.
-            return p1_cif(crystal)
-    return re.sub(r"(?m)^data_.*$", _data_line(crystal), text, count=1)
 
 
 _SAFE = frozenset(" ()+,;=@[]{}~^!#$&'-_.")

@@ -1,0 +1,43 @@
+"""Sets of crystals with the symmetry that was found in them made exact."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from crysmetrics.io.builder import CrystalsBuilder
+from crysmetrics.io.crystals import Crystals
+from crysmetrics.symmetry import TOLERANCE, cells_of, standard_cell
+
+HALL_NUMBER = "hall_number"
+"""Property of symmetrised crystals: the setting that their cells stand in, 1 to 530 (see
+`crysmetrics.symmetry.setting_of`); 1, which is P1, for those that have no symmetry."""
+
+
+def symmetrized(crystals: Crystals, tolerance: float = TOLERANCE) -> Crystals:
+    """Put crystals into conventional cells in which the symmetry found is exact.
+
+    One without symmetry, or whose composition would change, stays as it is. Ids, properties and
+    failures are kept, and the property `HALL_NUMBER` is added.
+
+    Args:
+        crystals: B structures.
+        tolerance: Å within which symmetry is found.
+    """
+    if not len(crystals):
+        return crystals
+    builder = CrystalsBuilder()
+    for i, cell in enumerate(cells_of(crystals)):
+        found = standard_cell(cell, tolerance)
+        properties = {name: values[i].item() for name, values in crystals.properties.items()}
+        properties[HALL_NUMBER] = 1 if found is None else found.hall_number
+        lattice, frac, numbers = cell if found is None else found.cell
+        name = crystals.ids[i]
+        builder.add(name, numbers, frac, lattice, source=name, properties=properties)
+    built = builder.build()
+    return built.with_failures((*crystals.failures, *built.failures))
+
+
+def hall_numbers(crystals: Crystals) -> list[int]:
+    """Read (B,) the settings that `symmetrized` has noted; 1 for all that it has not seen."""
+    values = crystals.properties.get(HALL_NUMBER, np.ones(len(crystals), dtype=np.int64))
+    return [int(value) for value in values]

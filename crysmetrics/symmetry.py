@@ -1,0 +1,358 @@
+"""Symmetry of crystals: space groups, and cells in which the symmetry found is exact.
+
+The one door to moyo (by some of spglib's authors, ten times as fast), and to spglib where moyo
+can't go. Works on plain arrays, below input and output: `crysmetrics.io.symmetrized` applies it to
+sets, and files are written with the operations found here.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crysmetrics.geometry import PackedCells, min_distance, min_distances
+from crysmetrics.progress import task
+
+TOLERANCE = 0.1
+"""Å within which symmetry is found in generated structures, which have none within 0.01 Å."""
+SHARES = (1.0, 0.3, 0.1)
+"""Shares of a tolerance that are tried in turn: a large tolerance can make the search fail."""
+MIN_THICKNESS = 1.0
+"""Å, smallest singular value of a cell that moyo is given; in flatter ones its search may not end,
+so that spglib takes these."""
+SHORTEST_DISTANCE = 0.1
+"""Å; crystals with closer atoms are not symmetrised, whatever the tolerance."""
+_SAME_ATOM = 1e-4
+"""Å between an atom and the image of an atom that is the same one, in an exactly symmetric cell."""
+
+# It warns of every cell that is not primitive in some setting, which is the normal case here.
+logging.getLogger("moyo").setLevel(logging.ERROR)
+
+
+class PackedAtoms(PackedCells, Protocol):
+    """Crystals as packed arrays, elements included."""
+
+    @property
+    def atomic_numbers(self) -> NDArray[np.int64]:
+        """(N,) atomic numbers."""
+
+
+class Cell(NamedTuple):
+    """One crystal."""
+
+    lattice: NDArray[np.float64]
+    """(3, 3) rows in Å."""
+    frac_coords: NDArray[np.float64]
+    """(n, 3)."""
+    atomic_numbers: NDArray[np.int64]
+    """(n,)."""
+
+
+class StandardCell(NamedTuple):
+    """A crystal in the conventional cell of its space group, symmetric within rounding."""
+
+    cell: Cell
+    space_group: int
+    """1 to 230."""
+    hall_number: int
+    """1 to 530: which setting of the space group the cell stands in."""
+
+    @property
+    def operations_per_atom(self) -> float:
+        """Symmetry operations of the cell divided by its atoms: larger the more symmetric it is."""
+        return len(setting_of(self.hall_number).rotations) / len(self.cell.atomic_numbers)
+
+
+class SpaceGroupNumbers(NamedTuple):
+    """Space groups of a set, and why some have none."""
+
+    numbers: NDArray[np.float64]
+    """(B,) 1 to 230; NaN where none was found."""
+    failures: dict[int, str]
+    """Reasons by index."""
+
+
+# --- space groups ----------------------------------------------------------------------------
+
+
+def find_space_groups(
+    crystals: PackedAtoms, tolerance: float = TOLERANCE, workers: int | None = None
+) -> SpaceGroupNumbers:
+    """Find the space group number of each crystal within a tolerance in Å.
+
+    Args:
+        crystals: B structures.
+        tolerance: Å.
+        workers: threads for the shortest distances.
+    """
+    numbers = np.full(len(crystals), np.nan)
+    failures: dict[int, str] = {}
+    shortest = min_distances(crystals, workers)
+    with task("Space groups", len(crystals)) as advance:
+        for i, cell in enumerate(cells_of(crystals)):
+            try:
+                numbers[i] = _space_group(cell, tolerance, shortest[i])
+            except ValueError as error:
+                failures[i] = str(error).splitlines()[0]
+            advance(1)
+    return SpaceGroupNumbers(numbers, failures)
+
+
+def space_groups(
+    crystals: PackedAtoms, tolerance: float = TOLERANCE, workers: int | None = None
+) -> NDArray[np.int64]:
+    """Find (B,) space group numbers within a tolerance in Å; 1 where no symmetry is found.
+
+    Where the search fails, smaller tolerances are tried.
+    """
+    numbers = np.ones(len(crystals), dtype=np.int64)
+    shortest = min_distances(crystals, workers)
+    for i, cell in enumerate(cells_of(crystals)):
+        for share in SHARES:
+            with suppress(ValueError):
+                numbers[i] = _space_group(cell, share * tolerance, shortest[i])
+                break
+    return numbers
+
+
+def _space_group(cell: Cell, tolerance: float, shortest: float) -> int:
+    """One number.
+
+    Raises:
+        ValueError: if none is found, with the reason.
+    """
+    # Where atoms or their images lie within the tolerance, symmetry means nothing.
+    if shortest <= tolerance:
+        raise ValueError(f"Atoms or their images lie within {tolerance:g} Å of each other.")
+    return _dataset(cell, tolerance).number
+
+
+@lru_cache(maxsize=230)
+def short_symbol(number: int) -> str:
+    """Name a space group in short Hermann-Mauguin notation: `Fm-3m` for 225."""
+    import moyopy
+
+    return str(moyopy.SpaceGroupType(number).hm_short).replace(" ", "")
+
+
+@lru_cache(maxsize=230)
+def point_group_order(number: int) -> int:
+    """Count the operations of a space group's crystal class, 1 to 48."""
+    import moyopy
+
+    return len(moyopy.operations_from_number(number, primitive=True))
+
+
+class Setting(NamedTuple):
+    """A space group with its choice of axes and origin, as files state it."""
+
+    space_group: int
+    """1 to 230."""
+    symbol: str
+    """Short Hermann-Mauguin symbol without blanks, as `Fm-3m`."""
+    hall_symbol: str
+    """With axes and origin, as `-F 4 2 3`."""
+    rotations: NDArray[np.int64]
+    """(m, 3, 3), on columns of fractional coordinates; those of all centring vectors."""
+    translations: NDArray[np.float64]
+    """(m, 3)."""
+
+
+@lru_cache(maxsize=530)
+def setting_of(hall_number: int) -> Setting:
+    """Look up a setting by its Hall number, 1 to 530."""
+    import moyopy
+
+    entry = moyopy.HallSymbolEntry(hall_number)
+    operations = moyopy.operations_from_number(
+        entry.number, setting=moyopy.Setting.hall_number(hall_number)
+    )
+    return Setting(
+        int(entry.number),
+        str(entry.hm_short).replace(" ", ""),
+        str(entry.hall_symbol).replace("=", '"'),
+        np.array(operations.rotations, dtype=np.int64),
+        np.array(operations.translations, dtype=np.float64),
+    )
+
+
+@lru_cache(maxsize=530)
+def operation_triplets(hall_number: int) -> tuple[str, ...]:
+    """Write the operations of a setting as CIF has them: `-x+1/2, y, z`."""
+    setting = setting_of(hall_number)
+    return tuple(
+        ", ".join(_coordinate(*row) for row in zip(rotation.tolist(), shift, strict=True))
+        for rotation, shift in zip(setting.rotations, setting.translations.tolist(), strict=True)
+    )
+
+
+def _coordinate(factors: list[int], shift: float) -> str:
+    terms = "".join(f"{'+-'[f < 0]}{axis}" for f, axis in zip(factors, "xyz", strict=True) if f)
+    fraction = Fraction(shift).limit_denominator(24) % 1
+    return terms.removeprefix("+") + (f"+{fraction}" if fraction else "")
+
+
+# --- symmetric cells -------------------------------------------------------------------------
+
+
+def standard_cell(cell: Cell, tolerance: float = TOLERANCE) -> StandardCell | None:
+    """Make the symmetry of a crystal exact, in its conventional cell.
+
+    What is exact then may lie within the tolerance of more symmetry still, which is taken too, so
+    that the result comes out unchanged when it is symmetrised again.
+
+    Args:
+        cell: the crystal.
+        tolerance: Å within which symmetry is found.
+
+    Returns:
+        None if there is no symmetry but translations, or if the composition would change.
+    """
+    found = _most_symmetric(cell, tolerance)
+    if found is None:
+        return None
+    for _ in range(10):  # every round adds symmetry
+        more = _most_symmetric(found.cell, tolerance)
+        if more is None or more.operations_per_atom <= found.operations_per_atom * (1 + 1e-9):
+            break
+        found = more
+    if found.space_group == 1 or not _is_same_compound(cell, found.cell):
+        return None
+    return None if asymmetric_unit(found.cell, found.hall_number) is None else found
+
+
+def asymmetric_unit(
+    cell: Cell, hall_number: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Choose one atom of each orbit under the operations of a setting.
+
+    Args:
+        cell: the crystal in that setting.
+        hall_number: 1 to 530.
+
+    Returns:
+        Indices of the chosen atoms (k,) and the number of atoms (k,) in the orbit of each; None if
+        the operations do not take atoms to atoms.
+    """
+    if hall_number == 1:
+        return np.arange(len(cell.atomic_numbers)), np.ones(len(cell.atomic_numbers), dtype=int)
+    setting = setting_of(hall_number)
+    orbit_of = np.full(len(cell.atomic_numbers), -1)
+    chosen: list[int] = []
+    for i in range(len(orbit_of)):
+        if orbit_of[i] >= 0:
+            continue
+        images = setting.rotations @ cell.frac_coords[i] + setting.translations
+        steps = images[:, None] - cell.frac_coords
+        steps -= np.round(steps)
+        near = np.linalg.norm(steps @ cell.lattice, axis=2) < _SAME_ATOM
+        near &= (cell.atomic_numbers == cell.atomic_numbers[i]) & (orbit_of < 0)
+        if not near.any(axis=1).all():
+            return None
+        orbit_of[near.any(axis=0)] = len(chosen)
+        chosen.append(i)
+    return np.array(chosen), np.bincount(orbit_of, minlength=len(chosen))
+
+
+def cells_of(crystals: PackedAtoms) -> list[Cell]:
+    """Take a set apart into its B crystals."""
+    offsets = crystals.offsets
+    atoms = [slice(offsets[i], offsets[i + 1]) for i in range(len(crystals))]
+    return [
+        Cell(crystals.lattices[i], crystals.frac_coords[a], crystals.atomic_numbers[a])
+        for i, a in enumerate(atoms)
+    ]
+
+
+def _most_symmetric(cell: Cell, tolerance: float) -> StandardCell | None:
+    """The more symmetric of the conventional cells by moyo and by spglib; None if both fail.
+
+    At the edge of the tolerance each misses symmetry that the other finds.
+    """
+    shortest = min_distance(cell.lattice, cell.frac_coords)
+    if shortest <= SHORTEST_DISTANCE:
+        return None
+    trials = []
+    for ask in (_dataset, _dataset_by_spglib):
+        for share in SHARES:
+            if shortest <= share * tolerance:
+                continue
+            with suppress(ValueError):
+                trials.append(ask(cell, share * tolerance).standard())
+                break
+    return max(trials, key=lambda trial: trial.operations_per_atom, default=None)
+
+
+def _is_same_compound(one: Cell, other: Cell) -> bool:
+    """Whether two crystals have one reduced formula."""
+    a, b = (np.bincount(cell.atomic_numbers, minlength=119) for cell in (one, other))
+    return bool((a * len(other.atomic_numbers) == b * len(one.atomic_numbers)).all())
+
+
+# --- moyo and spglib -------------------------------------------------------------------------
+
+
+class _Dataset(NamedTuple):
+    """What both libraries tell of a crystal."""
+
+    number: int
+    hall_number: int
+    lattice: Any
+    frac_coords: Any
+    atomic_numbers: Any
+
+    def standard(self) -> StandardCell:
+        """See `StandardCell`."""
+        cell = Cell(
+            np.array(self.lattice, dtype=np.float64),
+            np.array(self.frac_coords, dtype=np.float64),
+            np.array(self.atomic_numbers, dtype=np.int64),
+        )
+        return StandardCell(cell, self.number, self.hall_number)
+
+
+def _dataset(cell: Cell, tolerance: float) -> _Dataset:
+    """Ask moyo, or spglib where the cell is flat.
+
+    Raises:
+        ValueError: if no space group is found, with the reason.
+    """
+    import moyopy
+
+    if np.linalg.svd(cell.lattice, compute_uv=False)[-1] < MIN_THICKNESS:
+        return _dataset_by_spglib(cell, tolerance)
+    found = moyopy.MoyoDataset(
+        moyopy.Cell(cell.lattice.tolist(), cell.frac_coords.tolist(), cell.atomic_numbers.tolist()),
+        symprec=tolerance,
+    )
+    standard = found.std_cell
+    return _Dataset(
+        int(found.number), int(found.hall_number),
+        standard.basis, standard.positions, standard.numbers,
+    )  # fmt: skip
+
+
+def _dataset_by_spglib(cell: Cell, tolerance: float) -> _Dataset:
+    found = spglib_dataset(cell, tolerance)
+    if found is None:
+        raise ValueError("No space group was found.")
+    return _Dataset(
+        int(found.number), int(found.hall_number),
+        found.std_lattice, found.std_positions, found.std_types,
+    )  # fmt: skip
+
+
+def spglib_dataset(cell: Cell, tolerance: float) -> Any:
+    """Ask spglib for its dataset of a crystal; None if it finds nothing."""
+    import spglib
+
+    try:
+        return spglib.get_symmetry_dataset(tuple(cell), symprec=tolerance)
+    except Exception:  # its own error types differ between its versions
+        return None
