@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 from crysmetrics.errors import UserError
 from crysmetrics.packages import require
+
+
+def refuse_missing_device(name: str) -> None:
+    """Refuse the name of a device that is not here, before any work is done.
+
+    PyTorch is not imported for `auto` and `cpu`, which are always there.
+
+    Raises:
+        UserError: if there is no such device here.
+    """
+    if name not in ("auto", "cpu"):
+        torch_device(name)
 
 
 def torch_device(name: str = "auto") -> str:
@@ -20,14 +34,13 @@ def torch_device(name: str = "auto") -> str:
     require("torch", "torch", "A network")
     if name == "cpu":
         return name
-    kind, _, number = name.partition(":")
-    if name != "auto" and (kind != "cuda" or (number and not number.isdecimal())):
+    if name != "auto" and not re.fullmatch(r"cuda(:[0-9]{1,4})?", name):
         raise UserError(f"Devices are auto, cpu and cuda; not {name!r}.")
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         return "cuda" if count else "cpu"
-    if int(number or 0) >= count:
+    if int(name.partition(":")[2] or 0) >= count:
         raise UserError(f"There is no {name} here; use --device cpu.")
     return name

@@ -15,6 +15,7 @@ import numpy as np
 
 from crysmetrics import references
 from crysmetrics._version import __version__
+from crysmetrics.device import refuse_missing_device
 from crysmetrics.errors import InputError, MissingPackageError, UserError
 from crysmetrics.features.cache import open_cache
 from crysmetrics.features.extractor import Run
@@ -348,6 +349,8 @@ def _run_and_settings(options: dict[str, Any]) -> tuple[Run, Settings]:
     names_of_run = ("backend", "workers", "device", "alignn", "dask")
     chosen = {k: options.pop(k) for k in names_of_run if k in options}
     run = Run(cache=open_cache(options.pop("cache", None)), **chosen)
+    if run.dask is None:  # a cluster's workers have devices of their own
+        refuse_missing_device(run.device)
     if not isinstance(options.get("thresholds", Thresholds(0, 0)), Thresholds):
         options["thresholds"] = parse_thresholds(str(options["thresholds"]))
     return run, Settings(**options)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from crysmetrics.errors import InputError, MissingPackageError, UserError
 from crysmetrics.evaluation import settings_json, versions
 from crysmetrics.features.extractor import Run
+from crysmetrics.features.registry import FRECHET_FEATURES
 from crysmetrics.features.sample import Sample
 from crysmetrics.io import Crystals
 from crysmetrics.io.digest import SetDigest
@@ -37,7 +38,7 @@ from crysmetrics.metrics.coverage import coverage_values, distance_columns, fing
 from crysmetrics.metrics.diversity import mean_pairwise_distance
 from crysmetrics.metrics.emd import densities, emd_value, num_elements
 from crysmetrics.metrics.extrapolation import extrapolate
-from crysmetrics.metrics.frechet import FRECHET_FEATURES, streamed_frechet_value
+from crysmetrics.metrics.frechet import streamed_frechet_value
 from crysmetrics.metrics.intervals import share
 from crysmetrics.metrics.kernel import kernel_distance
 from crysmetrics.metrics.moments import Moments, Reservoir

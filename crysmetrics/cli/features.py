@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from crysmetrics.cli.options import cache_option, user_errors
-from crysmetrics.cli.request import FINGERPRINTS, Request, requested
+from crysmetrics.cli.request import EVERYTHING, Request, requested
+from crysmetrics.features.registry import FEATURES, get_extractor
 
 
 @click.command()
@@ -16,9 +17,9 @@ from crysmetrics.cli.request import FINGERPRINTS, Request, requested
     default="crystalnn,magpie",
     show_default=True,
     metavar="LIST",
-    help="Comma-separated: crystalnn, magpie, cgcnn.",
+    help=f"Comma-separated: {', '.join(FEATURES)}.",
 )
-@requested(run=FINGERPRINTS, output=("quiet", "overwrite"))
+@requested(run=EVERYTHING, output=("quiet", "overwrite"))
 def featurize(source: str, output: str, features: str, request: Request) -> None:
     """Write features as arrays named after them, with `ids` beside them.
 
@@ -30,7 +31,6 @@ def featurize(source: str, output: str, features: str, request: Request) -> None
     import numpy as np
 
     from crysmetrics.evaluation import as_sample
-    from crysmetrics.features.registry import get_extractor
     from crysmetrics.io.atomic import atomic_file
 
     names = list(dict.fromkeys(name.strip() for name in features.split(",")))

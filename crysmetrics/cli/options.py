@@ -52,13 +52,6 @@ cache_option = click.option(
     metavar="DIR|off",
     help="Where features are kept between runs; the user's cache folder by default.",
 )
-backend_option = click.option(
-    "--backend",
-    type=click.Choice(["native", "matminer"]),
-    default="native",
-    show_default=True,
-    help="What computes fingerprints: our kernels, or matminer's own featurizers.",
-)
 subset_option = click.option(
     "--subset",
     default="all",

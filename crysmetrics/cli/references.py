@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from crysmetrics.cli.options import user_errors
-from crysmetrics.cli.request import FINGERPRINTS, Request, requested
+from crysmetrics.cli.request import EVERYTHING, Request, requested
+from crysmetrics.features.registry import FEATURES, get_extractor
 
 
 @click.group()
@@ -21,15 +22,14 @@ def reference() -> None:
     default="crystalnn",
     show_default=True,
     metavar="LIST",
-    help="Comma-separated: what is computed now and stored.",
+    help=f"Comma-separated, computed now and stored: {', '.join(FEATURES)}.",
 )
 @click.option("--source", default="", metavar="TEXT", help="Where it comes from, and its licence.")
-@requested(run=FINGERPRINTS, output=("quiet", "overwrite"))
+@requested(run=EVERYTHING, output=("quiet", "overwrite"))
 def build(name: str, ref: str, features: str, source: str, request: Request) -> None:
     """Store the structures REF and their features under NAME."""
     from crysmetrics import references
     from crysmetrics.evaluation import as_sample
-    from crysmetrics.features.registry import get_extractor
 
     wanted = list(dict.fromkeys(part.strip() for part in features.split(",")))
     for feature in wanted:

@@ -17,7 +17,6 @@ import click
 from crysmetrics.cli.options import (
     FAILURE_NOTES,
     Command,
-    backend_option,
     cache_option,
     check_outputs,
     json_option,
@@ -31,30 +30,31 @@ from crysmetrics.cli.options import (
     user_errors,
     workers_option,
 )
+from crysmetrics.features.registry import BACKENDS, FEATURES, backends
 
 if TYPE_CHECKING:
     from crysmetrics.features.extractor import Run
     from crysmetrics.metrics.base import Settings
     from crysmetrics.reporting.report import Report
 
-_ALIGNN_BACKEND = click.option(
-    "--backend",
-    type=click.Choice(["native", "alignn-dgl"]),
-    default="native",
-    show_default=True,
-    help="Our ALIGNN, or the original on DGL graphs (extra: dgl).",
-)
-_ANY_BACKEND = click.option(
-    "--backend",
-    type=click.Choice(["native", "matminer", "alignn-dgl"]),
-    default="native",
-    show_default=True,
-    help="Our kernels, matminer's featurizers, or the original ALIGNN (extra: dgl).",
-)
+
+def _backend(*features: str) -> Callable[[Command], Command]:
+    """An option that chooses whose code computes these features."""
+    known = backends(features)
+    words = ", ".join(f"{name}: {BACKENDS[name]}" for name in known)
+    return click.option(
+        "--backend",
+        type=click.Choice(known),
+        default=known[0],
+        show_default=True,
+        help=f"What computes features; {words}.",
+    )
+
+
 _RUN: dict[str, Callable[[Command], Command]] = {
-    "fingerprint-backend": backend_option,
-    "alignn-backend": _ALIGNN_BACKEND,
-    "backend": _ANY_BACKEND,
+    "fingerprint-backend": _backend("crystalnn", "magpie"),
+    "alignn-backend": _backend("alignn"),
+    "backend": _backend(*FEATURES),
     "alignn": click.option(
         "--alignn",
         metavar="WEIGHTS",
@@ -241,6 +241,7 @@ def _gather(
     kwargs: dict[str, Any], run: Sequence[str], settings: Sequence[str], output: Sequence[str]
 ) -> Request:
     """Take the shared options out of a command's parameters."""
+    from crysmetrics.device import refuse_missing_device
     from crysmetrics.features.cache import open_cache
     from crysmetrics.features.extractor import Run
     from crysmetrics.metrics.base import Settings, parse_thresholds
@@ -262,6 +263,8 @@ def _gather(
     for name in run:
         field = "backend" if name.endswith("backend") else name
         how[field] = kwargs.pop(field)
+    if "device" in how and how.get("dask") is None:  # a cluster's workers have their own
+        refuse_missing_device(how["device"])
     if "cache" in how:
         how["cache"] = open_cache(how["cache"])
     # user_errors looks here whether to be quiet.

@@ -16,7 +16,6 @@ from crysmetrics.features.cache import FeatureCache
 from crysmetrics.io import Crystals
 
 Compute = Callable[[Crystals, int | None], tuple[NDArray[np.float64], dict[int, str]]]
-DEFAULT_BACKEND = "native"
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class Run:
         dask: address of a Dask scheduler whose workers compute; None to compute here.
     """
 
-    backend: str = DEFAULT_BACKEND
+    backend: str = "native"
     workers: int | None = None
     cache: FeatureCache | None = None
     device: str = "auto"

