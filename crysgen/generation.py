@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from crysgen.formulas import Formula, parse_formula
 from crysgen.methods import Method, build_methods
-from crysgen.output import COLUMNS, RunFolder, Store
+from crysgen.output import COLUMNS, NothingMadeError, Store
 from crysgen.requests import Asked, ask_formulas, digest
 from crysgen.settings import Machine, Settings
-from crysmetrics.errors import UserError
+from crysmetrics.errors import InputError, UserError
 from crysmetrics.io import Crystals
 from crysmetrics.progress import task
 
@@ -63,16 +63,16 @@ class Result:
 
 
 def generate(
-    compositions: Sequence[str],
+    compositions: str | Sequence[str],
     count: int = 16,
     *,
     settings: Settings | None = None,
     machine: Machine | None = None,
 ) -> Result:
-    """Crystals of some compositions, in memory.
+    """Make crystals of some compositions, in memory.
 
     Args:
-        compositions: formulas.
+        compositions: a formula, or several.
         count: structures of each.
         settings: what decides the result.
         machine: what decides how fast.
@@ -81,9 +81,16 @@ def generate(
         UserError: if a composition or a setting makes no sense.
     """
     settings, machine = settings or Settings(), machine or Machine()
-    formulas = [parse_formula(text) for text in compositions]
+    texts = [compositions] if isinstance(compositions, str) else list(compositions)
+    if not texts:
+        raise UserError("No composition is given.")
+    if count < 1:
+        raise UserError(f"At least one structure of each composition must be made, not {count}.")
+    formulas = [parse_formula(text) for text in texts]
     asked = ask_formulas(formulas, count, None, settings.max_atoms)
     methods = build_methods(asked, settings, machine)
+    for method in methods:
+        method.prepare()
     return run(asked, methods, settings, machine, Store())
 
 
@@ -130,22 +137,16 @@ def run(
         UserError: if not a single crystal could be made.
     """
     from crysmetrics.geometry import min_distances
+    from crysmetrics.io.symmetrized import hall_numbers
+    from crysmetrics.io.writing import cif_texts
 
     begun = time.perf_counter()
-    for method in methods:
-        done = store.done
-        missing = [p for p in method.pieces() if f"{method.name}-{p}" not in done]
-        if not missing:
-            continue
-        title = f"Sampling ({method.name})"
-        with task(title, method.total(missing)) as advance:
-            for crystals in method.run(missing, advance):
-                store.add(method.name, crystals)
+    propose(methods, store)
     candidates = store.candidates()
-    merge = settings.method != "diffusion"  # whose samples are a distribution
+    merge = not all(method.is_distribution for method in methods)
     if not len(candidates):
         reason = candidates.failures[0].reason if candidates.failures else "nothing was proposed"
-        raise UserError(f"No crystal could be made: the first {reason}.")
+        raise NothingMadeError(f"No crystal could be made: the first {reason}.")
     failures = _failures(candidates, asked, methods)
     redrawn = int(np.sum(candidates.properties["redrawn"]))
     candidates = _symmetric(candidates, settings)
@@ -164,13 +165,45 @@ def run(
         "rank": ranks,
     }
     result = Result(chosen, _table(chosen, columns, asked, settings), failures, redrawn)
-    if isinstance(store, RunFolder):
-        from crysmetrics.io.symmetrized import hall_numbers
-        from crysmetrics.io.writing import cif_texts
-
-        record = result.summary() | {"seconds": round(time.perf_counter() - begun, 1)}
-        store.finish(cif_texts(chosen, hall_numbers(chosen)), result.table, record)
+    record = result.summary() | {"seconds": round(time.perf_counter() - begun, 1)}
+    store.finish(cif_texts(chosen, hall_numbers(chosen)), result.table, record)
     return result
+
+
+def propose(methods: Sequence[Method], store: Store) -> None:
+    """Let each method make the candidates that are missing in a store, piece by piece."""
+    for method, missing in _missing(methods, store):
+        if not missing:
+            continue
+        with task(f"Sampling ({method.name})", method.total(missing)) as advance:
+            for crystals in method.run(missing, advance):
+                store.add(method.name, crystals)
+
+
+def pieces_done(methods: Sequence[Method], store: Store) -> tuple[int, int]:
+    """Count the pieces of work in a store, and all that are known so far.
+
+    A method that plans by the candidates of another is counted when those are complete.
+    """
+    total = left = 0
+    for method, missing in _missing(methods, store):
+        total += len(method.pieces())
+        left += len(missing)
+        if missing:
+            break
+    return total - left, total
+
+
+def _missing(methods: Sequence[Method], store: Store) -> Iterator[tuple[Method, list[str]]]:
+    """Plan each method in turn, and list those of its pieces that are not in the store."""
+    for number, method in enumerate(methods):
+        method.plan(store.candidates({earlier.name for earlier in methods[:number]}))
+        names = {f"{method.name}-{piece}": piece for piece in method.pieces()}
+        done = {name for name in store.done if name.startswith(f"{method.name}-")}
+        if not done <= names.keys():
+            foreign = min(done - names.keys())
+            raise InputError(f"The run is damaged: it holds {foreign}, which was never asked for.")
+        yield method, [piece for name, piece in names.items() if name not in done]
 
 
 def _relaxed(
@@ -303,7 +336,7 @@ def _symmetric(candidates: Crystals, settings: Settings) -> Crystals:
         return candidates
     kept = _space_groups(candidates, settings) == settings.space_group
     if not kept.any():
-        raise UserError(
+        raise NothingMadeError(
             f"None of {len(candidates)} candidates has space group {settings.space_group}."
         )
     return candidates[kept].with_failures(candidates.failures)

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-from crysmetrics.errors import UserError
+from crysgen.locking import locked
+from crysgen.methods import CANDIDATE_PROPERTIES
+from crysmetrics.errors import InputError, UserError
 from crysmetrics.io import Crystals
 from crysmetrics.io.atomic import atomic_file
+from crysmetrics.io.parsed import one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +36,10 @@ TABLE = "samples.csv"
 RECORD = "request.json"
 _UNFINISHED = "unfinished-run"
 _LOCK = "lock"
+
+
+class NothingMadeError(UserError):
+    """A run can't have a result, however often it is repeated; its folder keeps nothing of it."""
 
 
 class Store:
@@ -56,9 +64,10 @@ class Store:
         failures = [f._replace(file=f"{method}-{f.file}") for f in crystals.failures]
         self._parts.append(crystals.with_ids(names).with_failures(failures))
 
-    def candidates(self) -> Crystals:
-        """All of them; pieces without candidates are failures."""
-        return Crystals.concatenate(self._parts)
+    def candidates(self, methods: Collection[str] | None = None) -> Crystals:
+        """Join all candidates, or those of some methods; pieces without any are failures."""
+        parts = [p for p in self._parts if methods is None or _method_of(p) in methods]
+        return Crystals.concatenate(parts) if parts else Crystals.empty()
 
     def add_relaxed(self, crystals: Crystals) -> None:
         """Keep candidates as they are after relaxation, under the ids they had."""
@@ -67,6 +76,23 @@ class Store:
     def relaxed(self) -> Crystals:
         """Those kept so far, in any order."""
         return Crystals.concatenate(self._relaxed) if self._relaxed else Crystals.empty()
+
+    def finish(
+        self, files: Iterable[tuple[str, str]], table: pd.DataFrame, result: Mapping[str, Any]
+    ) -> None:
+        """Write what was made, where the store is a folder; a store in memory has nothing to do.
+
+        Args:
+            files: (name, CIF text), which may be made while they are written.
+            table: with the columns COLUMNS.
+            result: of the run, for the record.
+        """
+
+
+def _method_of(part: Crystals) -> str:
+    """Return the method that made a part; a part is of one method, and never empty."""
+    names = [*part.ids, *(failure.file for failure in part.failures)]
+    return names[0].partition("-")[0] if names else ""
 
 
 class RunFolder(Store):
@@ -79,20 +105,31 @@ class RunFolder(Store):
         super().__init__()
         self.path = path
         self.work = path / _UNFINISHED
-        for part in sorted(self.work.glob("part-*.npz")):
-            self._parts.append(Crystals.load(part))
-        for part in sorted(self.work.glob("relaxed-*.npz")):
-            self._relaxed.append(Crystals.load(part))
+        self._parts = [_load_part(part) for part in self._files("part")]
+        self._relaxed = [_load_part(part, relaxed=True) for part in self._files("relaxed")]
+        for kept, parts in ("candidates", self._parts), ("relaxed structures", self._relaxed):
+            names = [name for part in parts for name in part.ids]
+            if len(set(names)) != len(names):
+                raise InputError(f"{self.work} is damaged: it holds some {kept} twice.")
+
+    def _files(self, kind: str) -> list[Path]:
+        return sorted(self.work.glob(f"{kind}-*.npz"))
+
+    def _next_file(self, kind: str) -> Path:
+        """Name a file behind all of a kind, of which some may have been taken away."""
+        numbers = [path.stem.rpartition("-")[2] for path in self._files(kind)]
+        last = max((int(number) for number in numbers if number.isdecimal()), default=0)
+        return self.work / f"{kind}-{last + 1:06d}.npz"
 
     def add(self, method: str, crystals: Crystals) -> None:
         """See `Store`; it is on disk when this returns."""
         super().add(method, crystals)
-        self._parts[-1].save(self.work / f"part-{len(self._parts):06d}.npz")
+        self._parts[-1].save(self._next_file("part"))
 
     def add_relaxed(self, crystals: Crystals) -> None:
         """See `Store`; it is on disk when this returns."""
         super().add_relaxed(crystals)
-        crystals.save(self.work / f"relaxed-{len(self._relaxed):06d}.npz")
+        crystals.save(self._next_file("relaxed"))
 
     def finish(
         self, files: Iterable[tuple[str, str]], table: pd.DataFrame, result: Mapping[str, Any]
@@ -100,11 +137,6 @@ class RunFolder(Store):
         """Write what was made, take away what it replaces, and call the run finished.
 
         Every step can be done again: a run killed here goes on here.
-
-        Args:
-            files: (name, CIF text).
-            table: with the columns COLUMNS.
-            result: of the run, for the record.
         """
         names = set()
         for name, text in files:
@@ -118,10 +150,43 @@ class RunFolder(Store):
             table.to_csv(temporary, index=False, columns=list(COLUMNS))
         record = _read_record(self.work / RECORD) or {}
         _write_record(self.path / RECORD, {**record, "result": dict(result)})
-        # The record goes first: without it there is no unfinished run, whatever else is left.
-        for leaving in (self.work / RECORD, *sorted(self.work.iterdir())):
-            leaving.unlink(missing_ok=True)
-        self.work.rmdir()
+        _discard(self.work)
+
+
+def _discard(work: Path) -> None:
+    """Take away what an unfinished run has kept, but for the lock, which is held."""
+    # The record goes first: without it there is no unfinished run, whatever else is left.
+    (work / RECORD).unlink(missing_ok=True)
+    for leaving in work.iterdir():
+        if leaving.name != _LOCK:
+            leaving.unlink()
+
+
+def _load_part(path: Path, relaxed: bool = False) -> Crystals:
+    """Read a file of candidates.
+
+    Raises:
+        InputError: if it is damaged; the sentence says what helps.
+    """
+    advice = "take it away, and the same command makes it anew"
+    try:
+        part = Crystals.load(path)
+    except InputError as error:
+        raise InputError(f"{one_line(error, 1000).rstrip('.')}; {advice}.") from error
+    wanted = dict(CANDIDATE_PROPERTIES)
+    if relaxed:
+        from crysgen.relaxation import ENERGY
+
+        wanted[ENERGY] = "f"
+    kinds = {name: values.dtype.kind for name, values in part.properties.items()}
+    names = [*part.ids, *(failure.file for failure in part.failures)]
+    good = bool(names) and all("-" in name for name in names)
+    if len(part):
+        good &= all(kinds.get(name, " ") in kind for name, kind in wanted.items())
+        good = good and bool((part.properties["asked"] >= 0).all())
+    if not good:
+        raise InputError(f"{path} is damaged: these are no candidates; {advice}.")
+    return part
 
 
 @contextmanager
@@ -142,54 +207,89 @@ def open_run(
     Raises:
         UserError: if the folder holds something else, or somebody else writes there.
     """
-    full = {"schema": SCHEMA, **record}
-    continued = check_folder(path, record, overwrite)
+    check_folder(path, record, overwrite)
     work = path / _UNFINISHED
+    new = [parent for parent in (path, *path.parents) if not parent.exists()]
     try:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{path} can't be written ({error.strerror}).") from error
-    with _locked(work / _LOCK, path):
-        if continued != "continued":
-            (work / RECORD).unlink(missing_ok=True)
-            for part in (*work.glob("part-*.npz"), *work.glob("relaxed-*.npz")):
-                part.unlink()
-            _write_record(work / RECORD, full)
-        yield RunFolder(path), continued == "continued"
+    busy = f"Another run is writing to {path}."
+    try:
+        with locked(work / _LOCK, busy):
+            # Another process may have finished a run since.
+            continued = check_folder(path, record, overwrite) == "continued"
+            if not continued:
+                _discard(work)
+                _write_record(work / RECORD, {"schema": SCHEMA, **record})
+            folder = RunFolder(path)
+            try:
+                yield folder, continued
+            except Exception as error:
+                if isinstance(error, NothingMadeError) or not (continued or folder.done):
+                    _discard(work)
+                raise
+            finally:
+                _remove_if_done(work)
+    finally:
+        _remove_if_done(work)  # on Windows a lock can't be removed while it is held
+        with suppress(OSError):
+            for parent in new:
+                parent.rmdir()  # unless something has been made
+
+
+def _remove_if_done(work: Path) -> None:
+    """Take away the folder of an unfinished run that holds nothing but the lock."""
+    with suppress(OSError):
+        if {child.name for child in work.iterdir()} <= {_LOCK}:
+            shutil.rmtree(work)
+
+
+def refuse_taken(path: Path, overwrite: bool = False) -> None:
+    """Refuse a folder that no request may write to, before a request is known.
+
+    Raises:
+        UserError: if `path` is no folder, holds other things, or a finished run.
+    """
+    found = state(path, None)
+    if found == "foreign" or (found == "finished" and not overwrite):
+        raise UserError(_say_taken(path, found, None))
 
 
 def check_folder(path: Path, record: Mapping[str, Any], overwrite: bool = False) -> str:
-    """The `state` of a folder that a run may write to.
+    """Return the `state` of a folder that a run may write to.
 
     Raises:
         UserError: if it may not.
     """
     found = state(path, record)
-    if found in ("finished", "other") and not overwrite:
+    if found == "foreign" or (found in ("finished", "other", "damaged") and not overwrite):
         raise UserError(_say_taken(path, found, record))
-    if found == "foreign" and not path.is_dir():
-        raise UserError(f"{path} is a file, where a folder should be written.")
-    if found == "foreign":
-        raise UserError(f"{path} holds other things than a run of crysgen sample; not replaced.")
-    if path.is_symlink() and not path.exists():
-        raise UserError(f"{path} is a broken link.")
     return found
 
 
-def state(path: Path, record: Mapping[str, Any]) -> str:
-    """What a folder is to a request.
+def state(path: Path, record: Mapping[str, Any] | None) -> str:
+    """Tell what a folder is to a request.
+
+    Args:
+        path: of the folder.
+        record: with the `request`; None for any, so that unfinished runs are all `other`.
 
     Returns:
         `new` (nothing there), `continued` (an unfinished run of this request), `other` (one of
-        another request), `finished`, or `foreign` (something else).
+        another request), `damaged` (one whose request can't be read), `finished`, or `foreign`
+        (something else).
     """
     if not path.exists():
-        return "new"
+        return "foreign" if path.is_symlink() else "new"
     if not path.is_dir():
         return "foreign"
     unfinished = _read_record(path / _UNFINISHED / RECORD)
     if unfinished is not None:
-        return "continued" if unfinished.get("request") == _plain(record["request"]) else "other"
+        same = record is not None and unfinished.get("request") == _plain(record["request"])
+        return "continued" if same else "other"
+    if (path / _UNFINISHED / RECORD).exists():
+        return "damaged"
     if _read_record(path / RECORD) is not None:
         return "finished"
     # A run killed before its first word leaves an empty folder of ours.
@@ -207,19 +307,27 @@ def free_folder(base: str, record: Mapping[str, Any]) -> Path:
         number += 1
 
 
-def _say_taken(path: Path, found: str, record: Mapping[str, Any]) -> str:
+def _say_taken(path: Path, found: str, record: Mapping[str, Any] | None) -> str:
+    """Say why a folder is not written to."""
+    if found == "foreign":
+        if path.is_symlink() and not path.exists():
+            return f"{path} is a broken link."
+        if not path.is_dir():
+            return f"{path} is a file, where a folder should be written."
+        return f"{path} holds other things than a run of crysgen sample; not replaced."
+    advice = "choose another name or give --overwrite"
     if found == "finished":
-        return f"{path} holds a finished run; choose another name or give --overwrite."
+        return f"{path} holds a finished run; {advice}."
+    if found == "damaged":
+        return f"{path} holds an unfinished run whose {RECORD} is damaged; {advice}."
     unfinished = _read_record(path / _UNFINISHED / RECORD) or {}
-    here, there = _plain(record["request"]), unfinished.get("request", {})
-    return (
-        f"{path} holds an unfinished run of another request ({_difference(here, there)}); "
-        "choose another name or give --overwrite."
-    )
+    here, there = _plain(record["request"]) if record else {}, unfinished.get("request")
+    why = _difference(here, there if isinstance(there, dict) else {})
+    return f"{path} holds an unfinished run of another request ({why}); {advice}."
 
 
 def _difference(here: Mapping[str, Any], there: Mapping[str, Any], within: str = "") -> str:
-    """The first setting that differs, in words."""
+    """Name the first setting that differs."""
     for key in here:
         ours, theirs = here[key], there.get(key)
         if ours == theirs:
@@ -228,6 +336,8 @@ def _difference(here: Mapping[str, Any], there: Mapping[str, Any], within: str =
             return _difference(ours, theirs, key)
         if key.endswith("sha256"):
             return f"other {within}"
+        if isinstance(theirs, (dict, list)) or (isinstance(ours, dict) and theirs is None):
+            return f"other {key}"
         where = "" if within in ("", "settings") else f"{within}: "
         return f"{where}{key} was {theirs}, is {ours}"
     return "settings that this version does not know"
@@ -245,10 +355,10 @@ def _write_record(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:
-    """A record of ours, or None."""
+    """Read a record of ours; None if there is none."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) and record.get("schema") == SCHEMA else None
 
@@ -273,24 +383,3 @@ def _remove(folder: Path, name: str) -> None:
             return
         with suppress(OSError):
             parent.rmdir()
-
-
-@contextmanager
-def _locked(path: Path, folder: Path) -> Iterator[None]:
-    """One process at a time; the system takes the lock away when a process dies."""
-    with path.open("a+b") as file:
-        if not _try_lock(file):
-            raise UserError(f"Another run is writing to {folder}.")
-        yield
-
-
-def _try_lock(file: IO[bytes]) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

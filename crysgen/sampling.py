@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 ATTEMPTS = 5
 """Draws of a structure until it is given up."""
 
-_ATOMS_ON_CPU = 400
+_ATOMS_ON_CPU = 240
+"""Of a batch: some 4 s of one core, so that a run that is killed loses less than ten."""
 _OVERHEAD_ON_CPU = 80
 _OVERHEAD_ON_GPU = 2000
 """What a batch costs beside its atoms, in atoms: small batches are mostly waiting."""

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,9 +17,8 @@ from click.testing import CliRunner
 from crysgen.cli import main
 from crysgen.formulas import Formula, parse_formula
 from crysgen.methods.auto import left_to_diffusion
-from crysgen.methods.retrieval import Retrieval
 from crysgen.requests import ask_formulas
-from crysgen.settings import Machine, Settings
+from crysgen.retrieval import Library
 from crysmetrics.geometry import min_distances
 from crysmetrics.io import read
 from crysmetrics.metrics.emd import densities
@@ -101,15 +104,96 @@ def test_refinement_stays_near_what_it_began_with(tmp_path: Path) -> None:
 
 
 def test_auto_leaves_to_diffusion_a_share_and_what_no_library_knows() -> None:
-    settings, machine = Settings(), Machine()
-    formulas = [parse_formula("NaCl"), parse_formula("Na7Cl2F3S")]
-    asked = ask_formulas(formulas, 8)
-    retrieval = Retrieval(asked, settings, machine)
-    known = [len(retrieval.proposals(one, one.count)) for one in asked]
-    left = left_to_diffusion(asked, retrieval)
-    for one, rest, count in zip(asked, left, known, strict=True):
-        assert rest.count == max(8 - count, 2)
+    asked = ask_formulas([parse_formula("NaCl"), parse_formula("Na7Cl2F3S")], 8)
+    left = left_to_diffusion(asked, [12, 5])
+    assert [rest.count for rest in left] == [2, 3]
+    for one, rest in zip(asked, left, strict=True):
         assert {unit for unit, _ in rest.sizes} <= {unit for unit, _ in one.sizes}
+
+
+class Counted:
+    """Calls of `Library.load` and `Library.propose`, and the pieces on disk at each proposal."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, stop_at: int | None = None) -> None:
+        self.loads, self.kept, self.work = 0, [], Path()
+        load, propose = Library.load, Library.propose
+
+        def counted_load(*args: Any, **given: Any) -> Library:
+            self.loads += 1
+            return load(*args, **given)
+
+        def counted_propose(library: Library, *args: Any, **given: Any) -> Any:
+            self.kept.append(len(list(self.work.glob("part-*.npz"))))
+            if len(self.kept) == stop_at:
+                raise KeyboardInterrupt
+            return propose(library, *args, **given)
+
+        monkeypatch.setattr(Library, "load", counted_load)
+        monkeypatch.setattr(Library, "propose", counted_propose)
+
+
+AUTO = ("--composition", "NaCl", "--composition", "Na7Cl2F3S", "--composition", "MgO", "-n", "4")
+
+
+def test_each_composition_is_proposed_once_and_kept_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = (*AUTO, "--steps", "3")
+    counted = Counted(monkeypatch)
+    counted.work = tmp_path / "a" / "unfinished-run"
+    whole = sample(tmp_path / "a", *args)
+    assert (counted.loads, counted.kept) == (1, [0, 1, 2])
+    assert set(whole.method) >= {"retrieval", "diffusion"}
+    # Interrupted, it goes on with what is missing, to the same end.
+    monkeypatch.undo()
+    counted = Counted(monkeypatch, stop_at=3)
+    assert "same command goes on" in str(sample(tmp_path / "b", *args, status=130))
+    monkeypatch.undo()
+    counted = Counted(monkeypatch)
+    again = sample(tmp_path / "b", *args)
+    assert (counted.loads, len(counted.kept)) == (1, 1)
+    pd.testing.assert_frame_equal(again, whole)
+    for name in whole.file:
+        assert (tmp_path / "b" / name).read_bytes() == (tmp_path / "a" / name).read_bytes()
+
+
+def test_nothing_is_computed_before_the_output_folder_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def computed(*args: Any, **given: Any) -> Any:
+        raise AssertionError("too early")
+
+    for place in ("crysgen.systems.compositions", "crysgen.requests.read_structures"):
+        monkeypatch.setattr(place, computed)
+    monkeypatch.setattr(Library, "load", computed)
+    monkeypatch.setattr("crysgen.checkpoints.load_model", computed)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("precious")
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done" / "request.json").write_text('{"schema": "crysgen/1"}')
+    for name, says in (("full", "holds other things"), ("done", "holds a finished run")):
+        for what in (("--composition", "NaCl"), ("--system", "Li-O"), ("--compositions", "mp20")):
+            assert says in str(sample(tmp_path / name, *what, "-n", "1", status=2))
+
+
+def test_a_run_that_is_killed_while_it_proposes_goes_on(tmp_path: Path) -> None:
+    code = "import sys; from crysgen.cli import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", code, "sample", *AUTO, "--method", "retrieval", "--quiet"]
+    command += ["--no-energies", "--workers", "1", "--cache", "off", "-o", "out"]
+    process = subprocess.Popen(command, cwd=tmp_path)
+    work = tmp_path / "out" / "unfinished-run"
+    deadline = time.monotonic() + 120
+    while not list(work.glob("part-*.npz")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert list(work.glob("part-*.npz"))
+    done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert done.stderr == ""
+    other = sample(tmp_path / "whole", *AUTO, "--method", "retrieval")
+    pd.testing.assert_frame_equal(
+        pd.read_csv(tmp_path / "out" / "samples.csv", keep_default_na=False), other
+    )
 
 
 @pytest.mark.parametrize("formula", ["Na7Cl2F3S", "XeAuLi3"])

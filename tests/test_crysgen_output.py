@@ -11,17 +11,26 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_model import FakeModel, use
-from sets import one, rocksalt
+from sets import one, random_crystals, rocksalt
 
 import crysgen
 from crysgen import output
 from crysgen.formulas import Formula, parse_formula
 from crysgen.generation import request_of, run
 from crysgen.methods import build_methods
-from crysgen.output import COLUMNS, RunFolder, Store, free_folder, open_run, state
-from crysgen.requests import ask_formulas, ask_structures
+from crysgen.output import (
+    COLUMNS,
+    NothingMadeError,
+    RunFolder,
+    Store,
+    free_folder,
+    open_run,
+    state,
+)
+from crysgen.requests import ask_formulas, ask_structures, draws
+from crysgen.sampling import ATTEMPTS
 from crysgen.settings import Machine, Settings
-from crysmetrics.errors import UserError
+from crysmetrics.errors import InputError, UserError
 from crysmetrics.io import Crystals, read, write
 from crysmetrics.io.symmetrized import symmetrized
 from crysmetrics.symmetry import space_groups
@@ -199,6 +208,90 @@ def test_foreign_folders_are_left_alone(runs, tmp_path):
     runs("empty")
 
 
+def test_what_can_have_no_result_leaves_no_folder(runs, tmp_path):
+    never = {d.again(k).seed for d in draws(runs.asked, 0) for k in range(ATTEMPTS)}
+    with pytest.raises(NothingMadeError):
+        runs("out", FakeModel(bad=never))
+    with pytest.raises(NothingMadeError, match="space group 227"):
+        runs("deep/er", space_group=227)
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "deep").exists()
+
+    class Broken(FakeModel):
+        def sample(self, *args):
+            raise UserError("It is broken.")
+
+    with pytest.raises(UserError, match="broken"):
+        runs("out", Broken())
+    assert not (tmp_path / "out").exists()
+    # A finished run that was to be replaced stays as it was, and what an interrupted one made too.
+    runs("out")
+    before = content(tmp_path / "out")
+    with pytest.raises(UserError, match="broken"):
+        runs("out", Broken(), overwrite=True, seed=1)
+    assert content(tmp_path / "out") == before
+    with pytest.raises(KeyboardInterrupt):
+        runs("half", FakeModel(stop_at=2))
+    with pytest.raises(UserError, match="broken"):
+        runs("half", Broken())
+    runs("half")
+    assert content(tmp_path / "half") == before
+
+
+def test_damaged_runs_are_one_sentence(runs, tmp_path):
+    runs("whole")
+    with pytest.raises(KeyboardInterrupt):
+        runs("out", FakeModel(stop_at=4))
+    work = tmp_path / "out" / "unfinished-run"
+    good = (work / "part-000002.npz").read_bytes()
+    random_crystals(3, 2).save(tmp_path / "other.npz")
+    other = (tmp_path / "other.npz").read_bytes()
+    foreign = Crystals.load(work / "part-000002.npz")
+    foreign = foreign.with_ids([f"diffusion-x{i}" for i in range(len(foreign))])
+    foreign.save(tmp_path / "foreign.npz")
+    damages = {
+        b"": "part-000002.npz is no packed set of crystals",
+        good[: len(good) // 2]: "part-000002.npz is no packed set of crystals",
+        good[:200] + bytes(20) + good[220:]: "part-000002.npz is no packed set of crystals",
+        other: "part-000002.npz is damaged: these are no candidates",
+        (work / "part-000001.npz").read_bytes(): "it holds some candidates twice",
+        (tmp_path / "foreign.npz").read_bytes(): "it holds diffusion-x0, which was never asked for",
+    }
+    for damage, says in damages.items():
+        (work / "part-000002.npz").write_bytes(damage)
+        with pytest.raises(InputError, match=says):
+            runs("out")
+    # Taken away, as the sentence says, it is made anew, and nothing else is lost or repeated.
+    (work / "part-000002.npz").unlink()
+    model = FakeModel()
+    runs("out", model)
+    assert sum(map(len, model.calls)) == 12 - 2 * 3
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "[1]", '{"schema": "crysgen/1"', "\xff"])
+def test_damaged_requests_are_one_sentence(runs, tmp_path, text):
+    with pytest.raises(KeyboardInterrupt):
+        runs("out", FakeModel(stop_at=2))
+    (tmp_path / "out" / "unfinished-run" / "request.json").write_text(text, encoding="latin-1")
+    with pytest.raises(UserError, match=r"request\.json is damaged.*--overwrite"):
+        runs("out")
+    runs("out", overwrite=True)
+    assert len(read(tmp_path / "out")) == 12
+    (tmp_path / "out" / "request.json").write_text(text, encoding="latin-1")
+    with pytest.raises(UserError, match="holds other things"):
+        runs("out")
+
+
+@pytest.mark.parametrize("request_", [None, 5, "text", [1], {}, {"settings": 5, "methods": []}])
+def test_unknown_requests_are_other_requests(runs, tmp_path, request_):
+    work = tmp_path / "out" / "unfinished-run"
+    work.mkdir(parents=True)
+    (work / "request.json").write_text(json.dumps({"schema": "crysgen/1", "request": request_}))
+    with pytest.raises(UserError, match="unfinished run of another request"):
+        runs("out")
+
+
 def test_two_runs_do_not_share_a_folder(runs, tmp_path):
     record = {"request": {}}
     with (
@@ -261,9 +354,6 @@ def test_real_energies(runs):
 
 
 def test_failures_are_named_and_counted(runs, tmp_path):
-    from crysgen.requests import draws
-    from crysgen.sampling import ATTEMPTS
-
     wanted = draws(runs.asked, 0)
     never = {wanted[2].again(k).seed for k in range(ATTEMPTS)}
     result, _ = runs("out", FakeModel(bad=never | {wanted[7].seed}))
@@ -284,6 +374,11 @@ def test_store_in_memory_and_python_interface(monkeypatch, tmp_path):
     result = crysgen.generate(["Li2O"], count=5, settings=settings, machine=MACHINE)
     assert len(result.crystals) == 5
     assert result.table["rank"].tolist() == [1, 2, 3, 4, 5]
+    one_string = crysgen.generate("Li2O", count=5, settings=settings, machine=MACHINE)
+    assert one_string.crystals.content_hashes() == result.crystals.content_hashes()
+    for compositions, count in (([], 5), (["Li2O"], 0)):
+        with pytest.raises(UserError):
+            crysgen.generate(compositions, count, settings=settings, machine=MACHINE)
     store = Store()
     store.add("diffusion", result.crystals.with_ids(["0", "1/a", "1/b", "2", "3"]))
     assert store.done == {f"diffusion-{k}" for k in range(4)}

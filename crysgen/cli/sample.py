@@ -209,9 +209,13 @@ def sample(**given: Any) -> None:
     Writes CIFs, samples.csv and request.json. A run that was interrupted goes on when the same
     command is given again.
     """
+    from crysgen.output import refuse_taken
+
     call = _Call(**given)
     hush(call.quiet)
     check_outputs(call.overwrite, call.json_path)
+    if call.output is not None:
+        refuse_taken(call.output, call.overwrite)
     asked = _asked(call)
     _announce(call, asked)
     try:
@@ -290,7 +294,7 @@ def _announce(call: _Call, asked: list[Asked]) -> None:
 def _run(call: _Call, asked: list[Asked]) -> tuple[Path, dict[str, Any], Result]:
     """Make everything; returns the folder, the document of the run, and what was made."""
     from crysgen.cli.first_run import interpret_small_work
-    from crysgen.generation import request_of, run
+    from crysgen.generation import pieces_done, request_of, run
     from crysgen.methods import build_methods
     from crysgen.output import check_folder, free_folder, open_run
 
@@ -313,8 +317,8 @@ def _run(call: _Call, asked: list[Asked]) -> tuple[Path, dict[str, Any], Result]
         method.prepare()
     with open_run(path, record, call.overwrite) as (folder, continued):
         if continued and folder.done and not call.quiet:
-            total = sum(len(method.pieces()) for method in methods)
-            click.echo(f"Going on in {path}: {len(folder.done):,} of {total:,} are done.", err=True)
+            done, total = pieces_done(methods, folder)
+            click.echo(f"Going on in {path}: {done:,} of {total:,} are done.", err=True)
         with progress(call.quiet):
             result = run(asked, methods, settings, machine, folder)
     return path, record, result

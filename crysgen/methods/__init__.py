@@ -8,9 +8,10 @@ the table here.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from crysmetrics.errors import UserError
 from crysmetrics.packages import require
@@ -22,61 +23,86 @@ if TYPE_CHECKING:
     from crysmetrics.progress import Advance
 
 METHODS: dict[str, tuple[str, ...]] = {
-    "auto": ("retrieval", "diffusion"),
-    "retrieval": ("retrieval",),
-    "diffusion": ("diffusion",),
-    "refine": ("refine",),
+    "auto": ("crysgen.methods.retrieval:Retrieval", "crysgen.methods.auto:DiffusionShare"),
+    "retrieval": ("crysgen.methods.retrieval:Retrieval",),
+    "diffusion": ("crysgen.methods.diffusion:Diffusion",),
+    "refine": ("crysgen.methods.refine:Refine",),
 }
-"""What `--method` takes: the methods whose candidates are ranked together."""
+"""What `--method` takes: the classes of the methods whose candidates are ranked together."""
 
-_MODULES = {name: f"crysgen.methods.{name}" for name in ("retrieval", "diffusion", "refine")}
+CANDIDATE_PROPERTIES = {
+    "asked": "iu",
+    "method": "U",
+    "prototype_id": "U",
+    "score": "f",
+    "seed": "iu",
+    "redrawn": "iu",
+}
+"""Properties of candidates and kinds of their arrays: position of the asked composition, name of
+the method, id of the known structure it came from ("" if none), the method's own score (NaN if
+none; higher is better), the structure's seed, and how many draws before it were no crystals."""
 
-CANDIDATE_PROPERTIES = ("asked", "method", "prototype_id", "score", "seed", "redrawn")
-"""Properties of candidates: position of the asked composition, name of the method, id of the known
-structure it came from ("" if none), the method's own score (NaN if none; higher is better), the
-structure's seed, and how many draws before it were no crystals."""
 
+class Method(ABC):
+    """One source of candidates, for one request.
 
-class Method(Protocol):
-    """One source of candidates, for one request."""
+    Args:
+        asked: the compositions.
+        settings: what decides the candidates.
+        machine: what decides how fast they are made.
+    """
 
-    name: str
+    name: ClassVar[str]
+    is_distribution: ClassVar[bool] = False
+    """Whether candidates are independent samples: by themselves, equal ones are all kept."""
 
+    @abstractmethod
+    def __init__(self, asked: Sequence[Asked], settings: Settings, machine: Machine) -> None: ...
+
+    @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """What decides its candidates beside the settings, such as hashes of weights; cheap."""
-        ...
+        """Return what decides its candidates beside the settings, such as hashes; cheap."""
 
+    @abstractmethod
     def prepare(self) -> None:
         """Load what it needs, before anything is written.
 
         Raises:
             UserError: if that can't be had.
         """
-        ...
 
+    def plan(self, earlier: Crystals) -> None:  # noqa: B027 (most need not plan)
+        """Divide the work into pieces, which may depend on what other methods have made.
+
+        Called before `pieces`, `total` and `run`.
+
+        Args:
+            earlier: all candidates of the methods before this one in the request.
+        """
+
+    @abstractmethod
     def pieces(self) -> list[str]:
-        """Names of all pieces of work, without `/`, the same at every run."""
-        ...
+        """List the names of all pieces of work, without `/`, the same at every run."""
 
+    @abstractmethod
     def asked_of(self, piece: str) -> int:
-        """Position of the asked composition that a piece belongs to."""
-        ...
+        """Return the position of the asked composition that a piece belongs to."""
 
+    @abstractmethod
     def total(self, pieces: Sequence[str]) -> int:
-        """How much work these are, in the units that `run` reports."""
-        ...
+        """Count the work of these pieces, in the units that `run` reports."""
 
+    @abstractmethod
     def run(self, pieces: Sequence[str], advance: Advance) -> Iterator[Crystals]:
-        """Candidates of these pieces, as soon as some pieces are complete.
+        """Yield the candidates of these pieces, as soon as some pieces are complete.
 
         Their ids are `PIECE` or `PIECE/anything`. A piece without candidates is a failure whose
         `file` is its name.
         """
-        ...
 
 
 def build_methods(asked: Sequence[Asked], settings: Settings, machine: Machine) -> list[Method]:
-    """The methods that the settings name.
+    """Build the methods that the settings name; nothing is loaded or computed yet.
 
     Raises:
         UserError: if there is no such method, or PyTorch is not installed.
@@ -85,12 +111,7 @@ def build_methods(asked: Sequence[Asked], settings: Settings, machine: Machine) 
     if settings.method not in METHODS:
         raise UserError(f"There is no method {settings.method!r}; known are {', '.join(METHODS)}.")
     built: list[Method] = []
-    for name in METHODS[settings.method]:
-        wanted = asked
-        if settings.method == "auto" and name == "diffusion":
-            from crysgen.methods.auto import left_to_diffusion
-            from crysgen.methods.retrieval import Retrieval
-
-            wanted = left_to_diffusion(asked, Retrieval(asked, settings, machine))
-        built.append(import_module(_MODULES[name]).build(wanted, settings, machine))
+    for place in METHODS[settings.method]:
+        module, _, name = place.partition(":")
+        built.append(getattr(import_module(module), name)(asked, settings, machine))
     return built

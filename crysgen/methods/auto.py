@@ -1,33 +1,62 @@
-"""How much of each method `--method auto` asks for."""
+"""Diffusion beside retrieval: how much of what is asked for `--method auto` draws from noise."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from crysgen.methods.retrieval import Retrieval
+import numpy as np
+
+from crysgen.methods.diffusion import Diffusion
 from crysgen.requests import Asked
+
+if TYPE_CHECKING:
+    from crysgen.settings import Machine, Settings
+    from crysmetrics.io import Crystals
 
 SHARE = 0.25
 """Of the structures asked for, how many are also drawn from noise: a formula may have a structure
 that no library knows."""
 
 
-def left_to_diffusion(asked: Sequence[Asked], retrieval: Retrieval) -> list[Asked]:
-    """What diffusion is asked for: a share, and all that the library has no proposal for.
+class DiffusionShare(Diffusion):
+    """Diffusion for a share of each composition, and for all that the library has no proposal for.
 
-    Positions are those of `asked`; a composition of which nothing is left has no sizes.
+    See `crysgen.methods.Method`.
+    """
+
+    def __init__(self, asked: Sequence[Asked], settings: Settings, machine: Machine) -> None:
+        super().__init__(asked, settings, machine)
+        self.asked = asked
+
+    def plan(self, earlier: Crystals) -> None:
+        """Share out the draws by what the library has proposed for each composition."""
+        known = np.zeros(len(self.asked), dtype=np.int64)
+        if len(earlier):
+            known += np.bincount(earlier.properties["asked"], minlength=len(self.asked))
+        self.draw_for(left_to_diffusion(self.asked, known.tolist()))
+
+
+def left_to_diffusion(asked: Sequence[Asked], known: Sequence[int]) -> list[Asked]:
+    """Ask for a share of each composition, or for as many as are missing.
+
+    Args:
+        asked: the compositions.
+        known: how many candidates each has already.
+
+    Returns:
+        The compositions in the same order; one of which nothing is left has no sizes.
     """
     found = []
-    for one in asked:
-        known = len(retrieval.proposals(one, one.count))
-        wanted = max(one.count - known, -int(-SHARE * one.count // 1))
+    for one, have in zip(asked, known, strict=True):
+        wanted = max(one.count - have, -int(-SHARE * one.count // 1))
         found.append(replace(one, sizes=_fewer(one.sizes, wanted)))
     return found
 
 
 def _fewer(sizes: Sequence[tuple[int, int]], wanted: int) -> tuple[tuple[int, int], ...]:
-    """The first `wanted` samples, taken from the sizes in turn, the largest share first."""
+    """Take the first `wanted` samples from the sizes in turn, the largest share first."""
     given = dict.fromkeys((unit for unit, _ in sizes), 0)
     left = dict(sizes)
     while wanted > 0 and any(left.values()):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from crysgen.methods import Method
 from crysgen.requests import Asked, draws
 from crysmetrics.errors import UserError
 
@@ -20,14 +21,19 @@ if TYPE_CHECKING:
     from crysmetrics.progress import Advance
 
 
-class Diffusion:
+class Diffusion(Method):
     """See `crysgen.methods.Method`; a piece is one draw."""
 
     name = "diffusion"
+    is_distribution = True
 
     def __init__(self, asked: Sequence[Asked], settings: Settings, machine: Machine) -> None:
         self.settings, self.machine = settings, machine
-        self.draws = {str(draw.number): draw for draw in draws(asked, settings.seed)}
+        self.draw_for(asked)
+
+    def draw_for(self, asked: Sequence[Asked]) -> None:
+        """Make the samples of these compositions the pieces of work."""
+        self.draws = {str(draw.number): draw for draw in draws(asked, self.settings.seed)}
 
     def identity(self) -> dict[str, Any]:
         """The hash of the weights, under whatever name they are."""
@@ -99,8 +105,3 @@ class Diffusion:
             "score": np.full(count, np.nan),
         }
         return replace(crystals, properties=properties)
-
-
-def build(asked: Sequence[Asked], settings: Settings, machine: Machine) -> Diffusion:
-    """The method for a request."""
-    return Diffusion(asked, settings, machine)

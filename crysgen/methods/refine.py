@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from crysgen.methods import Method
 from crysgen.methods.diffusion import Diffusion
 from crysgen.methods.retrieval import Retrieval
 from crysgen.requests import Asked, derived_seed
@@ -27,7 +28,7 @@ on, and the RMSE is lowest at 0.1 (benchmarks/csp/strength.py)."""
 _AT_ONCE = 64
 
 
-class Refine:
+class Refine(Method):
     """See `crysgen.methods.Method`; a piece is one asked composition."""
 
     name = "refine"
@@ -117,8 +118,3 @@ class Refine:
             crystals.ids,
             properties,
         )
-
-
-def build(asked: Sequence[Asked], settings: Settings, machine: Machine) -> Refine:
-    """The method for a request."""
-    return Refine(asked, settings, machine)

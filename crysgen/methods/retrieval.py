@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from crysgen.methods import Method
 from crysgen.requests import Asked
 from crysmetrics.io import Crystals, Failure
 
@@ -26,7 +27,7 @@ LOOKED_AT, EXPLORED = 20, 4
 """Proposals that are relaxed though fewer may be asked for, and less likely ones beside them."""
 
 
-class Retrieval:
+class Retrieval(Method):
     """See `crysgen.methods.Method`; a piece is one asked composition."""
 
     name = "retrieval"
@@ -114,8 +115,3 @@ def to_relax(proposals: Sequence[Proposal], count: int) -> list[Proposal]:
     first = max(count, min(LOOKED_AT, 2 * count + 8))
     rest = sorted(proposals[first:], key=lambda p: -p.parts["plausibility"])
     return [*proposals[:first], *rest[:EXPLORED]]
-
-
-def build(asked: Sequence[Asked], settings: Settings, machine: Machine) -> Retrieval:
-    """The method for a request."""
-    return Retrieval(asked, settings, machine)
