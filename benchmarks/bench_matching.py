@@ -20,7 +20,7 @@ from common import table, watch
 from numpy.typing import NDArray
 
 from crysmetrics.io import Crystals, read, write
-from crysmetrics.metrics.matching import rms_distances
+from crysmetrics.matching.distances import rms_distances
 from crysmetrics.parallel import cpu_count
 
 Case = tuple[str, Crystals, Crystals, NDArray[np.int64]]

@@ -25,7 +25,7 @@ from crysgen.models.gemsdiff import GemsDiff
 from crysgen.torus import remove_mean, shortest_path
 from crysgen.training import Trainer
 from crysmetrics.io import Crystals
-from crysmetrics.metrics.matching import rms_distances
+from crysmetrics.matching.distances import rms_distances
 
 NETWORK = {
     "channels": 96,

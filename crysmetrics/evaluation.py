@@ -21,7 +21,7 @@ from crysmetrics.features.cache import open_cache
 from crysmetrics.features.extractor import Run
 from crysmetrics.features.sample import Sample
 from crysmetrics.io import Crystals, read
-from crysmetrics.matching_pairs import read_table
+from crysmetrics.matching.pairing import read_table
 from crysmetrics.metrics.base import (
     Measure,
     Outcome,

@@ -17,7 +17,7 @@ from crysmetrics import examples
 from crysmetrics.cli import main
 from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals, Failure, read, write
-from crysmetrics.matching_pairs import pair, read_table
+from crysmetrics.matching.pairing import pair, read_table
 from crysmetrics.metrics.base import all_metrics
 from crysmetrics.metrics.oxidation import valid_compositions
 

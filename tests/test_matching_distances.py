@@ -14,9 +14,9 @@ from sets import one, random_crystals, rocksalt
 from crysmetrics import examples
 from crysmetrics.io import Crystals, read
 from crysmetrics.io.elements import SYMBOLS
-from crysmetrics.metrics import _matching_distances as distances_module
-from crysmetrics.metrics import _matching_kernel as kernel
-from crysmetrics.metrics.matching import group_duplicates, reduce_cells, rms_distances
+from crysmetrics.matching import _kernel as kernel
+from crysmetrics.matching import distances as distances_module
+from crysmetrics.matching.distances import group_duplicates, reduce_cells, rms_distances
 
 TOLERANCES = {"stol": 0.5, "angle_tol": 10, "ltol": 0.3}
 

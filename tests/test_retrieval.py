@@ -32,7 +32,7 @@ from crysgen.retrieval.user import add_to_user_library
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.io import Crystals, write
 from crysmetrics.io.elements import ATOMIC_NUMBERS
-from crysmetrics.metrics.matching import rms_distances
+from crysmetrics.matching.distances import rms_distances
 
 Z = ATOMIC_NUMBERS
 

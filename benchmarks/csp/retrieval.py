@@ -27,8 +27,8 @@ from crysgen.retrieval.proposals import source_of
 from crysgen.retrieval.species import sorted_slots
 from crysmetrics.geometry import min_distances
 from crysmetrics.io import Crystals, read
+from crysmetrics.matching.distances import rms_distances
 from crysmetrics.metrics.base import Settings
-from crysmetrics.metrics.matching import rms_distances
 from crysmetrics.metrics.oxidation import valid_compositions
 
 TOPS = (1, 5, 20)

@@ -20,7 +20,7 @@ from crysgen.checkpoints import DEFAULT_MODEL, load_model
 from crysgen.models.gemsdiff import GemsDiff
 from crysgen.retrieval import Library, to_crystals
 from crysmetrics.io import Crystals
-from crysmetrics.metrics.matching import rms_distances
+from crysmetrics.matching.distances import rms_distances
 
 
 @click.command()

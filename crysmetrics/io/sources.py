@@ -39,7 +39,7 @@ TABLE_SUFFIXES = (".csv", ".csv.gz", ".csv.bz2", ".csv.xz", ".csv.zip")
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 SAMPLES_TABLE = "samples.csv"
-"""Stands beside structures: which was made for what (see `crysmetrics.matching_pairs`)."""
+"""Stands beside structures: which was made for what (see `crysmetrics.matching.pairing`)."""
 COMPANIONS = (SAMPLES_TABLE, "request.json")
 """What `crysgen sample` writes beside structures: that these are not read is not worth a word."""
 

@@ -14,13 +14,8 @@ from numpy.typing import NDArray
 
 from crysmetrics.errors import UserError
 from crysmetrics.features.sample import Sample
-from crysmetrics.matching_pairs import Pairing, pair
-from crysmetrics.metrics._matching_distances import (
-    ReducedCells,
-    group_duplicates,
-    reduce_cells,
-    rms_distances,
-)
+from crysmetrics.matching.distances import ReducedCells, reduce_cells, rms_distances
+from crysmetrics.matching.pairing import Pairing, pair
 from crysmetrics.metrics.base import (
     Measure,
     Metric,
@@ -33,8 +28,6 @@ from crysmetrics.metrics.base import (
 from crysmetrics.metrics.intervals import mean, share
 from crysmetrics.metrics.oxidation import valid_compositions
 from crysmetrics.metrics.validity import valid_structures
-
-__all__ = ["ReducedCells", "group_duplicates", "match", "reduce_cells", "rms_distances"]
 
 
 def match(gen: Sample, ref: Sample, settings: Settings) -> Outcome:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from crysmetrics.io import Crystals
 from crysmetrics.io.elements import SYMBOLS
-from crysmetrics.metrics._matching_cells import niggli_all
-from crysmetrics.metrics._matching_kernel import compare_pairs, map_pairs
-from crysmetrics.metrics._matching_primitive import shrink_all
+from crysmetrics.matching._kernel import compare_pairs, map_pairs
+from crysmetrics.matching._lattices import niggli_all
+from crysmetrics.matching._primitive import shrink_all
 from crysmetrics.parallel import chunks_of, in_threads
 from crysmetrics.progress import task
 
@@ -202,7 +202,7 @@ def _compare(
 
 def _parameters(shapes: NDArray[np.float64]) -> NDArray[np.float64]:
     """(M, 6) lengths and angles in degrees, of lengths and cosines."""
-    # NumPy's arc cosine, not the compiler's: they differ in the last bit, see `_matching_linear`.
+    # NumPy's arc cosine, not the compiler's: they differ in the last bit, see `_linear`.
     return np.concatenate([shapes[:, :3], np.rad2deg(np.arccos(shapes[:, 3:]))], axis=1)
 
 

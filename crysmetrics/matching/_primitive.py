@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from crysmetrics.compiled import njit
-from crysmetrics.metrics._matching_linear import inverse, length, times
+from crysmetrics.matching._linear import inverse, length, times
 
 TOLERANCE = 0.25
 """Å; atoms this close to a translated copy of an atom of their kind are the same atom."""

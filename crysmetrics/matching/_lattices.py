@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from crysmetrics.compiled import njit
-from crysmetrics.metrics._matching_linear import (
+from crysmetrics.matching._linear import (
     determinant,
     dot,
     inverse,

@@ -12,8 +12,8 @@ import math
 import numpy as np
 
 from crysmetrics.compiled import njit
-from crysmetrics.metrics._matching_cells import DEGREES, MAX_POINTS, mappings
-from crysmetrics.metrics._matching_linear import (
+from crysmetrics.matching._lattices import DEGREES, MAX_POINTS, mappings
+from crysmetrics.matching._linear import (
     angle_cosine,
     determinant,
     fma,
