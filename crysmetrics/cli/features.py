@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from crysmetrics.cli.options import cache_option, user_errors
+from crysmetrics.cli.options import cache_option, listed, user_errors
 from crysmetrics.cli.request import EVERYTHING, Request, requested
 from crysmetrics.features.registry import FEATURES, get_extractor
 
@@ -33,7 +33,7 @@ def featurize(source: str, output: str, features: str, request: Request) -> None
     from crysmetrics.evaluation import as_sample
     from crysmetrics.io.atomic import atomic_file
 
-    names = list(dict.fromkeys(name.strip() for name in features.split(",")))
+    names = listed(features, "--features")
     extractors = {name: get_extractor(name, request.run) for name in names}
     request.check_outputs(output)
     with request.progress():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -61,6 +62,31 @@ subset_option = click.option(
 )
 
 
+class Finite(click.FloatRange):
+    """Numbers within bounds, without NaN and infinity."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
+
+
+def listed(text: str, option: str) -> list[str]:
+    """Names of a comma-separated list, each once.
+
+    Raises:
+        UserError: if there is none, or one of them is empty.
+    """
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise UserError(f"{option} takes names separated by commas; not {text!r}.")
+    return list(dict.fromkeys(names))
+
+
 def user_errors(command: Command) -> Command:
     """Turn what users can mend into one sentence and exit status 2."""
 
@@ -110,7 +136,7 @@ def check_outputs(overwrite: bool, *paths: str | None) -> None:
 FAILURE_NOTES = {
     "gen": "failed; they count as invalid and as covering nothing, and are left out of "
     "distributions",
-    "ref": "failed; they are left out, unless it says otherwise",
+    "ref": "failed; they are left out",
 }
 """What happened to structures that failed, and where they count, for people."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from crysmetrics.cli.options import user_errors
+from crysmetrics.cli.options import listed, user_errors
 from crysmetrics.cli.request import EVERYTHING, Request, requested
 from crysmetrics.features.registry import FEATURES, get_extractor
 
@@ -31,7 +31,7 @@ def build(name: str, ref: str, features: str, source: str, request: Request) -> 
     from crysmetrics import references
     from crysmetrics.evaluation import as_sample
 
-    wanted = list(dict.fromkeys(part.strip() for part in features.split(",")))
+    wanted = listed(features, "--features")
     for feature in wanted:
         get_extractor(feature, request.run)
     with request.progress():

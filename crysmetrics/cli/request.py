@@ -17,6 +17,7 @@ import click
 from crysmetrics.cli.options import (
     FAILURE_NOTES,
     Command,
+    Finite,
     cache_option,
     check_outputs,
     json_option,
@@ -85,7 +86,7 @@ EVERYTHING = ("backend", "alignn", "device", "cache", "dask", "workers")
 
 def _tolerance(name: str, default: float, meaning: str) -> Callable[[Command], Command]:
     """An option that takes a positive number."""
-    kind = click.FloatRange(min=0, min_open=True)
+    kind = Finite(min=0, min_open=True)
     return click.option(name, type=kind, default=default, show_default=True, help=meaning)
 
 
@@ -108,7 +109,7 @@ _SETTINGS: dict[str, Callable[[Command], Command]] = {
     ),
     "min_distance": click.option(
         "--min-distance",
-        type=click.FloatRange(min=0),
+        type=Finite(min=0),
         default=0.5,
         show_default=True,
         help="Å; valid structures keep all distances above it.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from crysmetrics.cli.options import (
+    Finite,
     overwrite_option,
     progress,
     quiet_option,
@@ -19,7 +20,7 @@ from crysmetrics.cli.options import (
 @click.option("--symmetrize", is_flag=True, help="Write CIFs in the space group found, not P1.")
 @click.option(
     "--tolerance",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Finite(min=0, min_open=True),
     default=0.01,
     show_default=True,
     help="Å within which symmetry is found.",

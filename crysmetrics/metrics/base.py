@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from crysmetrics.errors import UserError
+from crysmetrics.errors import MissingPackageError, UserError
 from crysmetrics.features.sample import Sample
 
 Better = Literal["higher", "lower"]
@@ -23,13 +23,22 @@ Better = Literal["higher", "lower"]
 
 @dataclass(frozen=True)
 class Metric:
-    """One number: its key in JSON, name for people, unit, direction and source."""
+    """One number: its key in JSON, name for people, unit, direction and source.
+
+    Attributes:
+        key, label, unit, better, source: as JSON, tables and reports show them.
+        biased: whether its expected value depends on the number of generated structures, so that
+            it is compared at equal numbers only.
+        gated: whether `compare` looks at it by default.
+    """
 
     key: str
     label: str
     unit: str
     better: Better
     source: str
+    biased: bool = False
+    gated: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,7 @@ class Value:
         n_ref: reference structures that entered; None if there is no reference.
         reason: why `value` is None.
         note: what to keep in mind when reading the value.
+        skipped: whether it was not computed because a package is not installed.
     """
 
     value: float | None
@@ -53,6 +63,7 @@ class Value:
     n_ref: int | None = None
     reason: str | None = None
     note: str | None = None
+    skipped: bool = False
 
     def with_note(self, note: str) -> Value:
         """The same value with something to keep in mind."""
@@ -188,6 +199,12 @@ class Measure:
     ranked: bool = False
 
 
+def skipped(measure: Measure, error: MissingPackageError) -> Outcome:
+    """What a measure gives where its package is not installed: no values, and the reason."""
+    value = replace(undefined(str(error)), skipped=True)
+    return Outcome({m.key: value for m in measure.metrics})
+
+
 _MODULES = ("validity", "emd", "coverage", "diversity", "fad", "frechet", "uniqueness", "matching")
 """Modules of this package that declare a `MEASURE` or `MEASURES`, in the order of tables."""
 
@@ -237,7 +254,8 @@ class _Metrics(dict[str, Metric]):
         if parts is None:
             raise KeyError(key)
         metric = self[parts[0]]
-        return replace(metric, key=key, label=f"{metric.label}, best of {parts[1]}")
+        label = f"{metric.label}, best of {parts[1]}"
+        return replace(metric, key=key, label=label, gated=False)
 
     def _parts(self, key: object) -> tuple[str, str] | None:
         name, found, top = str(key).rpartition("_top")

@@ -114,8 +114,19 @@ MEASURES = (
     Measure(
         "emd",
         (
-            Metric("emd_density", "EMD of density", "g/cm³", "lower", _SOURCE),
-            Metric("emd_num_elements", "EMD of element count", "elements", "lower", _SOURCE),
+            Metric(
+                *("emd_density", "EMD of density", "g/cm³", "lower", _SOURCE),
+                biased=True,
+                gated=True,
+            ),
+            Metric(
+                "emd_num_elements",
+                "EMD of element count",
+                "elements",
+                "lower",
+                _SOURCE,
+                biased=True,
+            ),
         ),
         emd,
         needs_reference=True,
@@ -123,7 +134,7 @@ MEASURES = (
     ),
     Measure(
         "emd_energy",
-        (Metric("emd_energy", "EMD of energy", "eV/atom", "lower", _SOURCE),),
+        (Metric("emd_energy", "EMD of energy", "eV/atom", "lower", _SOURCE, biased=True),),
         emd_energy,
         needs_reference=True,
         settings=_SETTINGS,

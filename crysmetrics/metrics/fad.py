@@ -30,13 +30,14 @@ _SOURCE = "GemsDiff, Section 5.2"
 MEASURE = Measure(
     "fad",
     (
-        Metric("fad", "Fréchet ALIGNN distance", "1", "lower", _SOURCE),
+        Metric("fad", "Fréchet ALIGNN distance", "1", "lower", _SOURCE, biased=True, gated=True),
         Metric(
             "fad_inf",
             "FAD of infinitely many samples",
             "1",
             "lower",
             "Chong and Forsyth 2020, with ALIGNN's features",
+            biased=True,
         ),
         Metric(
             "kad",

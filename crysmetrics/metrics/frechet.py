@@ -163,7 +163,7 @@ _SOURCE = "Adaptive-cell score model (arXiv 2310.10695), Section 5.2, Table 1"
 MEASURES = tuple(
     Measure(
         f"frechet_{name}",
-        (Metric(f"fd_{name}", entry(name).frechet, "1", "lower", _SOURCE),),
+        (Metric(f"fd_{name}", entry(name).frechet, "1", "lower", _SOURCE, biased=True),),
         _compute(name),
         needs_reference=True,
         settings=("seed",),

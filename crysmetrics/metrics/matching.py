@@ -186,11 +186,11 @@ _LENGTH = "(V/N)^(1/3)"
 MEASURE = Measure(
     "match",
     (
-        Metric("match_rate", "Match rate", "share", "higher", _MATCHER),
+        Metric("match_rate", "Match rate", "share", "higher", _MATCHER, gated=True),
         Metric("match_rate_valid", "Match rate, valid pairs only", "share", "higher", _DIFFCSP),
         Metric("rmse", "RMSE of matches", _LENGTH, "lower", _MATCHER),
         Metric("crmse", "cRMSE", _LENGTH, "lower", _METRE),
-        Metric("metre", "METRe", "share", "higher", _METRE),
+        Metric("metre", "METRe", "share", "higher", _METRE, biased=True),
     ),
     match,
     needs_reference=True,

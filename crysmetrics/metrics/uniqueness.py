@@ -40,6 +40,8 @@ MEASURE = Measure(
             "share",
             "higher",
             "StructureMatcher of pymatgen (Ong et al. 2013)",
+            biased=True,
+            gated=True,
         ),
     ),
     uniqueness,

@@ -54,8 +54,8 @@ def validity(gen: Sample, ref: Sample | None, settings: Settings) -> Outcome:
 MEASURE = Measure(
     "validity",
     (
-        Metric("struct_validity", "Structural validity", "share", "higher", CDVAE),
-        Metric("comp_validity", "Composition validity", "share", "higher", CDVAE),
+        Metric("struct_validity", "Structural validity", "share", "higher", CDVAE, gated=True),
+        Metric("comp_validity", "Composition validity", "share", "higher", CDVAE, gated=True),
         Metric("validity", "Validity (both)", "share", "higher", CDVAE),
     ),
     validity,

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from crysmetrics.reporting.compare import Change
+from crysmetrics.reporting.compare import Change, Verdict
+from crysmetrics.reporting.gates import LEVEL
 from crysmetrics.reporting.tables import escape_markdown
 
 if TYPE_CHECKING:
@@ -14,10 +15,12 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("Metric", "Base", "Candidate", "Change", "± (SE)", "Allowed", "Verdict")
 _MARKS = {"failed": "❌", "better": "✅", "within tolerance": "⚠️"}
+_NOT_JUDGED: tuple[Verdict, ...] = ("new", "skipped", "not comparable")
 
 
 def change_table(found: Sequence[Change]) -> Table:
     """A rich table."""
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -26,11 +29,13 @@ def change_table(found: Sequence[Change]) -> Table:
         table.add_column(title, justify="right" if right else "left", no_wrap=True)
     styles = {"failed": "bold red", "better": "green", "within tolerance": "yellow"}
     for change in found:
-        table.add_row(*_cells(change), style=styles.get(change.verdict))
+        table.add_row(*map(escape, _cells(change)), style=styles.get(change.verdict))
     return table
 
 
-def change_markdown(found: Sequence[Change], base: str, candidate: str) -> str:
+def change_markdown(
+    found: Sequence[Change], base: str, candidate: str, level: float = LEVEL
+) -> str:
     """A section in GitHub-flavoured Markdown, as for a job's summary or a comment."""
     failed = [change.key for change in found if change.failed]
     headline = f"{len(failed)} of {len(found)} metrics got worse" if failed else "No metric failed"
@@ -49,10 +54,18 @@ def change_markdown(found: Sequence[Change], base: str, candidate: str) -> str:
         lines.append("| " + " | ".join([f"`{key}`", *numbers, verdict]) + " |")
     lines += [
         "",
-        "A metric fails when it got worse by more than allowed and by more than 1.96 standard "
-        "errors of the difference.",
+        rule(level),
     ]
     return "\n".join(lines) + "\n"
+
+
+def rule(level: float) -> str:
+    """Say when a metric fails."""
+    return (
+        "A metric fails when it got worse by more than allowed and by more than chance explains: "
+        f"a run as good as its baseline fails with a chance of at most {level:.2g} (Holm's "
+        "procedure over the metrics shown)."
+    )
 
 
 def change_junit(found: Sequence[Change], base: str, candidate: str) -> str:
@@ -63,7 +76,7 @@ def change_junit(found: Sequence[Change], base: str, candidate: str) -> str:
         tests=str(len(found)),
         failures=str(sum(change.failed for change in found)),
         errors="0",
-        skipped=str(sum(change.verdict == "new" for change in found)),
+        skipped=str(sum(change.verdict in _NOT_JUDGED for change in found)),
     )
     properties = ElementTree.SubElement(suite, "properties")
     for name, value in (("base", base), ("candidate", candidate)):
@@ -75,7 +88,7 @@ def change_junit(found: Sequence[Change], base: str, candidate: str) -> str:
         text = _sentence(change)
         if change.failed:
             ElementTree.SubElement(case, "failure", message=text, type="regression").text = text
-        elif change.verdict == "new":
+        elif change.verdict in _NOT_JUDGED:
             ElementTree.SubElement(case, "skipped", message=text)
         else:
             ElementTree.SubElement(case, "system-out").text = text
@@ -86,12 +99,15 @@ def change_junit(found: Sequence[Change], base: str, candidate: str) -> str:
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{body}\n'
 
 
-def change_json(found: Sequence[Change], base: str, candidate: str) -> dict[str, Any]:
+def change_json(
+    found: Sequence[Change], base: str, candidate: str, level: float = LEVEL
+) -> dict[str, Any]:
     """A document of schema `crysmetrics-compare/1`."""
     return {
         "schema": "crysmetrics-compare/1",
         "base": base,
         "candidate": candidate,
+        "level": level,
         "failed": [change.key for change in found if change.failed],
         "changes": {
             change.key: {
@@ -100,6 +116,7 @@ def change_json(found: Sequence[Change], base: str, candidate: str) -> dict[str,
                 "difference": change.difference,
                 "stderr": change.stderr,
                 "significance": change.significance,
+                "p_worse": change.p_worse,
                 "allowed": change.allowed,
                 "better": change.better,
                 "unit": change.unit,

@@ -1,23 +1,26 @@
-"""Two sets of results against each other: what changed, and whether it got worse."""
+"""Compare two sets of results: which metrics changed, and which got worse.
+
+Over many metrics some differ by two standard errors by chance alone. So a gate has a level for
+all of its metrics together, kept by Holm's procedure (Holm 1979), whatever their dependence:
+docs/comparing.md has the measured rate of false alarms.
+"""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from crysmetrics.errors import InputError, UserError
+from crysmetrics.errors import UserError
 from crysmetrics.metrics.base import all_metrics
 from crysmetrics.metrics.intervals import Z95
-from crysmetrics.reporting.report import SCHEMA
+from crysmetrics.reporting.documents import IncomparableError, sizes_differ
+from crysmetrics.reporting.gates import LEVEL
 
-Verdict = Literal["better", "same", "within tolerance", "failed", "new"]
-
-_BIASED = ("fad", "fd_crystalnn", "fd_cgcnn", "uniqueness", "metre", "cov_recall")
-"""Metrics whose value depends on the number of generated structures."""
+Verdict = Literal[
+    "better", "same", "within tolerance", "failed", "new", "skipped", "not comparable"
+]
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,12 @@ class Change:
         difference: candidate minus base.
         stderr: standard error of the difference; None where one of both has none.
         allowed: how much worse it may get.
-        verdict: `same` if it changed by no more than 1.96 standard errors, else `better`,
-            `within tolerance` if it got worse by no more than allowed, or `failed`; `new` if it
-            has no base.
+        verdict: `same` if chance explains the change, else `better`, `within tolerance` if it got
+            worse by no more than allowed, or `failed`; `new` without a base, `skipped` if a
+            package is not installed, `not comparable` if the numbers of structures differ and
+            the metric depends on them.
         reason: why a value is undefined, or what to keep in mind.
+        p_worse: chance of a change for the worse at least as large, were both runs equally good.
     """
 
     key: str
@@ -46,6 +51,7 @@ class Change:
     allowed: float
     verdict: Verdict
     reason: str = ""
+    p_worse: float | None = None
 
     @property
     def failed(self) -> bool:
@@ -59,208 +65,171 @@ class Change:
             return None
         return self.difference / self.stderr
 
+    @property
+    def worse_by(self) -> float:
+        """How much worse the candidate is, in the metric's unit; negative if it is better."""
+        difference = self.difference or 0.0
+        return difference if self.better == "lower" else -difference
 
-class IncomparableError(UserError):
-    """Results that say nothing about each other."""
+
+def default_gate() -> tuple[str, ...]:
+    """Keys that a gate looks at unless it names others."""
+    return tuple(key for key, metric in all_metrics().items() if metric.gated)
 
 
-def load_document(path: str | Path) -> dict[str, Any]:
-    """A `crysmetrics/1` document.
+def chosen_keys(
+    base: Mapping[str, Any],
+    candidate: Mapping[str, Any],
+    metrics: Sequence[str] | Literal["all"] | None = None,
+    allow: Mapping[str, float] | None = None,
+) -> list[str]:
+    """Keys of the metrics to compare, in the order of tables.
 
     Args:
-        path: the file, or the folder of results that holds it.
+        base, candidate: documents.
+        metrics: keys, `all`, or None for the default gate and the keys of `allow`; all where
+            neither document holds one of these.
+        allow: tolerances.
 
     Raises:
-        InputError: if there is none.
+        UserError: if a metric or a tolerance names nothing that either document holds.
     """
-    path = Path(path)
-    file = path / "metrics.json" if path.is_dir() else path
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{file} can't be read ({error.strerror or error}).") from error
-    except ValueError as error:
-        raise InputError(f"{file} is no JSON ({error}).") from error
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        raise InputError(f"{file} holds no results of schema {SCHEMA}.")
-    entries = document.get("metrics")
-    if not isinstance(entries, dict) or not isinstance(document.get("inputs"), dict):
-        raise InputError(f"{file} lacks metrics or inputs.")
-    for key, entry in entries.items():
-        if not isinstance(entry, dict) or "value" not in entry:
-            raise InputError(f"{file} has no value of {key}.")
-        for name in ("value", "stderr"):
-            if not isinstance(entry.get(name), (int, float, type(None))):
-                raise InputError(f"{file} has a {name} of {key} that is no number.")
-    return document
-
-
-def check_comparable(documents: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise `IncomparableError` unless all results have been made alike.
-
-    Protocols, settings, extractors of features and references must be the same wherever two
-    results both have them.
-    """
-    items = list(documents.items())
-    first_name, first = items[0]
-    for name, other in items[1:]:
-        differences = list(_differences(first, other))
-        if differences:
-            raise IncomparableError(
-                f"{first_name} and {name} can't be compared: {'; '.join(differences)}."
-            )
-
-
-def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterable[str]:
-    ours, theirs = a.get("settings", {}), b.get("settings", {})
-    for name in dict.fromkeys((*ours, *theirs)):
-        one, two = ours.get(name), theirs.get(name)
-        shared = name in ours and name in theirs
-        if one != two and (shared or name in ("protocol", "limit")):
-            title = "protocol" if name == "protocol" else f"setting {name.replace('_', ' ')}"
-            yield f"{title} {_say(one)} against {_say(two)}"
-    extractors = a.get("extractors", {}), b.get("extractors", {})
-    for name in extractors[0].keys() & extractors[1].keys():
-        one, two = extractors[0][name], extractors[1][name]
-        if one.get("hash") != two.get("hash"):
-            yield f"features {name} by {one.get('version')!r} against {two.get('version')!r}"
-    references = [d["inputs"].get("ref") for d in (a, b)]
-    if all(references) and references[0]["sha256"] != references[1]["sha256"]:
-        one, two = (r.get("path") or "a set without a name" for r in references)
-        yield f"references {one} and {two} differ"
-
-
-def _say(value: Any) -> str:
-    return "none" if value is None else json.dumps(value, ensure_ascii=False)
+    present = list(dict.fromkeys((*base["metrics"], *candidate["metrics"])))
+    named = metrics if metrics is not None and metrics != "all" else ()
+    for key in (*(allow or {}), *named):
+        if key not in present:
+            raise UserError(f"Neither result holds a metric {key!r}.")
+    if metrics == "all":
+        wanted = present
+    elif metrics is not None:
+        wanted = list(dict.fromkeys(metrics))
+    else:
+        wanted = [k for k in present if k in default_gate() or k in (allow or {})] or present
+    order = {key: k for k, key in enumerate(all_metrics())}
+    return sorted(wanted, key=lambda key: order.get(key, len(order)))
 
 
 def changes(
     base: Mapping[str, Any],
     candidate: Mapping[str, Any],
     allow: Mapping[str, float] | None = None,
-    metrics: Sequence[str] | None = None,
+    metrics: Sequence[str] | Literal["all"] | None = None,
+    level: float = LEVEL,
 ) -> list[Change]:
-    """What became of each metric.
+    """Compare metric by metric.
 
     Args:
         base, candidate: `crysmetrics/1` documents that can be compared.
         allow: key of metric -> how much worse it may get, in its unit; 0 where not given.
-        metrics: keys to look at; all by default.
+        metrics: keys to look at, or `all`; by default those of `chosen_keys`.
+        level: chance that at least one metric fails, or is better, by chance alone.
 
     Raises:
         UserError: if a metric or tolerance names nothing that is there, or the candidate lacks a
-            metric of the base.
+            metric of the base, or what was named can't be compared at these numbers of
+            structures.
     """
     allow = dict(allow or {})
     before, after = base["metrics"], candidate["metrics"]
-    wanted = list(dict.fromkeys(metrics or (*before, *after)))
-    for key in (*allow, *wanted):
-        if key not in before and key not in after:
-            raise UserError(f"Neither result holds a metric {key!r}.")
-    missing = [key for key in wanted if key in before and key not in after]
+    keys = chosen_keys(base, candidate, metrics, allow)
+    missing = [key for key in keys if key in before and key not in after]
     if missing:
         raise IncomparableError(
             f"The candidate lacks {', '.join(missing)}; evaluate it with the same metrics, or "
             "choose some with --metrics."
         )
-    order = {key: k for k, key in enumerate(all_metrics())}
-    wanted.sort(key=lambda key: order.get(key, len(order)))
-    return [_change(key, before.get(key), after[key], allow.get(key, 0.0)) for key in wanted]
+    found = [_change(key, before.get(key), after[key], allow.get(key, 0.0)) for key in keys]
+    refused = [change for change in found if change.verdict == "not comparable"]
+    if refused and (len(refused) == len(found) or metrics not in (None, "all")):
+        names = ", ".join(change.key for change in refused)
+        raise IncomparableError(f"{names} can't be compared: {refused[0].reason}.")
+    return _judged(found, level)
 
 
 def _change(
     key: str, before: Mapping[str, Any] | None, after: Mapping[str, Any], allowed: float
 ) -> Change:
-    better, unit = after.get("better", "lower"), after.get("unit", "")
-    new = after["value"]
-    if before is None or before["value"] is None:
-        reason = after.get("reason", "") if new is None else ""
-        return Change(key, better, unit, None, new, None, None, allowed, "new", reason)
-    old = float(before["value"])
-    if new is None:
-        reason = f"undefined now: {after.get('reason', 'no reason given')}"
-        return Change(key, better, unit, old, None, None, None, allowed, "failed", reason)
-    difference = float(new) - old
-    errors = [e["stderr"] for e in (before, after) if e.get("stderr") is not None]
-    stderr = math.hypot(*errors) if len(errors) == 2 else None
-    # Without a standard error every change counts.
-    significant = abs(difference) > Z95 * (stderr or 0.0)
-    worse_by = difference if better == "lower" else -difference
-    verdict: Verdict
-    if not significant:
-        verdict = "same"
-    elif worse_by <= 0:
-        verdict = "better"
-    else:
-        verdict = "failed" if worse_by > allowed else "within tolerance"
-    reason = "" if stderr is not None else "no standard error is known"
-    sizes = [e["n_gen"] for e in (before, after) if isinstance(e.get("n_gen"), int)]
-    if key in _BIASED and len(sizes) == 2 and abs(sizes[0] - sizes[1]) > 0.1 * max(sizes):
-        reason = f"depends on the number of structures, {sizes[0]:,} against {sizes[1]:,}"
-    return Change(key, better, unit, old, float(new), difference, stderr, allowed, verdict, reason)
-
-
-@dataclass(frozen=True)
-class Gate:
-    """What a gate looks at, and how much worse it lets things get."""
-
-    allow: Mapping[str, float]
-    metrics: tuple[str, ...] | None = None
-
-
-def load_gate(path: str | Path) -> Gate:
-    """A gate from TOML: a table `[allow]` of tolerances, and `metrics`, a list of keys.
-
-    Raises:
-        UserError: if it can't be read or holds something else.
-    """
-    import tomllib
-
-    try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror or error}).") from error
-    except ValueError as error:
-        raise UserError(f"{path} is no TOML ({error}).") from error
-    unknown = content.keys() - {"allow", "metrics"}
-    if unknown:
-        raise UserError(f"{path} has {', '.join(sorted(unknown))}; a gate has [allow] and metrics.")
-    allow, metrics = content.get("allow", {}), content.get("metrics")
-    if not isinstance(allow, dict) or not all(isinstance(v, (int, float)) for v in allow.values()):
-        raise UserError(f"{path}: [allow] holds one number for each metric.")
-    if metrics is not None and not (
-        isinstance(metrics, list) and metrics and all(isinstance(m, str) for m in metrics)
-    ):
-        raise UserError(f"{path}: metrics is a list of keys.")
-    return Gate(
-        {key: checked_tolerance(key, value) for key, value in allow.items()},
-        None if metrics is None else tuple(metrics),
+    """The change of one metric, not judged yet: `same` where there is something to judge."""
+    metric = all_metrics()[key]
+    old = None if before is None else before["value"]
+    change = Change(
+        key, metric.better, metric.unit, old, after["value"], None, None, allowed, "same"
     )
+    if after.get("skipped"):
+        return replace(change, verdict="skipped", reason=after["reason"])
+    if before is None or old is None:
+        return replace(change, verdict="new", reason=after.get("reason", ""))
+    if after["value"] is None:
+        reason = f"undefined now: {after.get('reason', 'no reason given')}"
+        return replace(change, verdict="failed", reason=reason)
+    sizes = [e["n_gen"] for e in (before, after) if e.get("n_gen") is not None]
+    if metric.biased and sizes_differ(sizes):
+        reason = f"it depends on the number of structures, {sizes[0]:,} against {sizes[-1]:,}"
+        return replace(change, verdict="not comparable", reason=reason)
+    change = replace(change, difference=float(after["value"]) - float(old))
+    errors = [e["stderr"] for e in (before, after)]
+    if None in errors:
+        return replace(change, reason="no standard error is known")
+    change = replace(change, stderr=math.hypot(*errors))
+    p_worse = _chance(change.worse_by, before, after, metric.better)
+    return replace(change, p_worse=p_worse)
 
 
-def parse_tolerance(text: str) -> tuple[str, float]:
-    """`fad=0.05` as a key and a number.
+def _chance(
+    worse_by: float, before: Mapping[str, Any], after: Mapping[str, Any], better: str
+) -> float:
+    """Chance of a change for the worse at least as large, were both runs equally good.
 
-    Raises:
-        UserError: if it is something else.
+    Each value may be off toward the other by its interval on that side, which for shares is
+    Wilson's: near 0 and 1 the normal error vanishes, and a single failure more would count
+    (Newcombe 1998, method 10). Never by less than its standard error.
     """
-    key, equals, number = text.partition("=")
-    try:
-        if not equals:
-            raise ValueError
-        return key.strip(), checked_tolerance(key.strip(), float(number))
-    except ValueError:
-        raise UserError(f"A tolerance is KEY=NUMBER, such as fad=0.05; not {text!r}.") from None
+    up = before["value"] <= after["value"]
+    sides = [_error(before, up), _error(after, not up)]
+    error = math.hypot(*sides)
+    if worse_by == 0:
+        return 0.5
+    score = math.copysign(math.inf, worse_by) if error == 0 else worse_by / error
+    return 0.5 * math.erfc(score / math.sqrt(2))
 
 
-def checked_tolerance(key: str, value: float) -> float:
-    """The tolerance, if it is one.
+def _error(entry: Mapping[str, Any], up: bool) -> float:
+    """Standard error of a value toward one side."""
+    stderr = float(entry["stderr"])
+    if entry.get("ci95") is None:
+        return stderr
+    low, high = entry["ci95"]
+    return max(stderr, (high - entry["value"] if up else entry["value"] - low) / Z95)
 
-    Raises:
-        UserError: if it is negative or not finite, or there is no such metric.
-    """
-    if key not in all_metrics():
-        raise UserError(f"There is no metric {key!r} to allow a change of.")
-    if isinstance(value, bool) or not (0 <= value < math.inf):
-        raise UserError(f"The tolerance of {key} must be a number that is not negative.")
-    return float(value)
+
+def _judged(found: Sequence[Change], level: float) -> list[Change]:
+    """Changes with their verdicts, by Holm's procedure for worse and for better separately."""
+    open_ones = [c for c in found if c.verdict == "same"]
+    # Without a standard error every change counts.
+    worse, better = {}, {}
+    for change in open_ones:
+        chance = change.p_worse
+        if chance is None:
+            chance = 0.0 if change.worse_by > 0 else 1.0
+        worse[change.key] = chance
+        better[change.key] = 1 - chance if change.difference else 1.0
+    got_worse, got_better = _holm(worse, level), _holm(better, level)
+    judged = []
+    for change in found:
+        verdict = change.verdict
+        if change.key in got_worse:
+            verdict = "failed" if change.worse_by > change.allowed else "within tolerance"
+        elif change.key in got_better:
+            verdict = "better"
+        judged.append(replace(change, verdict=verdict))
+    return judged
+
+
+def _holm(chances: Mapping[str, float], level: float) -> set[str]:
+    """Keys whose hypothesis is rejected at a family-wise level (Holm 1979)."""
+    rejected: set[str] = set()
+    for k, key in enumerate(sorted(chances, key=lambda key: chances[key])):
+        if chances[key] > level / (len(chances) - k):
+            break
+        rejected.add(key)
+    return rejected

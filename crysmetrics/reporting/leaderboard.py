@@ -10,6 +10,7 @@ import numpy as np
 
 from crysmetrics.errors import UserError
 from crysmetrics.metrics.base import all_metrics
+from crysmetrics.reporting.documents import sizes_differ
 from crysmetrics.reporting.tables import escape_markdown, heading, shown, wide_table
 
 if TYPE_CHECKING:
@@ -40,14 +41,15 @@ def leaderboard(
     Args:
         documents: `crysmetrics/1` documents that can be compared, by name.
         by: the metric that orders them; None for the mean of their ranks in all metrics that
-            all results have.
+            all results have, and that can be compared at these numbers of structures.
         metrics: keys to show; all by default.
 
     Returns:
         Columns `rank`, `model`, `n_gen`, `mean_rank`, and each metric with its standard error.
 
     Raises:
-        UserError: if there is no such metric in any result, or a name occurs twice.
+        UserError: if there is no such metric in any result, a name occurs twice, or `by` depends
+            on the number of structures and that differs.
     """
     if len(set(documents)) < 1:
         raise UserError("There is nothing to rank.")
@@ -57,10 +59,16 @@ def leaderboard(
         if key not in present:
             raise UserError(f"No result holds a metric {key!r}; there are {', '.join(present)}.")
     keys = [key for key in present if metrics is None or key in metrics]
+    unequal = unequal_numbers(documents)
+    if by in unequal:
+        raise UserError(
+            f"{by} depends on the number of structures, which differs; rank by another metric, or "
+            "evaluate equal numbers."
+        )
     ranks = {}
     for key in keys:
         values = table[key].astype(float)
-        if values.notna().all():
+        if values.notna().all() and key not in unequal:
             ascending = all_metrics()[key].better == "lower"
             ranks[key] = values.rank(ascending=ascending, method="average")
     table["mean_rank"] = np.mean(list(ranks.values()), axis=0) if ranks else np.nan
@@ -73,8 +81,22 @@ def leaderboard(
     return table[["rank", "model", "n_gen", "mean_rank", *columns]].reset_index(drop=True)
 
 
+def unequal_numbers(documents: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """List the metrics that depend on the number of structures, where that differs."""
+    found = []
+    for key, metric in all_metrics().items():
+        entries = [d["metrics"][key] for d in documents.values() if key in d["metrics"]]
+        sizes = [
+            e["n_gen"] for e in entries if e.get("n_gen") is not None and e["value"] is not None
+        ]
+        if metric.biased and sizes_differ(sizes):
+            found.append(key)
+    return found
+
+
 def leaderboard_table(table: pd.DataFrame) -> Table:
     """A rich table."""
+    from rich.markup import escape
     from rich.table import Table
 
     keys = _keys(table)
@@ -82,7 +104,7 @@ def leaderboard_table(table: pd.DataFrame) -> Table:
     for title in ("", "Model", "n", "Mean rank", *map(_short, keys)):
         result.add_column(title, justify="left" if title == "Model" else "right", no_wrap=True)
     for row in _rows(table, keys):
-        result.add_row(*row)
+        result.add_row(*map(escape, row))
     return result
 
 

@@ -138,6 +138,8 @@ def _metric_json(key: str, value: Value) -> dict[str, Any]:
     for name in ("reason", "note"):
         if getattr(value, name) is not None:
             entry[name] = getattr(value, name)
+    if value.skipped:
+        entry["skipped"] = True
     return entry
 
 

@@ -41,3 +41,13 @@ def model_card(name: str, folder: Path = FOLDER) -> dict[str, Any]:
     """
     card: dict[str, Any] = json.loads(weights_path(name, folder).with_suffix(".json").read_text())
     return card
+
+
+_RETIRED = {"12910397": "alignn-mp-v0"}
+"""Weights that earlier versions came with, by the first digits of their SHA-256."""
+
+
+def weights_name(digits: str, folder: Path = FOLDER) -> str | None:
+    """Name weights, shipped now or before, by the first eight digits of their SHA-256."""
+    shipped = {model_card(name, folder)["sha256"][:8]: name for name in shipped_weights(folder)}
+    return {**_RETIRED, **shipped}.get(digits[:8])
