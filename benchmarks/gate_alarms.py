@@ -22,8 +22,9 @@ from make_noisy_sets import perturb
 from perturbation_study import duplicated, swapped, without
 
 from crysmetrics.evaluation import evaluate_measures
-from crysmetrics.features.sample import Run, Sample
 from crysmetrics.features.cache import open_cache
+from crysmetrics.features.extractor import Run
+from crysmetrics.features.sample import Sample
 from crysmetrics.io import Crystals, read
 from crysmetrics.metrics.base import all_measures, all_metrics
 from crysmetrics.metrics.intervals import Z95

@@ -1,18 +1,21 @@
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
-from sets import random_crystals, rocksalt
+from sets import one, random_crystals, rocksalt
 
 import crysmetrics
 from crysmetrics.errors import UserError
+from crysmetrics.evaluation import as_sample
 from crysmetrics.features.extractor import Features
 from crysmetrics.features.magpie_scaling import cdvae_constants, normalise
 from crysmetrics.features.sample import Sample
-from crysmetrics.io import Failure
+from crysmetrics.io import Crystals, Failure
 from crysmetrics.metrics import neighbours
 from crysmetrics.metrics.base import Settings, Thresholds, parse_thresholds
 from crysmetrics.metrics.coverage import coverage, sweep
 from crysmetrics.metrics.neighbours import distance_sums, nearest_both_ways
+from crysmetrics.protocols import plan
+from crysmetrics.streaming import evaluate_stream
 
 
 def sample(structure, composition, role="gen", failures=()) -> Sample:
@@ -82,8 +85,26 @@ def test_failures_cover_nothing_and_stay_in_denominators():
     assert values["cov_precision"].value == 0.6
     assert values["cov_precision_marginal"].value == 0.6
     assert values["amsd_precision"].n_gen == 6
-    # A reference without a fingerprint stays in the denominator of recall.
-    assert coverage(whole, broken, Settings()).values["cov_recall"].value == 0.6
+    # A reference without a fingerprint is left out.
+    recall = coverage(whole, broken, Settings()).values["cov_recall"]
+    assert (recall.value, recall.n_ref) == (1.0, 6)
+
+
+def test_references_that_fail_are_left_out_everywhere(tmp_path):
+    found = Crystals.concatenate([rocksalt(5.6, "a"), rocksalt(6.3, "b")])
+    oganesson = one([118], [[0, 0, 0]], 3.2, "Og")  # has no covalent radius
+    ref = Crystals.concatenate([found, oganesson]).with_failures([("lost.cif", "is empty")])
+    report = crysmetrics.coverage(found, ref, cache="off")
+    for key, value in report.metrics.items():
+        assert value.value == (1.0 if key.startswith("cov") else 0.0), key
+        assert value.n_ref == 2
+    assert {f["file"] for f in report.failures} == {"lost.cif", "Og"}
+    found.save(tmp_path / "gen.npz")
+    plan_of_coverage = plan(metrics=["coverage"])
+    streamed = evaluate_stream(plan_of_coverage, str(tmp_path / "gen.npz"), as_sample(ref, "ref"))
+    assert dict(streamed.metrics) == dict(report.metrics)
+    table = sweep(report.outcomes["coverage"], Settings(), 2, 2)
+    assert table.cov_recall.max() == 1.0
 
 
 def test_nothing_with_a_fingerprint():

@@ -56,7 +56,8 @@ def coverage(gen: Sample, ref: Sample, settings: Settings) -> Outcome:
 
 def num_measured(points: tuple[Array, Array]) -> int:
     """Count the structures that have both fingerprints."""
-    return int(np.logical_and(*(np.isfinite(part).all(axis=1) for part in points)).sum())
+    structure, composition = (np.isfinite(part).all(axis=1) for part in points)
+    return int((structure & composition).sum())
 
 
 def coverage_values(

@@ -57,7 +57,7 @@ def load_gate(path: str | Path) -> Gate:
         raise UserError(f'{path}: metrics is a list of keys, or "all".')
     return Gate(
         {key: checked_tolerance(key, value) for key, value in allow.items()},
-        tuple(metrics) if is_list else metrics,
+        tuple(metrics) if metrics and is_list else metrics,
         checked_level(content.get("level", LEVEL)),
     )
 
