@@ -16,8 +16,8 @@ os.environ.setdefault("SPGLIB_WARNING", "OFF")
 
 # Heavy imports happen when a name is first used, so that `import crysgen` stays cheap.
 _WHERE = {
-    "Formula": "crysgen.formulas",
-    "parse_formula": "crysgen.formulas",
+    "Formula": "crysgen.compositions.formulas",
+    "parse_formula": "crysgen.compositions.formulas",
     "generate": "crysgen.generation",
     "Result": "crysgen.generation",
     "Settings": "crysgen.settings",

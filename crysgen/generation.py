@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crysgen.formulas import Formula, parse_formula
+from crysgen.compositions.formulas import Formula, parse_formula
 from crysgen.methods import Method, build_methods
 from crysgen.output import COLUMNS, NothingMadeError, Store
 from crysgen.requests import Asked, ask_formulas, digest
@@ -262,9 +262,9 @@ def ranked(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """The best candidates of each asked composition, as many as it asked for.
 
-    `crysgen.ranking.rank` merges equal structures and says which are likeliest; energies of relaxed
-    ones have a say (`crysgen.relaxed_order`); crystals with atoms on top of each other come last,
-    where no network has learnt anything.
+    `crysgen.ranking.merge` merges equal structures and says which are likeliest; energies of
+    relaxed ones change that (`crysgen.ranking.energy`); crystals with atoms on top of each other
+    come last, where no network has learnt anything.
 
     Args:
         candidates: with the property `asked`.
@@ -278,9 +278,9 @@ def ranked(
         Rows of the chosen candidates, composition after composition, the rank of each, from 1, and
         its score, NaN for what could not be ranked.
     """
-    from crysgen.ranking import rank
+    from crysgen.ranking.energy import boltzmann, complexities, lowest, simplest_first
+    from crysgen.ranking.merge import rank
     from crysgen.relaxation import ENERGY
-    from crysgen.relaxed_order import boltzmann, complexities, lowest, simplest_first
 
     relaxed = ENERGY in candidates.properties
     position = np.asarray(candidates.properties["asked"], dtype=np.int64)

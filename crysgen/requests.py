@@ -1,9 +1,10 @@
 """What is asked for: compositions, how many samples of each, and every single draw.
 
-An asked composition is either a formula, whose cell sizes are chosen (`crysgen.formula_units`), or
-the exact cell composition of a given structure. The draws of one composition in one cell size are
-numbered, and a draw's seed follows from the run's seed, that cell and that number: not from what
-else is asked for, in which order, or on which machine.
+An asked composition is either a formula, whose cell sizes are chosen
+(`crysgen.compositions.formula_units`), or the exact cell composition of a given structure. The
+draws of one composition in one cell size are numbered, and a draw's seed follows from the run's
+seed, that cell and that number: not from what else is asked for, in which order, or on which
+machine.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crysgen.formula_units import MAX_ATOMS, likelihoods, share_out
-from crysgen.formulas import Formula, parse_formula
+from crysgen.compositions.formula_units import MAX_ATOMS, likelihoods, share_out
+from crysgen.compositions.formulas import Formula, parse_formula
 from crysmetrics.errors import InputError, UserError
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from crysgen.formula_units import MAX_ATOMS
+from crysgen.compositions.formula_units import MAX_ATOMS
 
 
 @dataclass(frozen=True)

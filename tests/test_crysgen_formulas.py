@@ -3,15 +3,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pymatgen.core import Composition
 
-from crysgen.formula_units import (
+from crysgen.compositions.formula_units import (
     count_types,
     likelihoods,
     parse_formula_units,
     share_out,
     type_frequency,
 )
-from crysgen.formulas import Formula, parse_formula, parse_system
-from crysgen.systems import compositions
+from crysgen.compositions.formulas import Formula, parse_formula, parse_system
+from crysgen.compositions.systems import compositions
 from crysmetrics.errors import UserError
 from crysmetrics.io.elements import SYMBOLS
 

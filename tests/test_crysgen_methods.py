@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from crysgen.cli import main
-from crysgen.formulas import Formula, parse_formula
+from crysgen.compositions.formulas import Formula, parse_formula
 from crysgen.methods.auto import left_to_diffusion
 from crysgen.requests import ask_formulas
 from crysgen.retrieval import Library
@@ -163,7 +163,7 @@ def test_nothing_is_computed_before_the_output_folder_is_checked(
     def computed(*args: Any, **given: Any) -> Any:
         raise AssertionError("too early")
 
-    for place in ("crysgen.systems.compositions", "crysgen.requests.read_structures"):
+    for place in ("crysgen.compositions.systems.compositions", "crysgen.requests.read_structures"):
         monkeypatch.setattr(place, computed)
     monkeypatch.setattr(Library, "load", computed)
     monkeypatch.setattr("crysgen.checkpoints.load_model", computed)

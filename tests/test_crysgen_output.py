@@ -15,7 +15,7 @@ from sets import one, random_crystals, rocksalt
 
 import crysgen
 from crysgen import output
-from crysgen.formulas import Formula, parse_formula
+from crysgen.compositions.formulas import Formula, parse_formula
 from crysgen.generation import request_of, run
 from crysgen.methods import build_methods
 from crysgen.output import (

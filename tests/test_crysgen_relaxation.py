@@ -14,13 +14,13 @@ from sets import one, rocksalt
 
 from crysgen import relaxation
 from crysgen.cli import main
-from crysgen.formulas import parse_formula
+from crysgen.compositions.formulas import parse_formula
 from crysgen.generation import ranked
 from crysgen.methods import retrieval
 from crysgen.methods.retrieval import EXPLORED, LOOKED_AT, to_relax
 from crysgen.output import RunFolder
+from crysgen.ranking.energy import RELAXED_SCALE, boltzmann, complexities, simplest_first
 from crysgen.relaxation import ENERGY, identity, relax
-from crysgen.relaxed_order import RELAXED_SCALE, boltzmann, complexities, simplest_first
 from crysgen.requests import Asked
 from crysgen.retrieval import Library
 from crysmetrics.errors import UserError

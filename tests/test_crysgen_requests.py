@@ -4,7 +4,7 @@ import torch
 from fake_model import FakeModel
 from sets import one, random_crystals, rocksalt
 
-from crysgen.formulas import Formula, parse_formula
+from crysgen.compositions.formulas import Formula, parse_formula
 from crysgen.requests import (
     ask_formulas,
     ask_path,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sets import one, rocksalt
 
-from crysgen.ranking import UNSCORED, probabilities, rank, same_structures
-from crysgen.relaxed_order import lowest
+from crysgen.ranking.energy import lowest
+from crysgen.ranking.merge import UNSCORED, probabilities, rank, same_structures
 from crysmetrics.io import Crystals
 
 NAN = float("nan")

@@ -20,12 +20,12 @@ import numpy as np
 import pandas as pd
 from textbook import SYMPREC, conventional, entries_of, is_right
 
-from crysgen.formula_units import likelihoods
-from crysgen.formulas import parse_formula
+from crysgen.compositions.formula_units import likelihoods
+from crysgen.compositions.formulas import parse_formula
 from crysgen.methods.retrieval import POOL, to_relax
-from crysgen.ranking import same_structures
+from crysgen.ranking.energy import complexities, lowest, simplest_first
+from crysgen.ranking.merge import same_structures
 from crysgen.relaxation import ENERGY, relax
-from crysgen.relaxed_order import complexities, lowest, simplest_first
 from crysgen.retrieval import Library, to_crystals
 from crysmetrics.io import Crystals
 from crysmetrics.progress import show_progress, task

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from crysgen import generate
-from crysgen.formulas import parse_formula
+from crysgen.compositions.formulas import parse_formula
 from crysgen.methods import METHODS
 from crysgen.retrieval.prototypes import Reduced
 from crysgen.settings import Machine, Settings
@@ -70,7 +70,7 @@ def main(
 def entries_of(text: str, rows: pd.DataFrame | None = None) -> tuple[str, ...]:
     """Ids of the library's entries with a formula, whatever their cell; if polymorphs are given,
     only of these."""
-    from crysgen.formulas import Formula
+    from crysgen.compositions.formulas import Formula
     from crysgen.retrieval import Library
 
     entries = Library.load(extra=[]).entries

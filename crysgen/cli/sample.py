@@ -228,8 +228,8 @@ def sample(**given: Any) -> None:
 
 def _asked(call: _Call) -> list[Asked]:
     """The compositions, however they were given."""
-    from crysgen.formula_units import parse_formula_units
-    from crysgen.formulas import parse_formula
+    from crysgen.compositions.formula_units import parse_formula_units
+    from crysgen.compositions.formulas import parse_formula
     from crysgen.requests import ask_formulas, ask_path
     from crysmetrics.errors import UserError
 
@@ -250,9 +250,9 @@ def _asked(call: _Call) -> list[Asked]:
 
 
 def _of_system(call: _Call, units: tuple[int, ...] | None) -> list[Asked]:
-    from crysgen.formulas import parse_system
+    from crysgen.compositions.formulas import parse_system
+    from crysgen.compositions.systems import compositions
     from crysgen.requests import ask_formulas
-    from crysgen.systems import compositions
     from crysmetrics.errors import UserError
 
     smallest = max(units or (1,))
@@ -270,7 +270,7 @@ def _of_system(call: _Call, units: tuple[int, ...] | None) -> list[Asked]:
 
 def _announce(call: _Call, asked: list[Asked]) -> None:
     """Say what will be made, before it takes its time."""
-    from crysgen.formula_units import MAX_ATOMS
+    from crysgen.compositions.formula_units import MAX_ATOMS
 
     largest = max(units * one.formula.num_atoms for one in asked for units, _ in one.sizes)
     if largest > MAX_ATOMS:

@@ -17,8 +17,8 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from crysgen.formula_units import likelihoods
-from crysgen.formulas import Formula
+from crysgen.compositions.formula_units import likelihoods
+from crysgen.compositions.formulas import Formula
 from crysgen.retrieval.calibration import features
 from crysgen.retrieval.library import Library
 from crysgen.retrieval.plausibility import Cell

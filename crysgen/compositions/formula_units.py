@@ -7,7 +7,8 @@ the most electronegative element (Li2O and Na2O are of the type `2-1 O`, TiO2 of
 types lean on all formulas with the same amounts in any order. On the validation structures the
 right size gets the largest share in 70 % (0.65 nats; by the amounts in any order 60 % and 0.79).
 
-Run as a program it makes the table anew: `python -m crysgen.formula_units build --data DIR`.
+Run as a program it makes the table anew:
+`python -m crysgen.compositions.formula_units build --data DIR`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from crysgen.formulas import Formula
+from crysgen.compositions.formulas import Formula
 from crysmetrics.errors import UserError
 from crysmetrics.io.elements import SYMBOLS
 
@@ -168,7 +169,7 @@ def _largest_remainders(weights: Mapping[int, float], count: int) -> dict[int, i
 @cache
 def _table() -> dict[str, dict[int, int]]:
     """Type -> formula units in the primitive cell -> number of compounds."""
-    text = files("crysgen.data_tables").joinpath(TABLE).read_text(encoding="utf-8")
+    text = files("crysgen.compositions").joinpath(TABLE).read_text(encoding="utf-8")
     types: dict[str, dict[str, int]] = json.loads(text)["types"]
     return {kind: {int(z): n for z, n in sizes.items()} for kind, sizes in types.items()}
 
@@ -234,7 +235,7 @@ def build(data: Path, path: Path) -> int:
     ]
     types = count_types(cells)
     table = {
-        "made_by": "python -m crysgen.formula_units build",
+        "made_by": "python -m crysgen.compositions.formula_units build",
         "source": "Materials Project, by way of MP-20 (CDVAE), MPTS-52 and CIF files; CC BY 4.0",
         "structures": len(cells),
         "types": types,
@@ -257,7 +258,7 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("build", help="from this project's data")
     command.add_argument("--data", type=Path, required=True, help="with splits.csv.gz")
-    default = Path(str(files("crysgen.data_tables"))) / TABLE
+    default = Path(str(files("crysgen.compositions"))) / TABLE
     command.add_argument("-o", "--output", type=Path, default=default)
     arguments = parser.parse_args()
     count = build(arguments.data, arguments.output)

@@ -8,8 +8,8 @@ from math import comb, gcd
 
 import numpy as np
 
-from crysgen.formula_units import MAX_ATOMS, type_frequency
-from crysgen.formulas import Formula
+from crysgen.compositions.formula_units import MAX_ATOMS, type_frequency
+from crysgen.compositions.formulas import Formula
 from crysmetrics.errors import UserError
 from crysmetrics.io.elements import MAX_ATOMIC_NUMBER
 

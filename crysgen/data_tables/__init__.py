@@ -1,1 +1,0 @@
-"""Small tables made from data, each by the program that its JSON names."""
