@@ -35,7 +35,7 @@ from crysmetrics.metrics.base import (
 )
 from crysmetrics.metrics.description import space_groups
 from crysmetrics.metrics.emd import MEASURE_OF_PROPERTY
-from crysmetrics.protocols import Plan, plan
+from crysmetrics.protocols import Plan, plan, shortfalls
 from crysmetrics.reporting.report import Report
 from crysmetrics.reporting.structure_tables import described, tables
 from crysmetrics.reporting.structure_tables import failures as failures_of
@@ -210,7 +210,15 @@ def evaluate_plan(chosen: Plan, gen: Sample, ref: Sample, run: Run | None = None
     with timed(timing, "description"):
         by_role = {s.role: described(report.per_structure[s.role], s) for s in (gen, ref)}
     timing |= {"read": reading, "total": reading + time.perf_counter() - start}
-    return replace(report, per_structure=by_role, timing=timing)
+    return replace(_marked(report), per_structure=by_role, timing=timing)
+
+
+def _marked(report: Report) -> Report:
+    """The report with a note at each metric of fewer structures than its protocol takes."""
+    values = dict(report.metrics)
+    for key, note in shortfalls(report.as_json()).items():
+        values[key] = values[key].with_note(note)
+    return replace(report, metrics=values)
 
 
 def pairing_of(gen: Sample, ref: Sample, asked: bool = False) -> str | None:

@@ -116,12 +116,17 @@ def plan(
         raise UserError(f"There is no protocol {protocol!r}; known are {', '.join(PROTOCOLS)}.")
     wanted = PROTOCOLS[protocol]
     settings = settings or Settings()
+    fixed = dict(wanted.settings)
     for name, value in wanted.settings.items():
-        if name in chosen and getattr(settings, name) != value:
-            raise UserError(
-                f"The protocol {protocol} has {name.replace('_', ' ')} {value}; leave out the "
-                "option, or take the protocol full."
-            )
+        if name not in chosen or getattr(settings, name) == value:
+            continue
+        if name == "subset" and settings.subset in _without_number(value):
+            fixed["subset"] = settings.subset
+            continue
+        raise UserError(
+            f"The protocol {protocol} has {name.replace('_', ' ')} {value}; leave out the "
+            "option, or take the protocol full."
+        )
     measures = all_measures()
     known = [m.key for measure in measures.values() for m in measure.metrics]
     if metrics:
@@ -139,9 +144,55 @@ def plan(
     return Plan(
         tuple(n for n, m in measures.items() if any(d.key in keys for d in m.metrics)),
         tuple(key for key in known if key in keys),
-        replace(settings, protocol=protocol, pairing=pairing or "auto", **wanted.settings),
+        replace(settings, protocol=protocol, pairing=pairing or "auto", **fixed),
         explicit=bool(metrics),
     )
+
+
+def _without_number(subset: str) -> tuple[str, ...]:
+    """Names of the same kind of subset without a number, for sets with too few structures."""
+    return ("valid:all", "valid") if subset.startswith("valid:") else ("all",)
+
+
+def shortfalls(document: Mapping[str, Any]) -> dict[str, str]:
+    """Find metrics of fewer (or more) structures than the protocol takes.
+
+    Args:
+        document: `crysmetrics/1`.
+
+    Returns:
+        Key of metric -> what to keep in mind; of those that the number of structures decides or
+        whose subset is another one.
+    """
+    settings = document["settings"]
+    protocol = PROTOCOLS.get(str(settings.get("protocol")))
+    if protocol is None:
+        return {}
+    found: dict[str, str] = {}
+    total = document["inputs"]["gen"]["read"] + document["inputs"]["gen"]["failed"]
+    limit = protocol.settings.get("limit")
+    subset = protocol.settings.get("subset", "all")
+    has_subset = {
+        m.key
+        for measure in all_measures().values()
+        if "subset" in measure.settings
+        for m in measure.metrics
+    }
+    for key, metric in all_metrics().items():
+        entry = document["metrics"].get(key)
+        if entry is None or entry["value"] is None:
+            continue
+        if key in has_subset and settings.get("subset", subset) != subset:
+            kind, _, number = subset.rpartition(":")
+            found[key] = (
+                f"of {entry['n_gen']:,} {kind} structures, where the protocol {protocol.name} "
+                f"takes {int(number):,}"
+            )
+        elif key not in has_subset and metric.biased and limit is not None and total < limit:
+            found[key] = (
+                f"of {total:,} structures, where the protocol {protocol.name} takes {limit:,}"
+            )
+    return found
 
 
 def _keys(names: Sequence[str]) -> list[str]:

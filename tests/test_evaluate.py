@@ -211,6 +211,46 @@ def test_ranks_stay_whole_numbers_beside_failures():
     assert [line.split(",")[0] for line in lines] == ["rank", *"111111", ""]
 
 
+def test_protocol_with_too_few_valid_structures_has_a_way_out(sets, tmp_path):
+    gen, ref, out = str(sets / "gen"), str(sets / "ref"), tmp_path / "out"
+    args = ("evaluate", gen, ref, "--protocol", "cdvae", "-o", str(out))
+    assert "--subset valid:all" in run(*args, status=2).stderr
+    shown = run(*args, "--subset", "valid:all").stdout
+    document = json.loads((out / "metrics.json").read_text())
+    valid = document["metrics"]["emd_density"]["n_gen"]
+    assert 0 < valid < 61
+    assert document["settings"]["subset"] == "valid:all"
+    says = f"of {valid} valid structures, where the protocol cdvae takes 1,000"
+    fewer = "of 61 structures, where the protocol cdvae takes 10,000"
+    for key in ("emd_density", "emd_energy", "struct_diversity"):
+        assert says in document["metrics"][key]["note"]
+    assert fewer in document["metrics"]["cov_recall"]["note"]
+    assert "note" not in document["metrics"]["cov_precision"]
+    for text in (shown, (out / "table.md").read_text(), (out / "report.html").read_text()):
+        assert says in text
+        assert fewer in text
+    assert "**out ‡**" not in (out / "table.md").read_text()
+    assert "| **gen ‡** |" in (out / "table.md").read_text()
+    assert "gen ‡" in (out / "report.html").read_text()
+    assert "$^\\ddagger$" in (out / "table.tex").read_text()
+    # A row of the protocol itself is not compared with it.
+    whole = json.loads(json.dumps(document))
+    whole["settings"]["subset"] = "valid:1000"
+    (tmp_path / "whole.json").write_text(json.dumps(whole))
+    assert (
+        "setting subset" in run("compare", str(tmp_path / "whole.json"), str(out), status=2).stderr
+    )
+
+
+def test_published_rows_name_the_difference_of_references(sets, results):
+    for name in ("table.md", "table.tex", "report.html"):
+        text = (results / name).read_text()
+        assert "The reference here holds 60 structures, that of published rows 9,046" in text
+    document = json.loads((results / "metrics.json").read_text())
+    document["inputs"]["ref"]["read"] = 9046
+    assert "The reference here" not in markdown({"x": document}, published_rows("mp20"))
+
+
 def test_tables_of_other_programs_are_no_matter(tmp_path):
     write(random_crystals(5, 3), tmp_path / "gen")
     (tmp_path / "gen" / "samples.csv").write_text("step,loss\n1,2\n")
@@ -227,7 +267,7 @@ def test_tables_of_other_programs_are_no_matter(tmp_path):
         (["GEN", "REF", "--metrics", "fid"], "no metric 'fid'"),
         (["GEN", "REF", "--protocol", "gemsdiff", "--metrics", "coverage"], "does not report"),
         (["GEN", "REF", "--protocol", "cdvae", "--subset", "10"], "subset valid:1000"),
-        (["GEN", "REF", "--protocol", "cdvae"], "asks for 1000"),
+        (["GEN", "REF", "--protocol", "cdvae"], "asks for 1,000"),
         (["GEN", "GEN", "REF"], "given twice"),
         (["GEN", "OTHER", "REF", "--json", "x.json"], "one GEN"),
         (["GEN", "nowhere"], "nowhere does not exist"),

@@ -58,7 +58,7 @@ subset_option = click.option(
     default="all",
     show_default=True,
     metavar="SUBSET",
-    help="Generated structures that enter: all, N, valid or valid:N (CDVAE's is valid:1000).",
+    help="Generated structures that enter: all, N, valid:all or valid:N (CDVAE's is valid:1000).",
 )
 
 

@@ -66,8 +66,8 @@ class Value:
     skipped: bool = False
 
     def with_note(self, note: str) -> Value:
-        """The same value with something to keep in mind."""
-        return replace(self, note=note)
+        """The same value with something to keep in mind, beside what there was."""
+        return replace(self, note=f"{self.note}; {note}" if self.note else note)
 
 
 def undefined(reason: str, n_gen: int | None = None, n_ref: int | None = None) -> Value:
@@ -121,7 +121,7 @@ class Settings:
         min_volume: Å³; structural validity asks for at least this.
         oxidation_states: set of states for composition validity.
         thresholds: of coverage.
-        subset: generated structures that enter EMDs: `all`, `N`, or `valid:N`.
+        subset: generated structures that enter EMDs: `all`, `N`, `valid:all`, or `valid:N`.
         seed: of all random draws.
         limit: generated structures that are drawn before anything else, if there are more.
         reference_space_groups: the first and the last number of those that reference structures

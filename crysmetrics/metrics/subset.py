@@ -15,14 +15,17 @@ from crysmetrics.metrics.validity import valid_structures
 
 
 def parse_subset(text: str) -> tuple[bool, int | None]:
-    """(only valid ones, how many) of `all`, `N`, `valid` or `valid:N`.
+    """Split `all`, `N`, `valid:all`, `valid` (the same) or `valid:N` into its parts.
+
+    Returns:
+        Whether only valid structures enter, and how many; None for all of them.
 
     Raises:
         UserError: if it is none of these.
     """
-    match = re.fullmatch(r"(all)|(valid)|(valid:)?([1-9]\d*)", text)
+    match = re.fullmatch(r"(all)|(valid(?::all)?)|(valid:)?([1-9][0-9]{0,17})", text)
     if match is None:
-        raise UserError(f"A subset is all, a number, valid, or valid:NUMBER; not {text!r}.")
+        raise UserError(f"A subset is all, a number, valid:all, or valid:NUMBER; not {text!r}.")
     return bool(match[2] or match[3]), int(match[4]) if match[4] else None
 
 
@@ -43,6 +46,16 @@ def draw_subset(gen: Sample, settings: Settings) -> NDArray[np.intp]:
     if count is None:
         return chosen
     if count > len(chosen):
-        kind = "valid generated" if only_valid else "generated"
-        raise UserError(f"The subset asks for {count} {kind} structures; there are {len(chosen)}.")
+        raise UserError(_too_few(settings, count, len(chosen), len(gen), only_valid))
     return np.sort(random_generator(settings, "subset").choice(chosen, count, replace=False))
+
+
+def _too_few(settings: Settings, count: int, found: int, read: int, only_valid: bool) -> str:
+    """Say that a subset asks for more structures than there are, and what to do."""
+    asks = "subset" if settings.protocol in (None, "full") else f"protocol {settings.protocol}"
+    kind = "valid generated" if only_valid else "generated"
+    there = f"{found:,} of the {read:,} that were read" if only_valid else f"{found:,}"
+    text = f"The {asks} asks for {count:,} {kind} structures; there are {there}. Generate more"
+    rest = "valid:all" if only_valid else "all"
+    mark = ", and have the row marked as of fewer structures" if asks != "subset" else ""
+    return f"{text}, or take those there are with --subset {rest}{mark}."

@@ -15,6 +15,7 @@ from crysmetrics.reporting.published import (
     PublishedRow,
     dataset_title,
     not_comparable,
+    other_reference,
     published_rows,
 )
 from crysmetrics.reporting.report import Report
@@ -111,6 +112,8 @@ def _published(report: Report, name: str) -> dict[str, Any] | None:
         return None
     return {
         "dataset": dataset_title(str(dataset)),
+        "reference": other_reference(str(dataset), documents[name])
+        or "Compare only if your reference is the same.",
         "headings": [heading(key) for key in keys],
         "rows": [
             {

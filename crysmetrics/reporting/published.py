@@ -50,7 +50,33 @@ def published_rows(dataset: str | None, protocol: str | None = None) -> list[Pub
 
 def dataset_title(dataset: str) -> str:
     """What the reference of published rows was."""
-    return str(_document()["datasets"][dataset])
+    return str(_document()["datasets"][dataset]["title"])
+
+
+def other_reference(dataset: str, document: Mapping[str, Any]) -> str | None:
+    """Say how a document's reference differs from that of published rows; None if it does not.
+
+    Args:
+        dataset: of the published rows.
+        document: `crysmetrics/1`.
+    """
+    reference = document["inputs"].get("ref")
+    if reference is None:
+        return None
+    count = reference["read"] + reference["failed"]
+    theirs = int(_document()["datasets"][dataset]["structures"])
+    if count == theirs:
+        return None
+    if groups := document["settings"].get("reference_space_groups"):
+        return (
+            f"The reference here holds {count:,} structures of space groups {groups[0]} to "
+            f"{groups[1]}; published rows have what the same filter leaves of {theirs:,}. Compare "
+            "only if yours were chosen from the same ones."
+        )
+    return (
+        f"The reference here holds {count:,} structures, that of published rows {theirs:,}: the "
+        "references differ, and coverage, EMDs and Fréchet distances differ for that alone."
+    )
 
 
 def not_comparable() -> Mapping[str, str]:

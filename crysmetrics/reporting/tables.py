@@ -9,7 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from crysmetrics.metrics.base import all_metrics
-from crysmetrics.reporting.published import PublishedRow, dataset_title, not_comparable
+from crysmetrics.protocols import shortfalls
+from crysmetrics.reporting.published import (
+    PublishedRow,
+    dataset_title,
+    not_comparable,
+    other_reference,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +33,7 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "±": r"$\pm$",
     "–": "--",
     "†": r"$^\dagger$",
+    "‡": r"$^\ddagger$",
     "∞": r"$\infty$",
     "³": r"$^3$",
     "²": r"$^2$",
@@ -98,7 +105,7 @@ def cells(
             for key in keys
             if key in entries
         }
-        rows.append((name, texts, None))
+        rows.append((f"{name} ‡" if shortfalls(document) else name, texts, None))
     return keys, rows
 
 
@@ -144,6 +151,13 @@ def notes(documents: Mapping[str, Document], published: Iterable[PublishedRow]) 
     if datasets := {row.dataset for _, _, row in used if row is not None}:
         titles = ", ".join(sorted(map(dataset_title, datasets)))
         found.append(f"Published rows are against the {titles}.")
+        differences = (other_reference(s, d) for s in sorted(datasets) for d in documents.values())
+        found += dict.fromkeys(text for text in differences if text)
+    for name, document in documents.items():
+        keys_by_text: dict[str, list[str]] = {}
+        for key, text in shortfalls(document).items():
+            keys_by_text.setdefault(text, []).append(key)
+        found += [f"‡ {name}: {', '.join(k)} {text}." for text, k in keys_by_text.items()]
     sources: dict[tuple[str, str, str], list[str]] = {}
     for name, _, row in used:
         if row is not None:
