@@ -51,6 +51,7 @@ PUBLISHED: tuple[tuple[str, dict[str, str]], ...] = (
 
 def sampled(model: Any, reference: Crystals, seed: int, steps: int | None, device: str) -> Crystals:
     """One structure for each composition, with the ids of the reference."""
+    from crysgen.models.targets import Target
     from crysgen.requests import Draw, derived_seed
     from crysgen.sampling import plan_batches, sample
 
@@ -58,7 +59,7 @@ def sampled(model: Any, reference: Crystals, seed: int, steps: int | None, devic
     for number, crystal in enumerate(reference):
         atoms = tuple(sorted(crystal.atomic_numbers.tolist()))
         first = derived_seed(seed, atoms, number)
-        draws.append(Draw(number, number, atoms, first, number, seed))
+        draws.append(Draw(number, number, Target(first, atoms), number, seed))
     batches = plan_batches(draws, device=device)
     parts = list(sample(model, batches, steps=steps, device=device))
     made = Crystals.concatenate(parts)

@@ -25,9 +25,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from crysgen.checkpoints import load_model
 from crysgen.configs import load_config
 from crysgen.data import training_sets
-from crysgen.training import Trainer, launch, read_state
+from crysgen.models import model_class
+from crysgen.models.targets import Target
+from crysgen.training.fabric import launch
+from crysgen.training.trainer import Trainer
 from crysmetrics.io import Crystals
-from crysmetrics.training_state import STATE
+from crysmetrics.training_state import STATE, read_state
 
 PEAK_BF16 = {"NVIDIA H200": 989e12, "NVIDIA H100 80GB HBM3": 989e12}
 """Dense, by the vendor's datasheets."""
@@ -40,6 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--kind", default="gemsdiff", help="of model")
     parser.add_argument("--config", default="gpu")
     parser.add_argument("--minutes", type=float, default=8.5, help="added to those of the run")
     parser.add_argument("--no-compile", action="store_true")
@@ -57,9 +61,10 @@ def main() -> None:
     if resumed:
         spent = read_state(arguments.run)["seconds"] / 60
         settings_of_run["minutes"] += spent
-    config, settings = load_config(arguments.config, settings_of_run)
+    config, settings = load_config(arguments.kind, arguments.config, settings_of_run)
     fabric = launch("cuda" if cuda else "cpu", 1, "bf16-mixed")
     trainer = Trainer(
+        model_class(arguments.kind),
         config,
         settings,
         arguments.run,
@@ -91,23 +96,23 @@ def flops_of_a_crystal(trainer: Trainer) -> float:
 
     batch = trainer.train.batch(trainer.order.epoch(0)[0])
     with FlopCounterMode(display=False) as counter:
-        trainer.model.loss(batch)["loss"].backward()
+        trainer.model.loss(batch, None, trainer.stage)["loss"].backward()
     trainer.optimizer.zero_grad(set_to_none=True)
     return float(counter.get_total_flops()) / len(batch)
 
 
 def time_sampling(run: Path, val: Crystals, count: int, cuda: bool) -> None:
     """Sample `count` crystals of real compositions with all steps."""
-    from crysgen.batch import pad_atomic_numbers
-
     model = load_model(run, "cuda" if cuda else "cpu")
     rows = sorted((i % len(val) for i in range(count)), key=lambda i: val.num_atoms[i])
-    atoms = [val.atomic_numbers[val.offsets[i] : val.offsets[i + 1]] for i in rows]
+    targets = [
+        Target(seed, tuple(val.atomic_numbers[val.offsets[i] : val.offsets[i + 1]].tolist()))
+        for seed, i in enumerate(rows)
+    ]
     started, done = time.perf_counter(), 0
     while done < count:
-        part = atoms[done : done + 2048]
-        numbers = pad_atomic_numbers(part).to("cuda" if cuda else "cpu")
-        model.sample(numbers, list(range(done, done + len(part))))
+        part = targets[done : done + 2048]
+        model.sample(part)
         done += len(part)
     if cuda:
         torch.cuda.synchronize()

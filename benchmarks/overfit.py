@@ -22,8 +22,9 @@ from crysgen.checkpoints import load_model
 from crysgen.configs import load_config
 from crysgen.data import training_sets
 from crysgen.models.gemsdiff import GemsDiff
+from crysgen.models.targets import Target
 from crysgen.torus import remove_mean, shortest_path
-from crysgen.training import Trainer
+from crysgen.training.trainer import Trainer
 from crysmetrics.io import Crystals
 from crysmetrics.matching.distances import rms_distances
 
@@ -57,19 +58,22 @@ def main(data: Path, count: int, max_atoms: int, minutes: float, seed: int) -> N
         "learning_rate": 2e-3,
         "ema": 0.995,
     }
-    config, training = load_config("default", settings)
+    config, training = load_config("gemsdiff", "default", settings)
     config = replace(config, network_settings=NETWORK)
     with tempfile.TemporaryDirectory() as name:
-        Trainer(config, training, Path(name), crystals, crystals).run(show=True)
+        Trainer(GemsDiff, config, training, Path(name), crystals, crystals).run(show=True)
         model = load_model(Path(name))
     batch = Batch.from_crystals(crystals, torch.float32)
     with torch.no_grad():
         for step in SHOWN:
             print(explained(model, batch, step))
+    targets = [
+        Target(seed, tuple(crystal.atomic_numbers.tolist()))
+        for seed, crystal in enumerate(crystals)
+    ]
     for noise in (0.0, 0.5, 1.0):
-        made = model.sample(
-            batch.atomic_numbers, range(len(batch)), cell_noise=noise, position_noise=noise
-        ).to_crystals(list(crystals.ids))
+        model.config = replace(model.config, cell_noise=noise, position_noise=noise)
+        made = model.sample(targets).to_crystals(list(crystals.ids))
         pairs = np.repeat(np.arange(len(crystals))[:, None], 2, axis=1)
         distances = rms_distances(made, crystals, pairs)
         hit = np.isfinite(distances)

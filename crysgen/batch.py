@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from crysmetrics.errors import UserError
 
 if TYPE_CHECKING:
     from crysmetrics.io import Crystals
@@ -25,11 +27,13 @@ class Batch:
         atomic_numbers: (B, N) int64; 0 is padding.
         frac_coords: (B, N, 3) in [0, 1).
         lattices: (B, 3, 3) in Å, lattice vectors as rows.
+        properties: numbers (B,) by name, such as an energy to predict.
     """
 
     atomic_numbers: Tensor
     frac_coords: Tensor
     lattices: Tensor
+    properties: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def mask(self) -> Tensor:
@@ -50,6 +54,16 @@ class Batch:
             self.atomic_numbers.to(device),
             self.frac_coords.to(device, dtype),
             self.lattices.to(device, dtype),
+            {name: values.to(device, dtype) for name, values in self.properties.items()},
+        )
+
+    def __getitem__(self, rows: Tensor) -> Batch:
+        """The crystals of these rows, padded as before."""
+        return Batch(
+            self.atomic_numbers[rows],
+            self.frac_coords[rows],
+            self.lattices[rows],
+            {name: values[rows] for name, values in self.properties.items()},
         )
 
     def with_geometry(self, frac_coords: Tensor, lattices: Tensor) -> Batch:
@@ -57,8 +71,22 @@ class Batch:
         return replace(self, frac_coords=frac_coords, lattices=lattices)
 
     @classmethod
-    def from_crystals(cls, crystals: Crystals, dtype: torch.dtype | None = None) -> Batch:
-        """All structures of `crystals`, padded to the largest."""
+    def from_crystals(
+        cls,
+        crystals: Crystals,
+        dtype: torch.dtype | None = None,
+        properties: Sequence[str] = (),
+    ) -> Batch:
+        """All structures of `crystals`, padded to the largest.
+
+        Args:
+            crystals: any.
+            dtype: of all numbers; torch's default if None.
+            properties: names of numeric properties to take along.
+
+        Raises:
+            UserError: if a property is missing, or not a number for every crystal.
+        """
         counts, offsets = crystals.num_atoms, crystals.offsets
         size = int(counts.max(initial=0))
         numbers = np.zeros((len(crystals), size), dtype=np.int64)
@@ -72,6 +100,7 @@ class Batch:
             torch.from_numpy(numbers),
             torch.from_numpy(frac).to(real),
             torch.tensor(crystals.lattices, dtype=real),
+            {name: torch.tensor(_numbers(crystals, name), dtype=real) for name in properties},
         )
 
     def to_crystals(self, ids: Sequence[str] | None = None) -> Crystals:
@@ -90,6 +119,17 @@ class Batch:
             mask.sum(1),
             tuple(ids) if ids is not None else tuple(str(i) for i in range(len(mask))),
         )
+
+
+def _numbers(crystals: Crystals, name: str) -> np.ndarray:
+    values = crystals.properties.get(name)
+    try:
+        numbers = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        numbers = np.array([np.nan])
+    if values is None or not np.isfinite(numbers).all():
+        raise UserError(f"The model needs the property {name} of every crystal, as a number.")
+    return numbers
 
 
 def pad_atomic_numbers(compositions: Sequence[np.ndarray | Sequence[int]]) -> Tensor:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crysgen.config_values import read_json_object
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.folders import data_folder
 from crysmetrics.io.atomic import atomic_file
@@ -20,12 +21,14 @@ from crysmetrics.io.atomic import atomic_file
 if TYPE_CHECKING:
     import torch
 
-    from crysgen.models.gemsdiff import GemsDiff
+    from crysgen.models.base import Model
 
 FORMAT = "crysgen-model/1"
 DEFAULT_MODEL = "gemsdiff-mp-v1"
+"""Name of the model that is meant where none is given; nothing else says it."""
 SHIPPED = Path(__file__).parent / "weights"
-_BEST = "best.safetensors"
+BEST = "best.safetensors"
+"""Name of the best model in the folder of a training run."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def known_models() -> list[ModelInfo]:
 
 
 def save_model(
-    model: GemsDiff,
+    model: Model,
     path: Path,
     facts: Mapping[str, Any],
     weights: Mapping[str, torch.Tensor] | None = None,
@@ -73,19 +76,19 @@ def save_model(
         model: whose configuration and weights are kept.
         path: of the weights.
         facts: for the card: data, hashes, steps, metrics.
-        weights: instead of the model's own, an average of them for example.
+        weights: instead of `model.state_dict()`, an average of it for example.
         dtype: in which numbers are stored; their own by default.
     """
     from safetensors.torch import save
 
     tensors = {
         name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
-        for name, tensor in (weights or model.network.state_dict()).items()
+        for name, tensor in (weights or model.state_dict()).items()
     }
     content = save(tensors, {"format": FORMAT})
     card = {
         "format": FORMAT,
-        "kind": "gemsdiff",
+        "kind": model.kind,
         "config": model.config.to_json(),
         "sha256": hashlib.sha256(content).hexdigest(),
         **facts,
@@ -96,11 +99,12 @@ def save_model(
         temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
-def load_model(name: str | Path = DEFAULT_MODEL, device: str = "cpu") -> GemsDiff:
-    """A model, ready to sample.
+def load_model(name: str | Path | None = None, device: str = "cpu") -> Model:
+    """Load a model of any kind, ready to sample.
 
     Args:
-        name: of a known model, or the path of a `.safetensors` file or of a training run.
+        name: of a known model, or the path of a `.safetensors` file or of a training run; None for
+            the default one.
         device: where it computes.
 
     Raises:
@@ -110,7 +114,7 @@ def load_model(name: str | Path = DEFAULT_MODEL, device: str = "cpu") -> GemsDif
     import torch
     from safetensors.torch import load
 
-    from crysgen.models.gemsdiff import GemsDiff, GemsDiffConfig
+    from crysgen.models import model_class
 
     path = find_model(name)
     card = _card(path)
@@ -121,11 +125,14 @@ def load_model(name: str | Path = DEFAULT_MODEL, device: str = "cpu") -> GemsDif
         raise InputError(f"{path} can't be read as safetensors ({error}).") from error
     if card.get("sha256") not in (None, hashlib.sha256(content).hexdigest()):
         raise InputError(f"{path} is not the file that {path.stem}.json describes.")
+    cls = model_class(card.get("kind"))
     try:
-        config = GemsDiffConfig.from_json(card["config"])
-        model = GemsDiff(config)
-        floats = {k: v.to(torch.float32) for k, v in weights.items()}
-        model.network.load_state_dict(floats)
+        model = cls(cls.Config.from_json(card["config"]))
+        floats = {
+            name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor
+            for name, tensor in weights.items()
+        }
+        model.load_state_dict(cls.renamed_weights(floats))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path} does not fit its configuration ({reason}).") from error
@@ -133,15 +140,35 @@ def load_model(name: str | Path = DEFAULT_MODEL, device: str = "cpu") -> GemsDif
     return model.eval().to(device)
 
 
-def find_model(name: str | Path) -> Path:
-    """The weights of a model by name or path; an existing path wins.
+def model_identity(name: str | Path | None = None) -> dict[str, str]:
+    """Hashes by which a run knows its model again, whatever name it is given by.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is no such model.
     """
+    path = find_model(name)
+    identity = {"weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    try:
+        card = _card(path)
+    except InputError:  # said when the model is loaded
+        return identity
+    config = json.dumps([card.get("kind"), card.get("config")], sort_keys=True)
+    return identity | {"config_sha256": hashlib.sha256(config.encode()).hexdigest()}
+
+
+def find_model(name: str | Path | None = None) -> Path:
+    """Find the weights of a model by name or path; an existing path wins.
+
+    Args:
+        name: None for the default model.
+
+    Raises:
+        UserError: if there is no such model.
+    """
+    name = DEFAULT_MODEL if name is None else name
     path = Path(name)
-    if path.is_dir() and (path / _BEST).is_file():
-        return path / _BEST
+    if path.is_dir() and (path / BEST).is_file():
+        return path / BEST
     if path.is_file():
         return path
     for model in known_models():
@@ -155,15 +182,18 @@ def find_model(name: str | Path) -> Path:
 
 
 def _card(path: Path) -> dict[str, Any]:
-    """The JSON beside the weights.
+    """Read the JSON beside the weights.
 
     Raises:
-        InputError: if there is none, or it is not ours.
+        InputError: if it is missing, damaged or of another program.
     """
+    described = path.with_suffix(".json")
     try:
-        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        card = read_json_object(described)
+    except FileNotFoundError:
+        raise InputError(f"{path} has no {described.name} that says what it is.") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} has no {path.stem}.json that says what it is.") from error
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
-        raise InputError(f"{path.with_suffix('.json')} does not describe a model of ours.")
+        raise InputError(f"{described} can't be read as a model's card: {error}.") from error
+    if card.get("format") != FORMAT:
+        raise InputError(f"{described} does not describe a model of ours.")
     return card

@@ -210,11 +210,19 @@ class BatchOrder:
 
 
 class DeviceCrystals:
-    """All crystals of a set as one padded batch on a device, from which batches are gathered."""
+    """All crystals of a set as one padded batch on a device, from which batches are gathered.
 
-    def __init__(self, crystals: Crystals, device: str | torch.device) -> None:
+    Args:
+        crystals: the set.
+        device: where they are held.
+        properties: names of numeric properties to take along.
+    """
+
+    def __init__(
+        self, crystals: Crystals, device: str | torch.device, properties: Sequence[str] = ()
+    ) -> None:
         self.num_atoms = crystals.num_atoms
-        self.all = Batch.from_crystals(crystals, torch.float32).to(device)
+        self.all = Batch.from_crystals(crystals, torch.float32, properties).to(device)
 
     def __len__(self) -> int:
         return len(self.num_atoms)
@@ -228,10 +236,11 @@ class DeviceCrystals:
         """
         size = int(self.num_atoms[rows].max()) if pad_to is None else pad_to
         index: Tensor = torch.from_numpy(rows).to(self.all.lattices.device)
-        return Batch(
-            self.all.atomic_numbers[index, :size],
-            self.all.frac_coords[index, :size],
-            self.all.lattices[index],
+        found = self.all[index]
+        return replace(
+            found,
+            atomic_numbers=found.atomic_numbers[:, :size],
+            frac_coords=found.frac_coords[:, :size],
         )
 
     def batches(self, batch_atoms: int) -> Iterator[Batch]:

@@ -7,7 +7,7 @@ these networks learns more from each crystal: after four minutes on one core the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +22,8 @@ class GeneratorOptimizer(torch.optim.Optimizer):
     """Muon and AdamW with one learning rate, that of the first group.
 
     Args:
-        network: the matrices of modules in its ModuleLists are Muon's.
+        model: the matrices of modules in its ModuleLists are Muon's.
+        parameters: of the model, that are trained.
         learning_rate: of AdamW.
         weight_decay: on matrices.
         muon: learning rate of Muon in units of AdamW's, its updates being as large as AdamW's are;
@@ -30,11 +31,17 @@ class GeneratorOptimizer(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, network: nn.Module, learning_rate: float, weight_decay: float, muon: float
+        self,
+        model: nn.Module,
+        parameters: Sequence[nn.Parameter],
+        learning_rate: float,
+        weight_decay: float,
+        muon: float,
     ) -> None:
-        layers = [m for m in network.modules() if isinstance(m, nn.ModuleList)] if muon else []
-        hidden = {p: None for layer in layers for p in layer.parameters() if p.ndim == 2}
-        others = [p for p in network.parameters() if p not in hidden]
+        layers = [m for m in model.modules() if isinstance(m, nn.ModuleList)] if muon else []
+        matrices = {p: None for layer in layers for p in layer.parameters() if p.ndim == 2}
+        hidden = [p for p in parameters if p in matrices]
+        others = [p for p in parameters if p not in matrices]
         groups = [
             {"params": [p for p in others if p.ndim > 1], "weight_decay": weight_decay},
             {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
@@ -47,13 +54,13 @@ class GeneratorOptimizer(torch.optim.Optimizer):
             self.factors.append(muon)
             self.parts.append(
                 torch.optim.Muon(
-                    list(hidden),
+                    hidden,
                     lr=learning_rate,
                     weight_decay=weight_decay,
                     adjust_lr_fn="match_rms_adamw",
                 )
             )
-        every = {"params": list(network.parameters())}
+        every = {"params": list(parameters)}
         super().__init__([every], {"lr": learning_rate})
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]

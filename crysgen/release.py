@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from crysgen.checkpoints import SHIPPED, find_model, load_model, save_model
+from crysgen.config_values import read_json_object
+from crysgen.models import model_class
 from crysmetrics.errors import UserError
 from crysmetrics.io.atomic import atomic_file
+
+if TYPE_CHECKING:
+    from crysgen.models.base import Model
 
 LARGEST = 6_000_000
 """Bytes of a shipped model."""
@@ -61,19 +66,20 @@ def release(
         about_metrics: what was measured: which compositions, how many, how many steps.
         provisional: whether a better one is to come.
         folder: where to.
-        sampling: settings of the configuration that only sampling uses, chosen after training.
+        sampling: settings of the configuration that only sampling uses, chosen after training
+            (`Model.sampling_settings`).
 
     Raises:
-        UserError: if there is a model of this name, or it is too large.
+        UserError: if there is a model of this name, it is too large, or a setting is not one of
+            sampling.
     """
     path = folder / f"{name}.safetensors"
     if path.exists():
         raise UserError(f"{path} exists, and a shipped model never changes; choose a new name.")
-    weights = find_model(run)
-    card = json.loads(weights.with_suffix(".json").read_text())
+    card = read_json_object(find_model(run).with_suffix(".json"))
     model = load_model(run)
-    model.config = replace(model.config, **(sampling or {}))
-    if sum(p.numel() for p in model.network.parameters()) * 2 > LARGEST:
+    model.config = _with_sampling(model, sampling or {})
+    if sum(p.numel() for p in model.parameters()) * 2 > LARGEST:
         raise UserError(f"{name} would be larger than {LARGEST / 1e6:.0f} MB.")
     shown = {key: metrics[key] for key in _SHOWN_METRICS if key in metrics}
     facts = {key: card[key] for key in ("training", "data", "progress") if key in card} | {
@@ -86,29 +92,33 @@ def release(
     }
     folder.mkdir(parents=True, exist_ok=True)
     save_model(model, path, facts, dtype=torch.bfloat16)
-    final = json.loads(path.with_suffix(".json").read_text())
+    final = read_json_object(path.with_suffix(".json"))
     with atomic_file(path.with_suffix(".md")) as temporary:
         temporary.write_text(card_text(final), encoding="utf-8")
     return path
 
 
+def _with_sampling(model: Model, settings: dict[str, Any]) -> Any:
+    """The model's configuration with other settings of sampling."""
+    for name in settings:
+        if name not in model.sampling_settings:
+            known = ", ".join(sorted(model.sampling_settings)) or "none"
+            raise UserError(f"{name} is no setting of sampling; those of {model.kind}: {known}.")
+    try:
+        return model.Config.from_json(model.config.to_json() | settings)
+    except ValueError as error:
+        raise UserError(f"This can't be set: {error}.") from error
+
+
 def card_text(card: dict[str, Any]) -> str:
-    """The card for people, from the facts."""
+    """Write the card for people, from the facts."""
+    cls = model_class(card["kind"])
     config, progress, training = card["config"], card["progress"], card["training"]
-    lines = [
-        f"# {card['name']}",
-        "",
-        "GemsDiff (Klipfel et al., AAAI 2024) for an exact composition, with the backbone "
-        f"`{config['network']}` {config['network_settings']}.",
-        "",
-    ]
+    told = ", ".join(name.replace("_", " ") for name in sorted(cls.accepts)) or "nothing"
+    steps = cls(cls.Config.from_json(config)).num_steps
+    lines = [f"# {card['name']}", "", f"{cls.paper}. Can be told: {told}.", ""]
     if card["provisional"]:
-        lines += [
-            "**Provisional**: trained on a CPU, for far fewer steps than the paper's. It gives "
-            "plausible volumes and distances; positions of larger cells are often not those of "
-            "the ground state.",
-            "",
-        ]
+        lines += [f"**Provisional**: trained on {card['hardware']} until better is there.", ""]
     lines += [
         "| | |",
         "|---|---|",
@@ -117,7 +127,8 @@ def card_text(card: dict[str, Any]) -> str:
         f"| Trained | {progress['steps']:,} steps, {progress['epochs']} epochs, "
         f"{progress['minutes']:.0f} minutes on {card['hardware']}, seed {training['seed']} |",
         f"| Validation loss | {progress['val_loss']['loss']:.4f} |",
-        f"| Diffusion steps | {config['steps']} |",
+        f"| Calls of the network a sample | {steps} |",
+        f"| Configuration | `{json.dumps(config)}` |",
         f"| SHA-256 | `{card['sha256']}` |",
         "",
         card["sources"],
@@ -136,7 +147,15 @@ def card_text(card: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+def _setting(text: str) -> tuple[str, Any]:
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except (ValueError, RecursionError):
+        raise UserError(f"--set takes NAME=VALUE, such as cell_noise=0.5; not {text}.") from None
+
+
+def main(args: Sequence[str] | None = None) -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path)
@@ -144,20 +163,24 @@ def main() -> None:
     parser.add_argument("--hardware", required=True)
     parser.add_argument("--metrics", type=Path, required=True, help="a metrics.json")
     parser.add_argument("--about", required=True, help="what the metrics were measured on")
+    parser.add_argument("--folder", type=Path, default=SHIPPED, help="where to")
     parser.add_argument("--final", action="store_true", help="not provisional")
-    parser.add_argument("--cell-noise", type=float, default=1.0, help="of sampling")
-    parser.add_argument("--position-noise", type=float, default=1.0, help="of sampling")
-    arguments = parser.parse_args()
-    sampling: dict[str, Any] = {
-        key: getattr(arguments, key) for key in ("cell_noise", "position_noise")
-    }
-    metrics = json.loads(arguments.metrics.read_text())["metrics"]
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of sampling, chosen after training; the value as JSON has it",
+    )
+    arguments = parser.parse_args(args)
     try:
+        sampling = dict(_setting(text) for text in arguments.set)
+        metrics = read_json_object(arguments.metrics)["metrics"]
         path = release(
             arguments.run, arguments.name, arguments.hardware, metrics, arguments.about,
-            not arguments.final, sampling=sampling,
+            not arguments.final, arguments.folder, sampling,
         )  # fmt: skip
-    except UserError as error:
+    except (UserError, OSError, ValueError, KeyError) as error:
         raise SystemExit(f"Error: {error}") from None
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from crysgen.compositions.formula_units import MAX_ATOMS, likelihoods, share_out
 from crysgen.compositions.formulas import Formula, parse_formula
+from crysgen.models.targets import Target
 from crysmetrics.errors import InputError, UserError
 
 if TYPE_CHECKING:
@@ -73,23 +74,28 @@ class Draw:
     Attributes:
         number: distinct among all draws of a request.
         asked: position of its composition among those asked for.
-        atomic_numbers: of the cell's atoms.
-        seed: of its noise.
+        target: for the model, with the seed of its noise.
         index: which of the draws with this cell and run's seed.
         base_seed: the run's.
     """
 
     number: int
     asked: int
-    atomic_numbers: tuple[int, ...]
-    seed: int
+    target: Target
     index: int
     base_seed: int
 
+    @property
+    def seed(self) -> int:
+        """Of its noise."""
+        return self.target.seed
+
     def again(self, attempt: int) -> Draw:
         """The same with another seed, for when what came out was no crystal."""
-        seed = derived_seed(self.base_seed, self.atomic_numbers, self.index, attempt)
-        return replace(self, seed=seed)
+        # Atoms that the model chooses are counted as element 0.
+        atoms = self.target.atomic_numbers or (0,) * (self.target.num_atoms or 0)
+        seed = derived_seed(self.base_seed, atoms, self.index, attempt)
+        return replace(self, target=replace(self.target, seed=seed))
 
 
 def derived_seed(
@@ -113,8 +119,8 @@ def draws(asked: Sequence[Asked], seed: int) -> list[Draw]:
             for _ in range(count):
                 index = used[cell]
                 used[cell] += 1
-                first = derived_seed(seed, atoms, index)
-                found.append(Draw(len(found), position, atoms, first, index, seed))
+                target = Target(derived_seed(seed, atoms, index), atoms)
+                found.append(Draw(len(found), position, target, index, seed))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Draws into crystals: batches by size, one seed for each structure, no result lost.
+"""Draws into crystals by a model: batches by size, one seed for each structure, no result lost.
 
 The noise of a structure follows from its own seed, so it is the same in a batch of one and of a
 thousand, and after an interruption; what differs between batches is rounding alone.
@@ -7,11 +7,13 @@ thousand, and after an interruption; what differs between batches is rounding al
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crysgen.requests import Draw
 from crysmetrics.errors import UserError
@@ -19,9 +21,8 @@ from crysmetrics.io import Crystals, CrystalsBuilder, Failure
 from crysmetrics.parallel import flushed_denormals
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from crysgen.batch import Batch
+    from crysgen.models.base import Model
 
 ATTEMPTS = 5
 """Draws of a structure until it is given up."""
@@ -31,29 +32,12 @@ _ATOMS_ON_CPU = 240
 _OVERHEAD_ON_CPU = 80
 _OVERHEAD_ON_GPU = 2000
 """What a batch costs beside its atoms, in atoms: small batches are mostly waiting."""
+_UNKNOWN_SIZE = 20
+"""Atoms of a cell whose size the model chooses, for the plan."""
 _BYTES_AN_ATOM = 2_000_000
 """On a GPU, neighbours and messages included; too low a guess costs one retry."""
 
 log = logging.getLogger(__name__)
-
-
-class SamplingModel(Protocol):
-    """What is asked of a model."""
-
-    @property
-    def num_steps(self) -> int:
-        """T."""
-        ...
-
-    def sample(
-        self,
-        atomic_numbers: Tensor,
-        seeds: list[int],
-        steps: int | None = None,
-        on_step: Callable[[int, int], None] | None = None,
-    ) -> Batch:
-        """Crystals of these atoms (B, N), padded with 0; their noise follows from the seeds."""
-        ...
 
 
 def plan_batches(
@@ -75,7 +59,7 @@ def plan_batches(
     """
     by_size: dict[int, list[Draw]] = {}
     for draw in draws:
-        by_size.setdefault(len(draw.atomic_numbers), []).append(draw)
+        by_size.setdefault(_size(draw), []).append(draw)
     sizes = sorted(by_size, reverse=True)
     on_gpu = device.startswith("cuda")
     overhead = _OVERHEAD_ON_GPU if on_gpu else _OVERHEAD_ON_CPU
@@ -90,6 +74,10 @@ def plan_batches(
             most = max(1, min(atoms, max(overhead, share)) // group[0])
         batches += [together[i : i + most] for i in range(0, len(together), most)]
     return batches
+
+
+def _size(draw: Draw) -> int:
+    return draw.target.size or _UNKNOWN_SIZE
 
 
 def _groups(sizes: Sequence[tuple[int, int]], overhead: int) -> list[list[int]]:
@@ -114,7 +102,7 @@ def _atoms_on_gpu(device: str) -> int:
 
 
 def sample(
-    model: SamplingModel,
+    model: Model,
     batches: Sequence[Sequence[Draw]],
     *,
     steps: int | None = None,
@@ -135,7 +123,8 @@ def sample(
 
     Yields:
         Crystals of each batch, with the draws' numbers as ids and the properties `seed` and
-        `redrawn`: a draw that is no crystal (a number that is none, a cell without volume) is
+        `redrawn`. Their atoms are those that the model returned. An invalid draw (numbers that
+        are not finite, a cell without volume or atoms, another composition than was asked for) is
         drawn again with a new seed. After a few times it is a failure, named by its number.
 
     Raises:
@@ -156,7 +145,7 @@ class _Runner:
 
     def __init__(
         self,
-        model: SamplingModel,
+        model: Model,
         steps: int | None,
         device: str,
         advance: Callable[[int], None],
@@ -197,7 +186,7 @@ class _Runner:
         parts = [list(draws)]
         while parts:
             part = parts.pop(0)
-            size = max(len(draw.atomic_numbers) for draw in part)
+            size = max(map(_size, part))
             fitting = len(part)
             if self.most_atoms is not None:
                 fitting = max(1, min(fitting, self.most_atoms // size))
@@ -216,10 +205,7 @@ class _Runner:
 
     def _try(self, draws: Sequence[Draw], report: bool, builder: CrystalsBuilder) -> bool:
         """Sample these and add them to `builder`; False if memory runs out."""
-        from crysgen.batch import pad_atomic_numbers
-
-        atoms = pad_atomic_numbers([draw.atomic_numbers for draw in draws]).to(self.device)
-        seeds = [draw.seed for draw in draws]
+        targets = [draw.target for draw in draws]
         told = 0
 
         def on_step(done: int, total: int) -> None:
@@ -231,7 +217,7 @@ class _Runner:
 
         try:
             with flushed_denormals():
-                made: Batch | None = self.model.sample(atoms, seeds, self.steps, on_step)
+                made: Batch | None = self.model.sample(targets, self.steps, on_step)
         except Exception as error:
             if not _is_out_of_memory(error):
                 raise
@@ -241,13 +227,32 @@ class _Runner:
                 self.advance(-len(draws) * told)
             _free(self.device)
             return False
-        frac = made.frac_coords.detach().double().cpu().numpy()
-        lattices = made.lattices.detach().double().cpu().numpy()
-        for draw, positions, lattice in zip(draws, frac, lattices, strict=True):
-            count = len(draw.atomic_numbers)
+        for draw, crystal in zip(draws, _rows(made), strict=True):
             name = str(draw.number)
-            builder.add(name, draw.atomic_numbers, positions[:count], lattice, source=name)
+            if not _has_composition(crystal[0], draw.target.atomic_numbers):
+                builder.fail(name, "has another composition than was asked for")
+            else:
+                builder.add(name, *crystal, source=name)
         return True
+
+
+def _rows(made: Batch) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[Any]]]:
+    """Atomic numbers, positions and cell of each crystal of a batch, wherever its padding is."""
+    numbers = made.atomic_numbers.cpu().numpy()
+    frac = made.frac_coords.detach().double().cpu().numpy()
+    lattices = made.lattices.detach().double().cpu().numpy()
+    for atoms, positions, lattice in zip(numbers, frac, lattices, strict=True):
+        yield atoms[atoms > 0], positions[atoms > 0], lattice
+
+
+def _has_composition(made: NDArray[np.int64], asked: Sequence[int] | None) -> bool:
+    """Whether elements are in the proportions asked for: a model may find a smaller cell."""
+    if asked is None:
+        return True
+    found, wanted = Counter(made.tolist()), Counter(asked)
+    return found.keys() == wanted.keys() and all(
+        found[z] * len(asked) == wanted[z] * len(made) for z in wanted
+    )
 
 
 def _is_out_of_memory(error: Exception) -> bool:

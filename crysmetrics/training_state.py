@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from crysmetrics.errors import UserError
 from crysmetrics.io.atomic import atomic_file
 
 STATE = "state.json"
+_CHECKPOINT = re.compile(r".+-\d{8,}\.safetensors")
 
 
 def save_checkpoint(
@@ -33,7 +36,7 @@ def save_checkpoint(
         state: whatever else is needed to go on, as JSON can hold it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    old = set(folder.glob("*-*.safetensors"))
+    old = {path for path in folder.glob("*.safetensors") if _CHECKPOINT.fullmatch(path.name)}
     new = set()
     for kind, named in tensors.items():
         path = _file(folder, kind, step)
@@ -53,15 +56,39 @@ def load_checkpoint(
     return {kind: load_file(_file(folder, kind, step), device) for kind in kinds}
 
 
+def read_state(folder: Path) -> dict[str, Any]:
+    """Read where a run stands.
+
+    Raises:
+        UserError: if the folder holds no run.
+    """
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        state = None
+    if not isinstance(state, dict):
+        raise UserError(f"{folder} holds no checkpoint to go on from.")
+    return state
+
+
 def append_row(path: Path, names: Sequence[str], row: Sequence[Any]) -> None:
-    """A line of a CSV, which begins with the names of its columns."""
+    """Append a line to a CSV, whose header gains the names that it does not have yet."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if fresh:
-            writer.writerow(names)
-        writer.writerow(row)
+    rows: list[dict[str, str]] = []
+    header: list[str] = []
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            header, rows = list(reader.fieldnames or ()), list(reader)
+    if set(names) <= set(header):
+        with path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, header).writerow(dict(zip(names, row, strict=True)))
+        return
+    header += [name for name in names if name not in header]
+    with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, header)
+        writer.writeheader()
+        writer.writerows([*rows, dict(zip(names, row, strict=True))])
 
 
 def _file(folder: Path, kind: str, step: int) -> Path:

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import torch
 
-from crysgen.batch import Batch
+from crysgen.batch import Batch, pad_atomic_numbers
 
 
 class FakeModel:
@@ -19,14 +19,19 @@ class FakeModel:
         stop_at: the call of `sample` that is interrupted; the first is 1.
     """
 
+    kind = "fake"
+    accepts = requires = frozenset({"atomic_numbers"})
     num_steps = 10
+    refine_strength = 0.1
 
     def __init__(self, bad=(), memory=None, stop_at=None):
         self.bad, self.memory, self.stop_at = set(bad), memory, stop_at
         self.calls: list[list[int]] = []
 
-    def sample(self, atomic_numbers, seeds, steps=None, on_step=None):
-        self.calls.append(list(seeds))
+    def sample(self, targets, steps=None, on_step=None):
+        atomic_numbers = pad_atomic_numbers([target.atomic_numbers for target in targets])
+        seeds = [target.seed for target in targets]
+        self.calls.append(seeds)
         if self.stop_at == len(self.calls):
             raise KeyboardInterrupt
         rows, width = atomic_numbers.shape
@@ -52,11 +57,14 @@ class FakeModel:
             moved[i] += torch.tensor(0.01 * step * rng.normal(size=moved[i].shape)).to(moved)
         return batch.with_geometry(moved % 1, batch.lattices)
 
+    def refine(self, batch, seeds, strength=None):
+        return self.noise(batch, 1, seeds)
+
 
 def use(monkeypatch, tmp_path, model, name="fake"):
     """Let `--model` find this model; returns what to give there."""
     path = tmp_path / f"{name}.safetensors"
     if not path.exists():
         path.write_bytes(hashlib.sha256(name.encode()).digest())
-    monkeypatch.setattr("crysgen.checkpoints.load_model", lambda name, device="cpu": model)
+    monkeypatch.setattr("crysgen.checkpoints.load_model", lambda name=None, device="cpu": model)
     return str(path)

@@ -5,8 +5,9 @@ import torch
 from sets import random_crystals, wild_crystals
 
 from crysgen.batch import Batch
+from crysgen.models.fields import TripletFields
 from crysgen.neighbours import nearest_images
-from crysgen.networks.gemsnet_layers import FieldHead, Geometry
+from crysgen.networks.gemsnet_layers import Geometry
 from crysmetrics.io import Crystals
 
 
@@ -45,7 +46,7 @@ def legendre_normalised(x, count):
 def test_strain_is_the_sum_of_the_fields_of_all_triplets():
     """Of ∂ ln r/∂ρ and ∂ cos θ/∂ρ, by autograd, with the weights of each ordered pair of edges."""
     graph, features, _ = small_graph()
-    head = FieldHead(8, 8, 8, 4, 3).double()
+    head = TripletFields(8, 8, 8, 4, 3).double()
     lengths = torch.randn(*graph.fade.shape, 8).double()
     _, found = head(features, lengths, graph)
     _, own, other = head.weights(features, lengths)
@@ -87,7 +88,7 @@ def test_strain_is_the_sum_of_the_fields_of_all_triplets():
 
 def test_positions_move_along_the_edges():
     graph, features, _ = small_graph()
-    head = FieldHead(8, 8, 8, 4, 3).double()
+    head = TripletFields(8, 8, 8, 4, 3).double()
     lengths = torch.randn(*graph.fade.shape, 8).double()
     moved, _ = head(features, lengths, graph)
     w, _, _ = head.weights(features, lengths)

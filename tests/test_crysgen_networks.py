@@ -6,6 +6,7 @@ import torch
 from sets import one, random_crystals, rocksalt, wild_crystals
 
 from crysgen.batch import Batch
+from crysgen.models.fields import build_fields
 from crysgen.networks import Network, build_network, network_names
 from crysmetrics.examples import unpack
 from crysmetrics.io import Crystals, read
@@ -17,7 +18,6 @@ SETTINGS = {
         "triplet_channels": 8,
         "layers": 2,
         "angular": 4,
-        "head": 16,
         "k": 16,
     },
     "pairformer": {
@@ -42,11 +42,26 @@ EXACT = 1e-6
 network = pytest.mark.parametrize("name", VARIANTS)
 
 
+class Moving(torch.nn.Module):
+    """A backbone with the head that moves atoms and bends cells."""
+
+    def __init__(self, kind, settings, **head):
+        super().__init__()
+        self.backbone = build_network(kind, settings)
+        self.head = build_fields(self.backbone, head)
+        self.search = self.backbone.search
+
+    def forward(self, atomic_numbers, lattices, step, neighbours):
+        features = self.backbone(atomic_numbers, lattices, step, neighbours)
+        return self.head(features, lattices, atomic_numbers > 0)
+
+
 def build(name, dtype=torch.float64, **settings):
     """A network of random weights that moves things by about as much as they are large."""
     torch.manual_seed(0)
     kind, variant = VARIANTS[name]
-    net = build_network(kind, {**SETTINGS[kind], **variant, **settings}).to(dtype)
+    head = {"hidden": 16} if kind == "gemsnet" else {}
+    net = Moving(kind, {**SETTINGS[kind], **variant, **settings}, **head).to(dtype)
     with torch.no_grad():
         for weights in net.parameters():
             weights += 0.05 * torch.randn_like(weights)
@@ -58,6 +73,18 @@ def fields(net, batch, step=None, run=None):
         step = torch.linspace(0, 1, len(batch), dtype=batch.lattices.dtype)
     neighbours = net.search(batch.frac_coords, batch.lattices, batch.mask)
     return (net if run is None else run)(batch.atomic_numbers, batch.lattices, step, neighbours)
+
+
+def features(net, batch):
+    """Of nodes, and sums of edges: of edges themselves equal neighbours may change places."""
+    step = torch.linspace(0, 1, len(batch), dtype=batch.lattices.dtype)
+    neighbours = net.search(batch.frac_coords, batch.lattices, batch.mask)
+    found = net.backbone(batch.atomic_numbers, batch.lattices, step, neighbours)
+    assert found.nodes.shape == (*batch.mask.shape, net.backbone.channels)
+    assert found.edges.shape == (*batch.mask.shape, net.backbone.k, net.backbone.edge_channels)
+    assert found.units.shape == (*batch.mask.shape, net.backbone.k, 3)
+    nodes = torch.where(batch.mask[..., None], found.nodes, 0)
+    return nodes, torch.where(batch.mask[..., None], found.edges.sum(2), 0)
 
 
 def symmetric():
@@ -126,10 +153,27 @@ def test_names():
         build_network("transformer", {})
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"channels": -3}, "channels must be from 1 to"),
+        ({"channels": 10**400}, "channels must be from 1 to"),
+        ({"layers": "many"}, "layers must be a whole number"),
+        ({"layers": True}, "layers must be a whole number"),
+        ({"depth": 3}, "no setting 'depth'"),
+        ({"channels": 12, "heads": 5}, "divided among 5 heads"),
+        ({"channels": 1024, "layers": 1024}, "weights"),
+    ],
+)
+def test_settings_that_can_not_be_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        build_network("pairformer", settings)
+
+
 @network
 def test_shapes_and_sizes(name, batch):
     net = build(name)
-    assert isinstance(net, Network)
+    assert isinstance(net.backbone, Network)
     found = fields(net, batch)
     assert found.displacement.shape == batch.frac_coords.shape
     assert found.strain.shape == (len(batch), 3, 3)
@@ -195,6 +239,18 @@ def test_all_at_once(name, batch):
         (plain.displacement @ inverse)[:, order],
         turn.mT @ plain.strain @ turn,
     )
+
+
+@network
+def test_features_are_the_same_however_a_crystal_is_written(name, batch):
+    net = build(name)
+    turn, cells = turns(len(batch), -1, seed=4), unimodular(len(batch), seed=4)
+    inverse = torch.linalg.inv(cells).round()
+    frac = (batch.frac_coords + torch.rand(len(batch), 1, 3).double()) @ inverse
+    other = batch.with_geometry(frac, cells @ batch.lattices @ turn)
+    for mine, wanted in zip(features(net, other), features(net, batch), strict=True):
+        assert wanted.abs().max() > 0.1
+        assert ((mine - wanted).abs() / wanted.abs().amax((1, 2), True).clamp_min(1)).max() < EXACT
 
 
 @network
@@ -306,7 +362,7 @@ def test_every_weight_is_used(name, batch):
 def test_a_new_network_hardly_moves_anything(name, batch):
     torch.manual_seed(0)
     kind, variant = VARIANTS[name]
-    net = build_network(kind, variant)
+    net = Moving(kind, variant)
     found = fields(net, batch.to("cpu", torch.float32))
     moved = found.displacement @ batch.lattices.float()
     assert moved.abs().max() < 1

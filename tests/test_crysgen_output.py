@@ -411,10 +411,10 @@ def test_symmetry_is_found_and_made_exact():
 
 def test_symmetrised_files_hold_their_space_group(runs, tmp_path, monkeypatch):
     class Salt(FakeModel):
-        def sample(self, atomic_numbers, seeds, steps=None, on_step=None):
-            made = super().sample(atomic_numbers, seeds, steps, on_step)
+        def sample(self, targets, steps=None, on_step=None):
+            made = super().sample(targets, steps, on_step)
             near = shaken(0.01)[0]
-            for i in range(len(seeds)):
+            for i in range(len(targets)):
                 made.frac_coords[i, :2] += -made.frac_coords[i, :2] + near.frac_coords
                 made.lattices[i] = made.lattices[i] * 0 + near.lattices[0]
             return made
@@ -443,7 +443,7 @@ class Slow(FakeModel):
         made = super().sample(*args)
         time.sleep(0.2)
         return made
-crysgen.checkpoints.load_model = lambda name, device="cpu": Slow()
+crysgen.checkpoints.load_model = lambda name=None, device="cpu": Slow()
 from crysgen.cli import main
 main(sys.argv[1:])
 """

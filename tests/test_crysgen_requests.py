@@ -74,7 +74,7 @@ def test_structures_ask_for_their_own_cells(tmp_path):
         ("two", "Na2Cl2", ((1, 3),)),
     ]
     made = draws(found, seed=0)
-    assert [len(d.atomic_numbers) for d in made] == [2] * 3 + [4] * 3
+    assert [d.target.size for d in made] == [2] * 3 + [4] * 3
     with pytest.raises(UserError, match="--formula-units"):
         ask_path(tmp_path / "ref", 3, units=(1,))
     with pytest.raises(UserError, match=r"1 of the 2 .*two has 4.*--max-atoms"):
@@ -89,10 +89,10 @@ def test_structures_ask_for_their_own_cells(tmp_path):
 
 def test_seeds_follow_from_seed_cell_and_number_alone():
     few, many = draws(asked("Li2O", count=4), 7), draws(asked("NaCl", "Li2O", count=32), 7)
-    known = {(tuple(sorted(d.atomic_numbers)), d.index): d.seed for d in many}
+    known = {(tuple(sorted(d.target.atomic_numbers)), d.index): d.seed for d in many}
     assert len(set(known.values())) == len(many)
     for d in few:
-        assert known[tuple(sorted(d.atomic_numbers)), d.index] == d.seed
+        assert known[tuple(sorted(d.target.atomic_numbers)), d.index] == d.seed
         assert 0 <= d.seed < 2**53
         assert d.again(1).seed not in known.values()
         assert d.again(0) == d
@@ -128,11 +128,11 @@ def test_batches_hold_every_draw_once(batch_size, workers):
     wanted = requested(200)
     batches = plan_batches(wanted, "cpu", batch_size, workers)
     assert sorted(d.number for b in batches for d in b) == [d.number for d in wanted]
-    sizes = [len(d.atomic_numbers) for b in batches for d in b]
+    sizes = [d.target.size for b in batches for d in b]
     assert sizes == sorted(sizes, reverse=True)
     assert all(len(b) <= (batch_size or 400) for b in batches)
     if batch_size is None:
-        assert all(len(b) * len(b[0].atomic_numbers) <= 400 for b in batches)
+        assert all(len(b) * b[0].target.size <= 400 for b in batches)
         assert len(batches) >= min(workers, 4)
 
 
@@ -210,7 +210,7 @@ def test_atoms_are_those_asked_for():
     wanted = requested()
     for part in sample(FakeModel(), plan_batches(wanted)):
         for crystal in part:
-            atoms = wanted[int(crystal.ids[0])].atomic_numbers
+            atoms = wanted[int(crystal.ids[0])].target.atomic_numbers
             assert crystal.atomic_numbers.tolist() == list(atoms)
     assert torch.get_num_threads() >= 1
 

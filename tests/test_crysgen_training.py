@@ -14,10 +14,14 @@ from safetensors.torch import load_file, save_file
 from sets import one, random_crystals, rocksalt
 
 from crysgen.checkpoints import find_model, load_model, save_model
+from crysgen.cli import main
 from crysgen.configs import config_names, load_config
 from crysgen.data import SPLIT, BatchOrder, DeviceCrystals, canonical, plausible, training_sets
-from crysgen.models.gemsdiff import GemsDiffConfig
-from crysgen.training import Trainer, TrainingSettings
+from crysgen.models import MODELS, model_class
+from crysgen.models.gemsdiff import GemsDiff, GemsDiffConfig
+from crysgen.models.targets import Target
+from crysgen.training.settings import TrainingSettings
+from crysgen.training.trainer import Trainer
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.io import Crystals
 
@@ -36,7 +40,7 @@ SETTINGS = TrainingSettings(steps=8, batch_atoms=40, val_steps=4, val_draws=1, w
 
 def trainer(folder: Path, settings: TrainingSettings = SETTINGS, seed: int = 0) -> Trainer:
     crystals = random_crystals(24, seed=seed)
-    return Trainer(CONFIG, settings, folder, crystals[:20], crystals[20:])
+    return Trainer(GemsDiff, CONFIG, settings, folder, crystals[:20], crystals[20:])
 
 
 def test_a_resumed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
@@ -48,8 +52,8 @@ def test_a_resumed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     resumed.resume()
     assert resumed.step == 3
     resumed.run()
-    for name, weights in whole.model.network.state_dict().items():
-        assert torch.equal(weights, resumed.model.network.state_dict()[name]), name
+    for name, weights in whole.model.state_dict().items():
+        assert torch.equal(weights, resumed.model.state_dict()[name]), name
     assert whole.best == resumed.best
     for kind in ("average", "exp_avg_sq"):
         names = [next((tmp_path / run).glob(f"{kind}-*")) for run in ("whole", "broken")]
@@ -60,12 +64,12 @@ def test_a_resumed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
 def test_muon_has_the_matrices_of_the_layers_and_adamw_the_rest(tmp_path: Path) -> None:
     run = trainer(tmp_path)
     run.run(stop_after=2)
-    hidden = {name for name, p in run.model.network.named_parameters() if p.ndim == 2}
-    hidden = {name for name in hidden if name.startswith("blocks")}
+    hidden = {name for name, p in run.model.named_parameters() if p.ndim == 2}
+    hidden = {name for name in hidden if name.startswith("network.blocks")}
     assert hidden
     squares = load_file(next(tmp_path.glob("exp_avg_sq-*")))
     firsts = load_file(next(tmp_path.glob("exp_avg-*")))
-    names = {name for name, _ in run.model.network.named_parameters()}
+    names = {name for name, _ in run.model.named_parameters()}
     assert set(firsts) == names
     assert set(squares) == names - hidden
     alone = trainer(tmp_path / "adamw", replace(SETTINGS, muon=0.0))
@@ -89,7 +93,7 @@ def test_the_best_model_loads_and_samples(tmp_path: Path) -> None:
     card = json.loads((tmp_path / "best.json").read_text())
     assert card["progress"]["steps"] in (4, 8)
     assert card["data"]["train"] == 20
-    sampled = model.sample(torch.tensor([[3, 3, 8]]), [0], steps=4)
+    sampled = model.sample([Target(0, (3, 3, 8))], steps=4)
     assert torch.isfinite(sampled.lattices).all()
     assert (tmp_path / "log.csv").read_text().count("\n") == 3
 
@@ -118,26 +122,87 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
         find_model("nothing")
 
 
-@pytest.mark.parametrize("name", config_names())
-def test_shipped_configurations_are_valid(name: str) -> None:
-    model, settings = load_config(name, {"seed": 7})
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind in MODELS for name in config_names(kind)]
+)
+def test_shipped_configurations_are_valid(kind: str, name: str) -> None:
+    config, settings = load_config(kind, name, {"seed": 7})
     assert settings.seed == 7
-    assert model.steps == 100
+    assert model_class(kind)(config).num_steps > 0
 
 
-def test_bad_configurations_are_explained(tmp_path: Path) -> None:
+def test_every_kind_of_model_has_a_default_configuration() -> None:
+    assert all("default" in config_names(kind) for kind in MODELS)
+
+
+BAD_CONFIGURATIONS = {
+    "[1]": "must hold an object",
+    '{"other": {}}': "must hold the objects",
+    '{"model": [1]}': "settings must be an object",
+    '{"model": {"depth": 3}}': "unknown settings: depth",
+    '{"training": {"speed": 3}}': "unknown settings: speed",
+    "{": "no configuration",
+    '{"model": ' + "[" * 200_000: "nested too deeply",
+    '{"model": {"network_settings": {"k": ' + "[" * 400 + "]" * 400 + "}}}": "plain value",
+    '{"model": {"steps": ' + "9" * 400 + "}}": "steps must be below",
+    '{"model": {"steps": ' + "9" * 5000 + "}}": "no configuration",
+    '{"model": {"steps": 99999999}}': "steps must be from 1 to",
+    '{"model": {"steps": -4}}': "steps must be from 1 to",
+    '{"model": {"steps": 10.5}}': "steps must be a whole number",
+    '{"model": {"position_sigma": NaN}}': "position_sigma must be finite",
+    '{"model": {"position_sigma": 1e999}}': "position_sigma must be finite",
+    '{"model": {"lattice_power": "four"}}': "lattice_power must be a number",
+    '{"model": {"lattice_power": -1}}': "lattice_power must be above 0",
+    '{"model": {"lattice_betas": [0.5]}}': "lattice_betas must be 2 numbers",
+    '{"model": {"lattice_betas": [0.5, 0.1]}}': "lattice_betas must be two numbers that rise",
+    '{"model": {"lattice_std": [0, 1, 1, 1, 1, 1]}}': "lattice_std must be above 0",
+    '{"model": {"lattice_mean": [0]}}': "lattice_mean must be 6 numbers",
+    '{"model": {"shortest_path": 1}}': "shortest_path must be true or false",
+    '{"model": {"cell_decoder": "none"}}': "cell_decoder must be one of identity",
+    '{"model": {"network": "transformer"}}': "no network 'transformer'",
+    '{"model": {"network_settings": {"edge_channels": -8}}}': "edge_channels must be from 1",
+    '{"model": {"network_settings": {"layers": 1' + "0" * 399 + "}}}": "layers must be below",
+    '{"model": {"network_settings": {"channels": NaN}}}': "channels must be finite",
+    '{"training": {"minutes": 0}}': "minutes must be above 0",
+    '{"training": {"minutes": 1e308}}': "minutes must be above 0 and at most",
+    '{"training": {"batch_atoms": true}}': "batch_atoms must be a whole number",
+    '{"training": {"ema": 1}}': "ema must be",
+    '{"training": {"stages": {"model": {"minutes": 3}}}}': "belongs to the whole run",
+    '{"training": {"stages": {"other": {"share": 3}}}}': "no stage 'other'",
+    '{"training": {"stages": {"model": {"share": -1}}}}': "share must be above 0",
+}
+
+
+@pytest.mark.parametrize("content", BAD_CONFIGURATIONS, ids=lambda text: text[:60])
+def test_bad_configurations_are_explained(content: str, tmp_path: Path) -> None:
     path = tmp_path / "c.json"
-    for content, message in (
-        ("[1]", "must hold"),
-        ('{"model": {"depth": 3}}', "unknown settings: depth"),
-        ('{"training": {"speed": 3}}', "unknown settings: speed"),
-        ("{", "no configuration"),
-    ):
-        path.write_text(content)
-        with pytest.raises(UserError, match=message):
-            load_config(path)
-    with pytest.raises(UserError, match="known are default"):
+    path.write_text(content)
+    with pytest.raises(UserError, match=BAD_CONFIGURATIONS[content]) as caught:
+        load_config("gemsdiff", path)
+    assert len(str(caught.value)) < 400
+
+
+def test_configurations_that_are_not_there_are_explained(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="known for gemsdiff are default"):
+        load_config("gemsdiff", "nothing")
+    with pytest.raises(UserError, match="known for gemsdiff are default"):
+        load_config("gemsdiff", "../gemsdiff/default")
+    with pytest.raises(UserError, match="no kind of model 'nothing'"):
         load_config("nothing")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="no text"):
+        load_config("gemsdiff", tmp_path / "binary")
+
+
+def test_bad_numbers_on_the_command_line_end_with_a_sentence(tmp_path: Path) -> None:
+    config = tmp_path / "c.json"
+    config.write_text('{"model": {"network_settings": {"k": -1}}}')
+    command = ["train", "gemsdiff", "--data", str(tmp_path), "-o", str(tmp_path / "run")]
+    result = CliRunner().invoke(main, [*command, "--config", str(config)])
+    assert result.exit_code == 2
+    assert "k must be from 1 to 1024, not -1" in result.output
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "run").exists()
 
 
 def test_batches_hold_every_crystal_once_and_fit() -> None:

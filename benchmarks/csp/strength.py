@@ -17,7 +17,7 @@ from retrieval import atoms_of, targets_of
 
 from crysgen.batch import Batch
 from crysgen.checkpoints import DEFAULT_MODEL, load_model
-from crysgen.models.gemsdiff import GemsDiff
+from crysgen.models.base import Noises
 from crysgen.retrieval import Library, to_crystals
 from crysmetrics.io import Crystals
 from crysmetrics.matching.distances import rms_distances
@@ -47,19 +47,14 @@ def main(data: Path, limit: int, name: str, strengths: str, workers: int) -> Non
     print(pd.DataFrame(table).to_markdown(index=False, floatfmt=".4f"))
 
 
-def refined(model: GemsDiff, crystals: Crystals, strength: float) -> Crystals:
+def refined(model: Noises, crystals: Crystals, strength: float) -> Crystals:
     """Each noised and denoised once; cells of similar sizes together."""
     order = np.argsort(crystals.num_atoms, kind="stable")
     parts = []
     for start in range(0, len(order), 64):
         rows = order[start : start + 64]
         batch = Batch.from_crystals(crystals[rows], torch.float32)
-        made = model.sample(
-            batch.atomic_numbers,
-            [int(row) for row in rows],
-            start=batch,
-            start_step=max(1, round(strength * model.num_steps)),
-        )
+        made = model.refine(batch, [int(row) for row in rows], strength)
         parts.append(made.to_crystals([crystals.ids[row] for row in rows]))
     together = Crystals.concatenate(parts)
     return together[np.argsort(order, kind="stable")]

@@ -19,7 +19,7 @@ from crysmetrics.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from crysgen.models.gemsdiff import GemsDiff
+    from crysgen.models.base import Noises
     from crysmetrics.io import Crystals
 
 _AT_ONCE = 256
@@ -64,7 +64,8 @@ def noise(
     .npz. Several make a folder of folders, one for each step, for which
     `crysmetrics fad OUT REF --by-folder NAME` draws the distance against the step.
     """
-    from crysgen.checkpoints import DEFAULT_MODEL, load_model
+    from crysgen.checkpoints import load_model
+    from crysgen.models.base import Noises
     from crysgen.requests import read_structures
     from crysmetrics.device import torch_device
     from crysmetrics.errors import UserError
@@ -77,7 +78,9 @@ def noise(
     refuse_existing(output, overwrite)
     where = torch_device(device)
     with progress(quiet), torch_threads(cpu_count(workers)):
-        process = load_model(model or DEFAULT_MODEL, where)
+        process = load_model(model, where)
+        if not isinstance(process, Noises):
+            raise UserError(f"A model of kind {process.kind} has no forward process.")
         if max(wanted) > process.num_steps:
             raise UserError(f"This model has {process.num_steps} steps; {max(wanted)} is beyond.")
         crystals = read_structures(ref, workers)
@@ -112,7 +115,7 @@ def parse_steps(texts: Sequence[str]) -> list[int]:
 
 
 def noised(
-    model: GemsDiff,
+    model: Noises,
     crystals: Crystals,
     steps: Sequence[int],
     seed: int,

@@ -1,120 +1,179 @@
-"""`crysgen train`."""
+"""`crysgen train`: one command for each kind of model."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from crysgen.configs import config_names
+from crysgen.models import MODELS
 from crysmetrics.cli.options import overwrite_option, quiet_option, user_errors
 
+if TYPE_CHECKING:
+    from crysgen.training.trainer import Trainer
 
-@click.group()
+
+class KindGroup(click.Group):
+    """A group whose commands are the kinds of models, made when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Kinds of models, in the order of the table."""
+        return list(MODELS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command that trains a kind of model."""
+        return _command(cmd_name) if cmd_name in MODELS else None
+
+
+@click.group(cls=KindGroup)
 def train() -> None:
     """Train a generator."""
 
 
-@train.command()
-@click.option(
-    "--data",
-    "paths",
-    multiple=True,
-    required=True,
-    metavar="PATH",
-    help="Structures to train on: anything that is read, or packed by crysgen.data; repeatable.",
-)
-@click.option("--val", metavar="PATH", help="Structures to select by; else what is marked `val`.")
-@click.option(
-    "-o", "--output", "folder", type=click.Path(path_type=Path), required=True, help="The run."
-)
-@click.option(
-    "--config", default="default", show_default=True, help="default, paper, gpu, or a JSON file."
-)
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Budget by the clock.")
-@click.option("--steps", type=click.IntRange(min=1), help="Budget in steps of the optimiser.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Budget in epochs.")
-@click.option("--batch-atoms", type=click.IntRange(min=1), help="Atoms of a batch.")
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True))
-@click.option("--ema", type=click.FloatRange(0, 1, max_open=True), help="Decay of the average.")
-@click.option("--seed", type=click.IntRange(min=0), help="Of weights, order and noise.")
-@click.option(
-    "--max-atoms",
-    type=click.IntRange(min=1),
-    default=20,
-    show_default=True,
-    help="Larger structures are left out.",
-)
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
-@click.option("--devices", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option(
-    "--precision",
-    type=click.Choice(["32-true", "bf16-mixed", "16-mixed", "64-true"]),
-    default="32-true",
-    show_default=True,
-    help="32-true uses TF32 on a GPU.",
-)
-@click.option("--compile", "compiled", is_flag=True, help="With torch.compile.")
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint of the run.")
-@overwrite_option
-@quiet_option
-@user_errors
-def gemsdiff(
-    paths: tuple[str, ...],
-    val: str | None,
-    folder: Path,
-    config: str,
-    max_atoms: int,
-    device: str,
-    devices: int,
-    precision: str,
-    compiled: bool,
-    resume: bool,
-    overwrite: bool,
-    quiet: bool,
-    **chosen: Any,
-) -> None:
-    """Train GemsDiff on structures.
+@dataclass(frozen=True)
+class _Call:
+    """What was asked on the command line; see the options for what each means."""
+
+    kind: str
+    paths: tuple[str, ...]
+    val: str | None
+    folder: Path
+    config: str
+    max_atoms: int
+    device: str
+    devices: int
+    precision: str
+    compiled: bool
+    resume: bool
+    overwrite: bool
+    quiet: bool
+
+
+def _command(kind: str) -> click.Command:
+    """The command of one kind of model."""
+
+    @user_errors
+    def run(**given: Any) -> None:
+        names = _Call.__dataclass_fields__
+        settings = {k: v for k, v in given.items() if k not in names and v is not None}
+        _train(_Call(kind=kind, **{k: v for k, v in given.items() if k in names}), settings)
+
+    run.__doc__ = f"""Train a model of kind {kind} on structures.
 
     The run is a folder: best.safetensors is the model with the lowest validation loss (give the
-    folder to `crysgen sample --model`), log.csv its history; TensorBoard reads it too.
+    folder to `crysgen sample --model`), log.csv its history; TensorBoard reads it too. After Ctrl-C
+    or a kill, --resume goes on as if nothing had been.
     """
+    for option in reversed(_options(kind)):
+        run = option(run)
+    return click.command(name=kind)(run)
+
+
+def _options(kind: str) -> list[Callable[..., Any]]:
+    """Options of the command of a kind of model."""
+    path = click.Path(path_type=Path)
+    budget = click.FloatRange(min=0, min_open=True)
+    number = click.IntRange(min=1)
+    configs = ", ".join([*config_names(kind), "or a JSON file."])
+    precisions = click.Choice(["32-true", "bf16-mixed", "16-mixed", "64-true"])
+    data_help = (
+        "Structures to train on: anything that is read, or packed by crysgen.data; repeatable."
+    )
+    shown: dict[str, Any] = {"show_default": True}
+    return [
+        click.option(
+            "--data", "paths", multiple=True, required=True, metavar="PATH", help=data_help
+        ),
+        click.option(
+            "--val", metavar="PATH", help="Structures to select by; else what is marked `val`."
+        ),
+        click.option("-o", "--output", "folder", type=path, required=True, help="The run."),
+        click.option("--config", default="default", help=configs, **shown),
+        click.option("--minutes", type=budget, help="Budget by the clock."),
+        click.option("--steps", type=number, help="Budget in steps of the optimiser."),
+        click.option("--epochs", type=number, help="Budget in epochs."),
+        click.option("--batch-atoms", type=number, help="Atoms of a batch."),
+        click.option("--learning-rate", type=budget),
+        click.option(
+            "--ema", type=click.FloatRange(0, 1, max_open=True), help="Decay of the average."
+        ),
+        click.option("--seed", type=click.IntRange(min=0), help="Of weights, order and noise."),
+        click.option(
+            "--max-atoms", type=number, default=20, help="Larger structures are left out.", **shown
+        ),
+        click.option(
+            "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", **shown
+        ),
+        click.option("--devices", type=number, default=1, **shown),
+        click.option(
+            "--precision",
+            type=precisions,
+            default="32-true",
+            help="32-true uses TF32 on a GPU.",
+            **shown,
+        ),
+        click.option("--compile", "compiled", is_flag=True, help="With torch.compile."),
+        click.option("--resume", is_flag=True, help="Go on from the last checkpoint of the run."),
+        overwrite_option,
+        quiet_option,
+    ]
+
+
+def _train(call: _Call, settings: dict[str, Any]) -> None:
+    """Read the data, train, and end with the status of the signal that stopped it."""
     from contextlib import nullcontext
 
     from crysmetrics.packages import require
-
-    require("torch", "train", "Training")
-    from crysgen.configs import load_config
-    from crysgen.data import training_sets
-    from crysgen.training import Trainer, launch
     from crysmetrics.progress import show_progress
 
-    given = {name: value for name, value in chosen.items() if value is not None}
-    model, settings = load_config(config, given)
-    _prepare_folder(folder, resume, overwrite)
-    with nullcontext() if quiet else show_progress():
-        crystals, selection = training_sets(paths, val, max_atoms, seed=settings.seed)
-        fabric = launch(device, devices, precision, loggers=_loggers(folder))
-        trainer = Trainer(
-            model, settings, folder, crystals, selection, fabric=fabric, compiled=compiled
-        )
-        if resume:
-            trainer.resume()
-        if fabric.is_global_zero and not quiet:
-            weights = sum(p.numel() for p in trainer.model.network.parameters())
+    require("torch", "train", "Training")
+    with nullcontext() if call.quiet else show_progress():
+        trainer = _trainer(call, settings)
+        if trainer.fabric.is_global_zero and not call.quiet:
+            weights = sum(p.numel() for p in trainer.model.parameters())
             click.echo(
-                f"{len(crystals)} crystals to train on, {len(selection)} to select by; "
-                f"{weights / 1e6:.2f} million weights on {fabric.device}.",
+                f"{len(trainer.train)} crystals to train on, {len(trainer.val)} to select by; "
+                f"{weights / 1e6:.2f} million weights on {trainer.fabric.device}.",
                 err=True,
             )
-        try:
-            trainer.run(show=not quiet)
-        except KeyboardInterrupt:
-            trainer.save()
-            click.echo(f"Interrupted; go on with: --resume -o {folder}", err=True)
-            raise click.exceptions.Exit(130) from None
+        stopped = trainer.run(show=not call.quiet)
+    if stopped is not None:
+        click.echo(
+            f"Stopped after step {trainer.step}; go on with the same command and --resume.",
+            err=True,
+        )
+        raise click.exceptions.Exit(128 + stopped)
+
+
+def _trainer(call: _Call, settings: dict[str, Any]) -> Trainer:
+    """A run on its data, at its beginning or where it was left."""
+    from crysgen.configs import load_config
+    from crysgen.data import training_sets
+    from crysgen.models import model_class
+    from crysgen.training.fabric import launch
+    from crysgen.training.trainer import Trainer
+
+    config, chosen = load_config(call.kind, call.config, settings)
+    _prepare_folder(call.folder, call.resume, call.overwrite)
+    crystals, selection = training_sets(call.paths, call.val, call.max_atoms, seed=chosen.seed)
+    fabric = launch(call.device, call.devices, call.precision, loggers=_loggers(call.folder))
+    trainer = Trainer(
+        model_class(call.kind),
+        config,
+        chosen,
+        call.folder,
+        crystals,
+        selection,
+        fabric=fabric,
+        compiled=call.compiled,
+    )
+    if call.resume:
+        trainer.resume()
+    return trainer
 
 
 def _prepare_folder(folder: Path, resume: bool, overwrite: bool) -> None:

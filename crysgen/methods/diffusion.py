@@ -1,8 +1,7 @@
-"""Candidates from pure noise: a diffusion model, sampled for each asked cell."""
+"""Candidates of a generative model, sampled for each asked cell."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -11,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crysgen.methods import Method
-from crysgen.requests import Asked, draws
+from crysgen.requests import Asked, Draw, draws
 from crysmetrics.errors import UserError
 
 if TYPE_CHECKING:
-    from crysgen.sampling import SamplingModel
+    from crysgen.models.base import Model
     from crysgen.settings import Machine, Settings
     from crysmetrics.io import Crystals
     from crysmetrics.progress import Advance
@@ -36,17 +35,19 @@ class Diffusion(Method):
         self.draws = {str(draw.number): draw for draw in draws(asked, self.settings.seed)}
 
     def identity(self) -> dict[str, Any]:
-        """The hash of the weights, under whatever name they are."""
-        from crysgen.checkpoints import DEFAULT_MODEL, find_model
+        """Hashes of the model, under whatever name it is."""
+        from crysgen.checkpoints import model_identity
 
-        path = find_model(self.settings.model or DEFAULT_MODEL)
-        return {"weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        return dict(model_identity(self.settings.model))
 
     def prepare(self) -> None:
-        """Load the model, and see whether it has that many steps."""
+        """Load the model, and see whether it can make what is asked for in so many steps."""
+        from crysgen.models.base import refuse_targets
+
         total = self.model.num_steps
         if (self.settings.steps or 0) > total:
             raise UserError(f"This model has {total} steps; {self.settings.steps} is beyond.")
+        refuse_targets(self.model, (draw.target for draw in self._draws()))
 
     def pieces(self) -> list[str]:
         """One for each structure to be made."""
@@ -57,17 +58,27 @@ class Diffusion(Method):
         return self.draws[piece].asked
 
     @cached_property
-    def model(self) -> SamplingModel:
+    def model(self) -> Model:
         """The model, loaded when it is first needed."""
-        from crysgen.checkpoints import DEFAULT_MODEL, load_model
+        from crysgen.checkpoints import load_model
 
-        return load_model(self.settings.model or DEFAULT_MODEL, self._device)
+        return load_model(self.settings.model, self._device)
 
     @cached_property
     def _device(self) -> str:
         from crysmetrics.device import torch_device
 
         return torch_device(self.machine.device)
+
+    def _draws(self) -> list[Draw]:
+        """All draws; a model that can be told a space group is told the one that is wanted."""
+        everything = list(self.draws.values())
+        group = self.settings.space_group
+        if group is None or "space_group" not in self.model.accepts:
+            return everything
+        return [
+            replace(draw, target=replace(draw.target, space_group=group)) for draw in everything
+        ]
 
     def total(self, pieces: Sequence[str]) -> int:
         """Structures times steps."""
@@ -81,8 +92,7 @@ class Diffusion(Method):
         workers = cpu_count(self.machine.workers)
         wanted = set(pieces)
         # All batches are planned, and the finished ones left out: what is left is as it was.
-        everything = list(self.draws.values())
-        planned = plan_batches(everything, self._device, self.machine.batch_size, workers)
+        planned = plan_batches(self._draws(), self._device, self.machine.batch_size, workers)
         missing = [[draw for draw in batch if str(draw.number) in wanted] for batch in planned]
         for crystals in sample(
             self.model,

@@ -15,16 +15,15 @@ from crysgen.methods import Method
 from crysgen.methods.diffusion import Diffusion
 from crysgen.methods.retrieval import Retrieval
 from crysgen.requests import Asked, derived_seed
+from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals, Failure
 
 if TYPE_CHECKING:
+    from crysgen.models.base import Noises
     from crysgen.retrieval import Proposal
     from crysgen.settings import Machine, Settings
     from crysmetrics.progress import Advance
 
-STRENGTH = 0.1
-"""Share of the diffusion's steps that proposals are noised by. On `val`, matches are lost from 0.4
-on, and the RMSE is lowest at 0.1 (benchmarks/csp/strength.py)."""
 _AT_ONCE = 64
 
 
@@ -40,13 +39,26 @@ class Refine(Method):
 
     def identity(self) -> dict[str, Any]:
         """Of the library and the model."""
-        strength = {"strength": STRENGTH}
-        return self.retrieval.identity() | self.diffusion.identity() | strength
+        return self.retrieval.identity() | self.diffusion.identity()
 
     def prepare(self) -> None:
-        """Load library and model."""
+        """Load library and model.
+
+        Raises:
+            UserError: if the model can't refine crystals.
+        """
         self.retrieval.prepare()
         self.diffusion.prepare()
+        _ = self._model
+
+    @property
+    def _model(self) -> Noises:
+        from crysgen.models.base import Noises
+
+        model = self.diffusion.model
+        if not isinstance(model, Noises):
+            raise UserError(f"A model of kind {model.kind} can't refine crystals.")
+        return model
 
     def pieces(self) -> list[str]:
         """One for each composition."""
@@ -79,7 +91,6 @@ class Refine(Method):
         from crysgen.batch import Batch
         from crysgen.retrieval import to_crystals
 
-        model = self.diffusion.model
         # Each proposal once, then the likeliest again with other noise.
         places = np.arange(one.count) % len(found)
         chosen = [found[i] for i in places.tolist()]
@@ -87,17 +98,12 @@ class Refine(Method):
             derived_seed(self.settings.seed, p.atomic_numbers.tolist(), f"refine-{i}")
             for i, p in enumerate(chosen)
         ]
-        device = next(model.network.parameters()).device  # type: ignore[attr-defined]
+        device = self.diffusion.model.device
         parts = []
         for start in range(0, len(chosen), _AT_ONCE):
             part = chosen[start : start + _AT_ONCE]
             batch = Batch.from_crystals(to_crystals(part), torch.float32).to(device)
-            made = model.sample(  # type: ignore[call-arg]
-                batch.atomic_numbers,
-                seeds[start : start + _AT_ONCE],
-                start=batch,
-                start_step=max(1, round(STRENGTH * model.num_steps)),
-            )
+            made = self._model.refine(batch, seeds[start : start + _AT_ONCE])
             parts.append(made.to_crystals([f"{piece}/{start + i}" for i in range(len(part))]))
         crystals = Crystals.concatenate(parts)
         count = len(chosen)

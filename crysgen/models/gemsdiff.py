@@ -7,24 +7,29 @@ is configuration here, and so is what this implementation adds to the paper.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from crysgen.batch import Batch
+from crysgen.batch import Batch, pad_atomic_numbers
+from crysgen.config_values import at_least, positive
 from crysgen.lattice import (
     lattice_parameters,
     normalize_lengths,
     symmetric_exp,
     symmetric_to_vector,
 )
+from crysgen.models.base import Model, ModelConfig, OnStep
 from crysgen.models.cells import CellSpace, LogCells, RawCells
-from crysgen.models.noise import Noise
+from crysgen.models.fields import build_fields
+from crysgen.models.noise import Noise, spread_steps
+from crysgen.models.targets import Target
 from crysgen.networks import build_network
+from crysgen.networks.base import check_settings, network_class
 from crysgen.schedules import (
     LATTICE_BETAS,
     POSITION_BETAS,
@@ -38,17 +43,21 @@ from crysgen.schedules import (
 )
 from crysgen.torus import remove_mean, shortest_path, wrap
 
+_MOST_STEPS = 100_000
+_LARGEST_POWER = 100.0
+_OLD_HEADS = ("heads.", "pair_norm.", "last.", "volume.", "late.", "coefficients.")
 _SMALLEST_SIGMA = 0.02
 """Of the lattice: below it errors are no longer divided by the noise."""
 
 
 @dataclass(frozen=True)
-class GemsDiffConfig:
+class GemsDiffConfig(ModelConfig):
     """Everything that decides a GemsDiff model beside its weights. The defaults are the paper's.
 
     Attributes:
         network: name of the backbone.
         network_settings: its keyword arguments.
+        head_settings: keyword arguments of the head (`crysgen.models.fields`).
         steps: T.
         lattice_betas: (β_1, β_T) of the lattice.
         position_betas: (β_1, β_T) of the positions.
@@ -73,12 +82,17 @@ class GemsDiffConfig:
         position_spread: in `scaled`, how far a position is from any guess without data.
         position_floor: in `scaled`, smaller errors than this do not count more.
         shortest_path: False is ablation (e): displacements across the border of the cell.
-        cell_noise: of sampling; see `GemsDiff.sample`.
-        position_noise: of sampling.
+        cell_noise: factor of the noise that sampling adds to cells on the way back: 1 draws samples
+            as Algorithm 2 does, less stays closer to the likeliest.
+        position_noise: the same for positions.
+        refine_strength: share of the steps by which refinement noises a crystal. On `val`, matches
+            of the shipped model are lost from 0.4 on, and the RMSE is lowest at 0.1
+            (benchmarks/csp/strength.py).
     """
 
     network: str = "gemsnet"
     network_settings: dict[str, Any] = field(default_factory=dict)
+    head_settings: dict[str, Any] = field(default_factory=dict)
     steps: int = STEPS
     lattice_betas: tuple[float, float] = LATTICE_BETAS
     position_betas: tuple[float, float] = POSITION_BETAS
@@ -98,10 +112,28 @@ class GemsDiffConfig:
     shortest_path: bool = True
     cell_noise: float = 1.0
     position_noise: float = 1.0
+    refine_strength: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("lattice_betas", "position_betas", "lattice_mean", "lattice_std"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists
+        check_settings(network_class(self.network), self.network_settings)
+        at_least("steps", self.steps, 1, _MOST_STEPS)
+        for name in ("lattice_power", "position_power"):
+            if (power := getattr(self, name)) is not None:
+                positive(name, power, _LARGEST_POWER)
+        for name in ("lattice_betas", "position_betas"):
+            first, last = getattr(self, name)
+            if not 0 < first <= last < 1:
+                raise ValueError(f"{name} must be two numbers that rise between 0 and 1")
+        size = 9 if self.lattice_space == "raw" else 6
+        for name in ("lattice_mean", "lattice_std"):
+            if len(getattr(self, name)) not in (0, size):
+                raise ValueError(f"{name} must be {size} numbers, or none")
+        if not all(std > 0 for std in self.lattice_std):
+            raise ValueError("lattice_std must be above 0")
+        for name in ("position_sigma", "position_spread", "position_floor", "refine_strength"):
+            positive(name, getattr(self, name), 1.0)
+        for name in ("cell_noise", "position_noise"):
+            at_least(name, getattr(self, name), 0, _LARGEST_POWER)
         if self.lattice_space == "raw" and (
             self.cell_decoder == "residual" or self.lattice_loss == "vector"
         ):
@@ -109,46 +141,86 @@ class GemsDiffConfig:
         if not self.lattice_diffusion and self.cell_decoder == "noisy":
             raise ValueError("without lattice diffusion there is no noisy cell to decode from")
 
-    def to_json(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        return asdict(self)
 
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> GemsDiffConfig:
-        """From what `to_json` gave.
+class _Prepared(NamedTuple):
+    """A batch with noise, and what the network sees of it.
 
-        Raises:
-            ValueError: naming settings that are none.
-        """
-        unknown = set(values) - {f.name for f in fields(cls)}
-        if unknown:
-            raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}")
-        return cls(**values)
+    Attributes:
+        clean: atomic numbers (B, N), positions (B, N, 3), cells (B, 3, 3) in Å.
+        vectors: (B, D) clean cells in the cell space.
+        noisy: (B, D) noisy ones.
+        frac_coords: (B, N, 3) noisy.
+        steps: (B,) int.
+        lattices: (B, 3, 3) in Å, that the network sees.
+        neighbours: of the noisy crystals.
+    """
+
+    clean: tuple[Tensor, Tensor, Tensor]
+    vectors: Tensor
+    noisy: Tensor
+    frac_coords: Tensor
+    steps: Tensor
+    lattices: Tensor
+    neighbours: Any
 
 
-class GemsDiff(nn.Module):
+class GemsDiff(Model):
     """The process over a network.
 
     Args:
         config: with the statistics of the cells of the training data.
     """
 
+    kind: ClassVar[str] = "gemsdiff"
+    paper: ClassVar[str] = (
+        "GemsDiff (Klipfel et al., Vector Field Oriented Diffusion Model for Crystal Material "
+        "Generation, AAAI 2024)"
+    )
+    Config = GemsDiffConfig
+    accepts = frozenset({"atomic_numbers"})
+    requires = frozenset({"atomic_numbers"})
+    sampling_settings = frozenset({"cell_noise", "position_noise", "refine_strength"})
+
+    config: GemsDiffConfig
+
     def __init__(self, config: GemsDiffConfig) -> None:
         super().__init__()
         self.config = config
         self.network = build_network(config.network, config.network_settings)
+        self.fields = build_fields(self.network, config.head_settings)
         self.lattice_schedule, self.position_schedule = _schedules(config)
         self.cells = cell_space(config)
-        self.run_network: Callable[..., Any] = self.network
 
     @property
     def num_steps(self) -> int:
         """T."""
         return self.config.steps
 
-    def compile(self, **options: Any) -> None:
-        """Let `torch.compile` make the network fast; the neighbour search stays as it is."""
-        self.run_network = torch.compile(self.network, **options)
+    @property
+    def refine_strength(self) -> float:
+        """See `Noises`."""
+        return self.config.refine_strength
+
+    @classmethod
+    def fitted(cls, config: GemsDiffConfig, train: Batch) -> GemsDiffConfig:
+        """Return the configuration with mean and standard deviation of the cells."""
+        mean, std = cell_statistics(config, train)
+        return replace(config, lattice_mean=tuple(mean), lattice_std=tuple(std))
+
+    @classmethod
+    def renamed_weights(cls, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return weights of `gemsdiff-mp-v1` and its time, which were the network's, as a model's.
+
+        The head was part of the network then.
+        """
+        if any(name.startswith("network.") for name in weights):
+            return weights
+        renamed = {}
+        for name, tensor in weights.items():
+            inner = name.removeprefix("lattice.")
+            of_head = inner.startswith(_OLD_HEADS)
+            renamed[f"fields.{inner}" if of_head else f"network.{name}"] = tensor
+        return renamed
 
     # --- forward process -------------------------------------------------------------------
 
@@ -189,7 +261,7 @@ class GemsDiff(nn.Module):
     def predict(
         self, atomic_numbers: Tensor, frac_coords: Tensor, vectors: Tensor, steps: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What the network takes the crystal to be (Algorithm 1, line 5).
+        """Predict the clean crystal (Algorithm 1, line 5).
 
         Args:
             atomic_numbers: (B, N).
@@ -203,11 +275,23 @@ class GemsDiff(nn.Module):
         """
         mask = atomic_numbers > 0
         counts = mask.sum(1)
-        share = (steps / self.num_steps).to(frac_coords)
         with _full_precision(frac_coords):
             lattices = self._seen_cells(vectors, steps, counts)
             neighbours = self.network.search(frac_coords, lattices, mask)
-        displacement, strain = self.run_network(atomic_numbers, lattices, share, neighbours)
+        return self._predicted(atomic_numbers, frac_coords, steps, lattices, neighbours)
+
+    def _predicted(
+        self,
+        atomic_numbers: Tensor,
+        frac_coords: Tensor,
+        steps: Tensor,
+        lattices: Tensor,
+        neighbours: Any,
+    ) -> tuple[Tensor, Tensor]:
+        mask = atomic_numbers > 0
+        share = (steps / self.num_steps).to(frac_coords)
+        features = self.network(atomic_numbers, lattices, share, neighbours)
+        displacement, strain = self.fields(features, lattices, mask)
         with _full_precision(frac_coords):
             return self._decoded(displacement, strain, lattices, steps, mask, frac_coords)
 
@@ -265,38 +349,41 @@ class GemsDiff(nn.Module):
 
     # --- training -----------------------------------------------------------------------------
 
-    def loss(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Algorithm 1 on a batch: `loss`, and its parts `position` and `lattice`.
+    def loss(
+        self, batch: Batch, generator: torch.Generator | None = None, stage: str = "model"
+    ) -> dict[str, Tensor]:
+        """Algorithm 1 on a batch: `loss`, and its parts `position` and `lattice`; see `Model`."""
+        return self.prepared_loss(self.prepare(batch, generator, stage), stage)
 
-        Steps are spread evenly over the batch, each crystal's still uniform on 1 to T.
-
-        Args:
-            batch: B crystals.
-            generator: of steps and noise, on the batch's device.
-        """
+    @torch.no_grad()
+    def prepare(
+        self, batch: Batch, generator: torch.Generator | None = None, stage: str = "model"
+    ) -> _Prepared:
+        """See `Prepares`. Steps are spread evenly over the batch, each still uniform on 1 to T."""
+        device = batch.lattices.device
         with _full_precision(batch.lattices):
-            vectors, noisy, frac, steps = self._training_noise(batch, generator)
-        displacement, cell = self.predict(batch.atomic_numbers, frac, noisy, steps)
+            steps = spread_steps(len(batch), self.num_steps, generator, device)
+            vectors = self.cells.encode(batch.lattices, batch.num_atoms)
+            cell_noise = torch.randn(vectors.shape, generator=generator, device=device).to(vectors)
+            shape = batch.frac_coords.shape
+            moves = torch.randn(shape, generator=generator, device=device).to(vectors)
+            noisy, frac = self._noised(batch, vectors, steps, cell_noise, moves)
+            lattices = self._seen_cells(noisy, steps, batch.num_atoms)
+            neighbours = self.network.search(frac, lattices, batch.mask)
+        clean = (batch.atomic_numbers, batch.frac_coords, batch.lattices)
+        return _Prepared(clean, vectors, noisy, frac, steps, lattices, neighbours)
+
+    def prepared_loss(self, prepared: _Prepared, stage: str = "model") -> dict[str, Tensor]:
+        """See `Prepares`."""
+        clean, vectors, noisy, frac, steps, lattices, neighbours = prepared
+        batch = Batch(*clean)
+        displacement, cell = self._predicted(
+            batch.atomic_numbers, frac, steps, lattices, neighbours
+        )
         with _full_precision(batch.lattices):
             position = self._position_loss(batch, frac, displacement, steps)
             lattice = self._lattice_loss(batch, vectors, noisy, cell, steps)
         return {"loss": position + lattice, "position": position, "lattice": lattice}
-
-    def _training_noise(
-        self, batch: Batch, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Clean and noisy cells (B, D), noisy positions (B, N, 3), and steps (B,)."""
-        device, size = batch.lattices.device, len(batch)
-        places = torch.rand(1, generator=generator, device=device)
-        places = (places + torch.arange(size, device=device) / size) % 1
-        places = places[torch.randperm(size, generator=generator, device=device)]
-        steps = (places * self.num_steps).long().clamp_max(self.num_steps - 1) + 1
-        vectors = self.cells.encode(batch.lattices, batch.num_atoms)
-        cell_noise = torch.randn(vectors.shape, generator=generator, device=device).to(vectors)
-        shape = batch.frac_coords.shape
-        moves = torch.randn(shape, generator=generator, device=device).to(vectors)
-        noisy, frac = self._noised(batch, vectors, steps, cell_noise, moves)
-        return vectors, noisy, frac, steps
 
     def _position_loss(
         self, batch: Batch, frac: Tensor, displacement: Tensor, steps: Tensor
@@ -340,52 +427,46 @@ class GemsDiff(nn.Module):
 
     # --- sampling -------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def sample(
+        self,
+        targets: Sequence[Target],
+        steps: int | None = None,
+        on_step: OnStep | None = None,
+    ) -> Batch:
+        """Algorithm 2: crystals of the given atoms; see `Model.sample`."""
+        atoms = pad_atomic_numbers([target.atomic_numbers or () for target in targets])
+        seeds = [target.seed for target in targets]
+        return self._denoised(atoms.to(self.device), seeds, steps=steps, on_step=on_step)
+
+    def refine(self, batch: Batch, seeds: Sequence[int], strength: float | None = None) -> Batch:
+        """See `Noises.refine`."""
+        share = self.refine_strength if strength is None else strength
+        if not 0 < share <= 1:
+            raise ValueError(f"strength must be above 0 and at most 1, not {share}")
+        first = max(1, round(share * self.num_steps))
+        return self._denoised(batch.atomic_numbers, seeds, start=batch, first=first)
+
+    @torch.no_grad()
+    def _denoised(
         self,
         atomic_numbers: Tensor,
         seeds: Sequence[int],
-        steps: int | None = None,
-        on_step: Callable[[int, int], None] | None = None,
         start: Batch | None = None,
-        start_step: int | None = None,
-        cell_noise: float | None = None,
-        position_noise: float | None = None,
+        first: int | None = None,
+        steps: int | None = None,
+        on_step: OnStep | None = None,
     ) -> Batch:
-        """Algorithm 2: crystals of the given compositions.
-
-        Each crystal's noise follows from its own seed, whatever the batch it is in.
-
-        Args:
-            atomic_numbers: (B, N); 0 is padding.
-            seeds: B.
-            steps: how many of the T steps are taken; all by default.
-            on_step: told how many steps are done, and of how many.
-            start: crystals to begin from instead of pure noise: noised to `start_step`, then
-                denoised.
-            start_step: 1 to T.
-            cell_noise: factor of the noise added to cells on the way back: 1 draws samples as
-                Algorithm 2 does, less stays closer to the likeliest; the configuration's if None.
-            position_noise: the same for positions.
-
-        Raises:
-            ValueError: if `start_step` or `steps` don't fit.
-        """
-        first = self.num_steps if start is None else int(start_step or 0)
-        if not 1 <= first <= self.num_steps:
-            raise ValueError(f"start_step must be 1 to {self.num_steps}")
+        """Crystals of the given atoms (B, N), from pure noise or from `start` noised to `first`."""
+        first = self.num_steps if first is None else first
         wanted = self.num_steps if steps is None else steps
         plan = strided_steps(first, max(1, min(first, round(wanted * first / self.num_steps))))
         mask = atomic_numbers > 0
         counts = mask.sum(1)
-        device = atomic_numbers.device
-        weights = next(self.network.parameters())
         noise = Noise(seeds, counts, self.cells.dimensions, len(plan))
-        zeros = torch.zeros(*mask.shape, 3, dtype=weights.dtype, device=device)
-        of_cells = self.config.cell_noise if cell_noise is None else cell_noise
-        of_positions = self.config.position_noise if position_noise is None else position_noise
+        weights = next(self.network.parameters())
+        zeros = torch.zeros(*mask.shape, 3, dtype=weights.dtype, device=mask.device)
         draw, moves = noise.draw(zeros)
-        now = torch.full((len(mask),), first, device=device)
+        now = torch.full((len(mask),), first, device=mask.device)
         if start is None:
             vectors, frac = self._pure_noise(draw, moves, mask)
         else:
@@ -401,19 +482,19 @@ class GemsDiff(nn.Module):
                 clean = self.cells.encode(cell, torch.ones_like(counts))
             draw, moves = noise.draw(zeros)
             way = self.position_schedule.posterior(t, s)
-            jitter = of_positions * float(way.variance.sqrt()) * remove_mean(moves, mask)
+            spread = self.config.position_noise * float(way.variance.sqrt())
+            jitter = spread * remove_mean(moves, mask)
             frac = wrap(frac + float(way.from_start) * displacement + jitter)
             if self.config.lattice_diffusion:
                 way = self.lattice_schedule.posterior(t, s)
                 vectors = float(way.from_start) * clean + float(way.from_now) * vectors
-                vectors = vectors + of_cells * float(way.variance.sqrt()) * draw
+                vectors = vectors + self.config.cell_noise * float(way.variance.sqrt()) * draw
             else:
                 vectors = clean
             if on_step is not None:
                 on_step(done + 1, len(plan) - 1)
-        return Batch(
-            atomic_numbers, frac * mask[..., None], self.cells.decode(vectors.double(), counts)
-        )
+        lattices = self.cells.decode(vectors.double(), counts)
+        return Batch(atomic_numbers, frac * mask[..., None], lattices)
 
     def _pure_noise(self, cell_noise: Tensor, moves: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Where training ends: not quite N(0, 1) and uniform, since some signal is left at T.

@@ -1,4 +1,4 @@
-"""Noise of each crystal from its own seed, so that no result depends on the batch it was in."""
+"""Random numbers of a diffusion: of each crystal from its own seed, and of training batches."""
 
 from __future__ import annotations
 
@@ -41,3 +41,20 @@ class Noise:
         padding = like.shape[1] - positions.shape[1]
         positions = torch.nn.functional.pad(positions, (0, 0, 0, padding))
         return cells.to(like), positions.to(like)
+
+
+def spread_steps(
+    size: int, total: int, generator: torch.Generator | None, device: torch.device
+) -> Tensor:
+    """(size,) steps of a training batch, spread evenly over it, each still uniform on 1 to `total`.
+
+    Args:
+        size: crystals of the batch.
+        total: T.
+        generator: of the random numbers.
+        device: of the generator.
+    """
+    places = torch.rand(1, generator=generator, device=device)
+    places = (places + torch.arange(size, device=device) / size) % 1
+    places = places[torch.randperm(size, generator=generator, device=device)]
+    return (places * total).long().clamp_max(total - 1) + 1

@@ -1,5 +1,5 @@
-"""Equivariant networks: maps from a noisy crystal and a step to fields on it."""
+"""Equivariant backbones: maps from a crystal and a step to features of its atoms and edges."""
 
-from crysgen.networks.base import Fields, Network, build_network, network_names
+from crysgen.networks.base import Features, Network, build_network, network_names
 
-__all__ = ["Fields", "Network", "build_network", "network_names"]
+__all__ = ["Features", "Network", "build_network", "network_names"]

@@ -1,13 +1,16 @@
-"""What every network offers a diffusion process, and the table of all networks."""
+"""The interface of all backbones, and the table of them."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
+from crysgen.config_values import at_least, shown
 from crysgen.neighbours import nearest_images
 
 _NETWORKS = {
@@ -16,34 +19,43 @@ _NETWORKS = {
 }
 
 
-class Fields(NamedTuple):
-    """How a network would move a crystal (GemsDiff, Eq. 7).
+class Features(Protocol):
+    """What a backbone has learnt of B crystals; heads, which belong to models, go on from here.
 
-    Attributes:
-        displacement: (B, N, 3) y^x, in fractional coordinates: the same under rotation,
-            reflection and translation, turning with the axes under a unimodular change of cell.
-            Zero on padding.
-        strain: (B, 3, 3) y^ρ - 1, a symmetric tensor of Cartesian space: turning with a rotation,
-            the same under translation and a unimodular change of cell.
+    All features are the same under rotation, reflection, translation and a change of cell vectors.
+    Heads that move atoms or bend cells make vectors and tensors of `units`, weighted by edges.
     """
 
-    displacement: Tensor
-    strain: Tensor
+    @property
+    def nodes(self) -> Tensor:
+        """(B, N, C) features of atoms; without meaning on padding."""
+
+    @property
+    def edges(self) -> Tensor:
+        """(B, N, k, E) features of each atom's neighbours, fading to zero at the cutoff."""
+
+    @property
+    def units(self) -> Tensor:
+        """(B, N, k, 3) Cartesian directions to the neighbours."""
 
 
 class Network(nn.Module):
-    """A map from a crystal, a step and its neighbour lists to `Fields`.
+    """A backbone: a map from a crystal, a step and its neighbour lists to `Features`.
 
     The neighbour search stays outside, so that what is compiled has static shapes.
 
     Attributes:
         k: how many neighbours of each atom the network wants.
+        channels: C, the width of node features.
+        edge_channels: E, the width of edge features.
     """
 
     k: int
+    channels: int
+    edge_channels: int
 
     def search(self, frac_coords: Tensor, lattices: Tensor, mask: Tensor) -> Any:
-        """What `forward` wants to know of who is near, in full precision; not compiled.
+        """Search the neighbours that `forward` wants, in full precision; not compiled.
 
         Args:
             frac_coords: (B, N, 3).
@@ -58,8 +70,8 @@ class Network(nn.Module):
         lattices: Tensor,
         step: Tensor,
         neighbours: Any,
-    ) -> Fields:
-        """The fields on B crystals.
+    ) -> Any:
+        """Return the `Features` of B crystals.
 
         Args:
             atomic_numbers: (B, N) int64; 0 is padding.
@@ -70,23 +82,62 @@ class Network(nn.Module):
         raise NotImplementedError
 
 
+LARGEST_SETTING = 1024
+LARGEST_NETWORK = 1_000_000_000
+"""Widths and numbers of layers, and weights in all: what is larger is a typing error."""
+
+
 def network_names() -> list[str]:
     """Names that `build_network` knows."""
     return list(_NETWORKS)
 
 
+def network_class(name: str) -> type[Network]:
+    """Import the class of a backbone.
+
+    Raises:
+        ValueError: if there is no backbone of this name.
+    """
+    if name not in _NETWORKS:
+        raise ValueError(f"no network {name!r}; there are {', '.join(_NETWORKS)}")
+    module, cls = _NETWORKS[name]
+    found: type[Network] = getattr(import_module(module), cls)
+    return found
+
+
+def check_settings(cls: type[nn.Module], settings: Mapping[str, Any]) -> None:
+    """Check keyword arguments of a module, which are numbers and switches, without building it.
+
+    Raises:
+        ValueError: naming a setting that is unknown, of another type, or out of range.
+    """
+    known = inspect.signature(cls, eval_str=True).parameters
+    for name, value in settings.items():
+        if name not in known:
+            raise ValueError(f"{cls.__name__} has no setting {name!r}; it has {', '.join(known)}")
+        hint = known[name].annotation
+        if hint is bool and not isinstance(value, bool):
+            raise ValueError(f"{name} must be true or false, not {shown(value)}")
+        if hint is int:
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise ValueError(f"{name} must be a whole number, not {shown(value)}")
+            at_least(name, value, 1, LARGEST_SETTING)
+
+
 def build_network(name: str, settings: Mapping[str, Any]) -> Network:
-    """A network with new weights.
+    """Build a backbone with new weights.
 
     Args:
         name: `gemsnet` or `pairformer`.
         settings: keyword arguments of the network's class.
 
     Raises:
-        ValueError: for a name that is none.
+        ValueError: for an unknown name, or settings that can't be.
     """
-    if name not in _NETWORKS:
-        raise ValueError(f"no network {name!r}; there are {', '.join(_NETWORKS)}")
-    module, cls = _NETWORKS[name]
-    network: Network = getattr(import_module(module), cls)(**settings)
-    return network
+    cls = network_class(name)
+    check_settings(cls, settings)
+    with torch.device("meta"):  # takes no memory
+        weights = sum(p.numel() for p in cls(**settings).parameters())
+    if weights > LARGEST_NETWORK:
+        raise ValueError(f"the network would have {weights:.1e} weights")
+    return cls(**settings)

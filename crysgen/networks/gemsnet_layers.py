@@ -4,8 +4,7 @@ The graph has k edges γ at each atom, to its k nearest neighbours, so that ever
 an array (B, N, k, ...), and everything of a triplet, two edges γ and γ' of one atom, is
 (B, N, k, k', ...). Nothing of that size is ever made but the cosines and their polynomials: a sum
 over γ' of polynomials times features of γ' is a matrix product, as in GemNet's efficient bilinear
-layer (Gasteiger et al., NeurIPS 2021, Appendix F), and the weights of the vector fields are made
-such that it is one too.
+layer (Gasteiger et al., NeurIPS 2021, Appendix F).
 """
 
 from __future__ import annotations
@@ -29,8 +28,6 @@ _MARGIN = 1e-3
 """How long before the cutoff an edge has faded."""
 _REACH = 2.0
 """How far a bump of the radial basis reaches, in distances between centres."""
-_SMALL = 0.1
-"""Of the last weights: a new network hardly moves an atom."""
 
 
 class Graph(NamedTuple):
@@ -247,75 +244,3 @@ class Interaction(nn.Module):
         summed = self.gather((edges * gates).sum(2))
         atoms = atoms + self.atom_out(silu(self.atom_inner(features) + summed))
         return atoms, edges
-
-
-class FieldHead(nn.Module):
-    """Weights of the vector fields, and the fields summed with them (Appendix A).
-
-    Positions: y_i = Σ_γ w_γ (-e_γ/r_γ), here in Cartesian coordinates, -w_γ u_γ.
-
-    Cell: a change of the cell ρ' = (1 + Y) ρ with a symmetric Y changes the length of the edge
-    ρe = r u by r uᵀYu, and turns its direction by Yu - (uᵀYu) u. So, as tensors acting on the left,
-
-        ∂ ln r/∂ρ = u uᵀ,    ∂ cos θ/∂ρ = κ(γ, γ') + κ(γ', γ),
-        κ(γ, γ') = (u u'ᵀ + u' uᵀ)/2 - cos θ u uᵀ,
-
-    κ being what turning u alone does. Both are the paper's λ but for the scale: ∂r = r ∂ ln r, and
-    ∂θ = -∂ cos θ/ sin θ, which is 0/0 for edges in line, where a cell can't change θ. Γ2 has each
-    pair in both orders, so ∂r'/∂ρ and the second κ come from the same two terms with γ and γ'
-    exchanged, and with weights of their own. The sum over Γ2 of
-
-        w¹_γγ' u uᵀ + w²_γγ' κ(γ, γ'),    w_γγ' = Σ_s P_s(cos θ) p_γs · q_γ'
-
-    is then Σ_γ [(a_γ - u·x_γ) u uᵀ + (u x_γᵀ + x_γ uᵀ)/2], where a_γ = Σ_γ' w¹ and x_γ = Σ_γ' w² u'
-    are matrix products, and no weight of a triplet is ever stored.
-
-    Args:
-        edge_channels: of an edge.
-        hidden: of the head.
-        lengths: of the functions of the distance.
-        angular: S.
-        rank: of p and q.
-    """
-
-    def __init__(
-        self, edge_channels: int, hidden: int, lengths: int, angular: int, rank: int
-    ) -> None:
-        super().__init__()
-        self.rank = rank
-        self.norm = nn.LayerNorm(edge_channels)
-        self.inner = nn.Linear(edge_channels, hidden)
-        self.gate = nn.Linear(lengths, hidden)
-        self.position = nn.Linear(hidden, 1)
-        self.own = nn.Linear(hidden, 2 * angular * rank)
-        self.other = nn.Linear(hidden, 2 * rank)
-        nn.init.normal_(self.position.weight, std=_SMALL / math.sqrt(hidden))
-        nn.init.zeros_(self.position.bias)
-
-    def forward(self, edges: Tensor, lengths: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
-        """Sums over the edges of each atom: vectors (B, N, 3) and tensors (B, N, 3, 3)."""
-        weights, own, other = self.weights(edges, lengths)
-        units, real = graph.units, graph.units.dtype
-        count = units.shape[2]
-        # Of γ': q for the lengths, and q times the direction for the angles.
-        lengthen, turn = graph.near(other).unbind(3)
-        turned = (turn[..., None] * graph.near(units)[:, :, :, None].to(turn)).flatten(3)
-        summed = graph.sum_angular(torch.cat([lengthen, turned], dim=-1))
-        a = (own[..., 0, :] * summed[..., : self.rank]).sum((-2, -1))
-        directions = summed[..., self.rank :].unflatten(-1, (self.rank, 3))
-        x = (own[..., 1, :, None] * directions).sum((-3, -2))
-        with torch.autocast(units.device.type, enabled=False):
-            w, a, x = weights.to(real), a.to(real), x.to(real)
-            moved = -((w * graph.fade / math.sqrt(count))[..., None] * units).sum(2)
-            # Σ_γ u vᵀ with v = (a - u·x) u + x, of which the symmetric part is asked for.
-            v = (a - (units * x).sum(-1))[..., None] * units + x
-            left = units * (graph.fade * (3 / count))[..., None]
-            bent = (left[..., :, None] * v[..., None, :]).sum(2)
-            return moved, (bent + bent.mT) / 2
-
-    def weights(self, edges: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """w (B, N, k), p (B, N, k, S, 2, R) and q (B, N, k, 2, R)."""
-        hidden = silu(self.inner(self.norm(edges))) * self.gate(lengths)
-        own = self.own(hidden).unflatten(-1, (-1, 2, self.rank))
-        other = self.other(hidden).unflatten(-1, (2, self.rank))
-        return self.position(hidden).squeeze(-1), own, other

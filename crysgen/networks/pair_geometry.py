@@ -20,7 +20,7 @@ _FIRST_RADIUS = 1.3
 """Å, before learning."""
 
 
-class PairFeatures(NamedTuple):
+class PairBasis(NamedTuple):
     """Geometry of the neighbours of B x N atoms, and of the pairs of atoms they belong to.
 
     Attributes:
@@ -28,12 +28,14 @@ class PairFeatures(NamedTuple):
         basis: (B, N, k, K) the same for each neighbour.
         units: (B, N, k, 3) directions.
         which: (B, N, k, N) 1 where a neighbour is an image of an atom.
+        fade: (B, N, k) 1 to 0 from the atom to the cutoff; 0 on padding.
     """
 
     pairs: Tensor
     basis: Tensor
     units: Tensor
     which: Tensor
+    fade: Tensor
 
     def sums(self, coefficients: Tensor) -> Tensor:
         """(B, N, k, F): radial functions of each neighbour times coefficients of its pair.
@@ -63,9 +65,7 @@ class PairGeometry(nn.Module):
         start = math.log(math.expm1(_FIRST_RADIUS))
         self.radii = nn.Parameter(torch.full((MAX_ATOMIC_NUMBER + 1,), start))
 
-    def forward(
-        self, atomic_numbers: Tensor, length: Tensor, neighbours: Neighbours
-    ) -> PairFeatures:
+    def forward(self, atomic_numbers: Tensor, length: Tensor, neighbours: Neighbours) -> PairBasis:
         """Of B crystals with N atoms.
 
         Args:
@@ -88,9 +88,10 @@ class PairGeometry(nn.Module):
             dim=-1,
         )
         fade = (1 - (distances / neighbours.cutoff[..., None]).pow(4)).clamp_min(0).square()
-        basis = basis * (fade * (atomic_numbers > 0)[:, :, None])[..., None]
+        fade = fade * (atomic_numbers > 0)[:, :, None]
+        basis = basis * fade[..., None]
         units = neighbours.vectors / distances[..., None]
-        return PairFeatures(which.mT @ basis, basis, units, which)
+        return PairBasis(which.mT @ basis, basis, units, which, fade)
 
 
 class LatticeGeometry(nn.Module):
@@ -116,9 +117,6 @@ class LatticeGeometry(nn.Module):
         self.context = nn.Linear(channels, channels)
         self.hidden = nn.Sequential(nn.SiLU(), nn.Linear(channels, channels), nn.SiLU())
         self.out = nn.Linear(channels, channels)
-        self.late = nn.Linear(channels, channels)
-        # Without a constant: a vector at the edge of the set must count for nothing.
-        self.coefficients = nn.Linear(channels, 1, bias=False)
 
     def forward(
         self, lengths: Tensor, vectors: Tensor, cutoff: Tensor, context: Tensor
@@ -146,11 +144,6 @@ class LatticeGeometry(nn.Module):
         inner = self.inner(torch.cat([basis, along, means], -1)) + self.context(context)[:, None]
         each = self.hidden(inner) * fade[..., None]
         return self.out(each.mean(1)), each, units
-
-    def strain(self, each: Tensor, units: Tensor, context: Tensor) -> Tensor:
-        """(B, 3, 3): Σ_v c_v v̂ v̂ᵀ, with what is known of the crystal (B, C) in the end."""
-        c = self.coefficients(each * torch.tanh(self.late(context))[:, None] + each)
-        return (units * c).mT @ units / units.shape[1] ** 0.5
 
 
 def gaussians(values: Tensor, centres: Tensor) -> Tensor:

@@ -3,8 +3,7 @@
 The fast backbone. All images of a neighbour are summed into one feature vector of the pair, so
 that a layer costs N² pairs and N³ cheap products of a cell instead of 32 N edges and their
 triplets. Pairs learn from the triangles they are in, (i, k) and (k, j) for every k, as dense matrix
-products; atoms learn from pairs through attention. What moves atoms and bends the cell are the
-directions to the neighbours, weighted by what their pairs have learnt.
+products; atoms learn from pairs through attention.
 """
 
 from __future__ import annotations
@@ -17,16 +16,13 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
 from crysgen.neighbours import Neighbours, nearest_images
-from crysgen.networks.base import Fields, Network
+from crysgen.networks.base import Network
 from crysgen.networks.embedding import AtomEmbedding
-from crysgen.networks.pair_geometry import LatticeGeometry, PairGeometry
-
-_SMALL = 0.03
-"""Of the last weights: a new network hardly moves anything."""
+from crysgen.networks.pair_geometry import LatticeGeometry, PairBasis, PairGeometry
 
 
-class Surroundings(NamedTuple):
-    """What PairFormer looks at.
+class PairNeighbours(NamedTuple):
+    """Neighbour lists that PairFormer looks at.
 
     Attributes:
         atoms: neighbours of each atom.
@@ -35,6 +31,37 @@ class Surroundings(NamedTuple):
 
     atoms: Neighbours
     lattice: Neighbours
+
+
+class PairFormerFeatures(NamedTuple):
+    """What PairFormer has learnt; see `Features`.
+
+    Attributes:
+        nodes: (B, N, C) of atoms.
+        pairs: (B, N, N, P) of pairs of atoms, all their images together.
+        basis: radial functions of neighbours and pairs.
+        vectors: (B, m, C) of the shortest vectors of the lattice, fading to zero at the cutoff.
+        vector_units: (B, m, 3) their directions.
+        length: (B,) (V/N)^(1/3) in Å.
+    """
+
+    nodes: Tensor
+    pairs: Tensor
+    basis: PairBasis
+    vectors: Tensor
+    vector_units: Tensor
+    length: Tensor
+
+    @property
+    def edges(self) -> Tensor:
+        """(B, N, k, P + K): of a neighbour's pair, and radial functions of its own distance."""
+        of_pairs = (self.basis.which @ self.pairs.to(self.basis.which)) * self.basis.fade[..., None]
+        return torch.cat([of_pairs, self.basis.basis], -1)
+
+    @property
+    def units(self) -> Tensor:
+        """(B, N, k, 3) directions to the neighbours."""
+        return self.basis.units
 
 
 class PairFormer(Network):
@@ -63,7 +90,11 @@ class PairFormer(Network):
         lattice_k: int = 26,
     ) -> None:
         super().__init__()
-        self.k, self.lattice_k = k, lattice_k
+        if channels % heads:
+            raise ValueError(f"{channels} channels can't be divided among {heads} heads")
+        self.k, self.lattice_k, self.radial = k, lattice_k, radial
+        self.channels, self.pair_channels = channels, pair_channels
+        self.edge_channels = pair_channels + 2 * radial
         self.embedding = AtomEmbedding(channels)
         self.scale = nn.Linear(1, channels)
         self.geometry = PairGeometry(radial)
@@ -75,26 +106,19 @@ class PairFormer(Network):
             for _ in range(layers)
         )
         self.norm = nn.LayerNorm(channels)
-        self.pair_norm = nn.LayerNorm(pair_channels)
-        self.last = nn.Linear(pair_channels, 2 * 2 * radial)
-        self.volume = nn.Linear(channels, 1)
-        for layer in (self.last, self.volume, self.lattice.coefficients):
-            nn.init.normal_(layer.weight, std=_SMALL / math.sqrt(layer.in_features))
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
 
-    def search(self, frac_coords: Tensor, lattices: Tensor, mask: Tensor) -> Surroundings:
+    def search(self, frac_coords: Tensor, lattices: Tensor, mask: Tensor) -> PairNeighbours:
         """Neighbours of the atoms, and the shortest vectors of the lattice."""
         origin = torch.zeros_like(frac_coords[:, :1])
         there = torch.ones_like(mask[:, :1])
-        return Surroundings(
+        return PairNeighbours(
             nearest_images(frac_coords, lattices, mask, self.k),
             nearest_images(origin, lattices, there, self.lattice_k),
         )
 
     def forward(
-        self, atomic_numbers: Tensor, lattices: Tensor, step: Tensor, neighbours: Surroundings
-    ) -> Fields:
+        self, atomic_numbers: Tensor, lattices: Tensor, step: Tensor, neighbours: PairNeighbours
+    ) -> PairFormerFeatures:
         """See `Network.forward`."""
         mask = atomic_numbers > 0
         counts = mask.sum(1)
@@ -116,18 +140,7 @@ class PairFormer(Network):
         for block in self.blocks:
             atoms, pairs = block(atoms, pairs, geometry.pairs, mask)
         atoms = self.norm(atoms)
-        context = (atoms * present).sum(1) / counts[:, None]
-        with torch.autocast(lattices.device.type, enabled=False):
-            coefficients = self.last(self.pair_norm(pairs.to(length)))
-            moved, bent = geometry.sums(coefficients).unbind(-1)
-            shift = (moved[..., None] * geometry.units).sum(2) * length[:, None, None]
-            displacement = (shift @ torch.linalg.inv(lattices)) * present
-            weighted = (geometry.units * bent[..., None]).flatten(1, 2).mT
-            strain = weighted @ geometry.units.flatten(1, 2) / counts[:, None, None]
-            strain = strain + self.lattice.strain(each, units, context.to(length))
-            one = torch.eye(3, dtype=length.dtype, device=length.device)
-            strain = strain + self.volume(context.to(length))[..., None] * one
-        return Fields(displacement, (strain + strain.mT) / 2)
+        return PairFormerFeatures(atoms, pairs, geometry, each, units, length)
 
 
 class Block(nn.Module):

@@ -1,0 +1,231 @@
+"""The interface of every generator: what training, sampling, cards and commands know of a model.
+
+A new model is one module in this folder with a subclass of `Model`, a line in
+`crysgen.models.MODELS`, and configurations in `crysgen/configs/KIND/`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from crysgen.batch import Batch
+from crysgen.config_values import from_values
+from crysgen.models import MODELS, model_class
+from crysgen.models.targets import Target
+from crysmetrics.errors import UserError
+
+__all__ = [
+    "MODELS",
+    "Encodes",
+    "Model",
+    "ModelConfig",
+    "Noises",
+    "Prepares",
+    "Target",
+    "model_class",
+    "refuse_targets",
+]
+
+OnStep = Callable[[int, int], None]
+"""Told during sampling how many steps are done, and of how many."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that decides a model beside its weights; subclasses add fields and check them.
+
+    Fields are of bool, int, float, str, Literal, X | None, tuple, or dict of plain values.
+    """
+
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """Numeric properties of crystals that `Model.loss` reads from `Batch.properties`."""
+        return ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as JSON can hold them."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Build a configuration from what `to_json` gave, or a user wrote.
+
+        Raises:
+            ValueError: naming a setting that is unknown or invalid.
+        """
+        return from_values(cls, values)
+
+
+class Model(nn.Module, ABC):
+    """A generator of crystals.
+
+    The constructor takes the configuration alone. Weights that decide a model are all in
+    `state_dict()`.
+
+    Args:
+        config: of the class `Config`.
+
+    Attributes:
+        kind: name in cards, configurations and `crysgen train KIND`; the key in `MODELS`.
+        paper: authors, title, venue, year, for cards.
+        Config: class of its configuration.
+        accepts: fields of `Target` that it can be told.
+        requires: fields of `Target` that it must be told.
+        stages: names of the trainings that follow one another, each with a loss of its own.
+        sampling_settings: fields of `Config` that may be changed after training.
+    """
+
+    kind: ClassVar[str]
+    paper: ClassVar[str]
+    Config: ClassVar[type[ModelConfig]]
+    accepts: ClassVar[frozenset[str]]
+    requires: ClassVar[frozenset[str]] = frozenset()
+    stages: ClassVar[tuple[str, ...]] = ("model",)
+    sampling_settings: ClassVar[frozenset[str]] = frozenset()
+
+    config: Any
+
+    @classmethod
+    def fitted(cls, config: Any, train: Batch) -> Any:
+        """Return the configuration with statistics of the training data, such as means of cells.
+
+        Args:
+            config: as read from a file.
+            train: all crystals to train on.
+        """
+        return config
+
+    @classmethod
+    def renamed_weights(cls, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return weights as an earlier version wrote them under the names of today."""
+        return weights
+
+    def parameters_of(self, stage: str) -> Iterable[nn.Parameter]:
+        """Iterate over the parameters that a stage trains; all others are frozen in it."""
+        return self.parameters()
+
+    @abstractmethod
+    def loss(
+        self, batch: Batch, generator: torch.Generator | None, stage: str
+    ) -> dict[str, Tensor]:
+        """Return `loss`, which is minimised, and any parts of it that a log should show.
+
+        Args:
+            batch: B crystals.
+            generator: of all random numbers, on the batch's device.
+            stage: one of `stages`.
+
+        Returns:
+            Scalars by name, means over the batch.
+        """
+
+    @property
+    @abstractmethod
+    def num_steps(self) -> int:
+        """Calls of the network that one sample takes at most (CrysLDM's stability cost)."""
+
+    @abstractmethod
+    def sample(
+        self,
+        targets: Sequence[Target],
+        steps: int | None = None,
+        on_step: OnStep | None = None,
+    ) -> Batch:
+        """Return one crystal for each target, in order, on the device of the model.
+
+        What is written is what this returns: its atoms, their number and the cell. All random
+        numbers of a crystal follow from its target's seed, whatever batch it is in. A row without
+        atoms, or with numbers that are not finite, is drawn again with another seed.
+
+        Args:
+            targets: within `accepts` and `requires`.
+            steps: how many of `num_steps` are taken; all by default.
+            on_step: told how many steps are done, and of how many.
+        """
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def compile(self, **options: Any) -> None:
+        """Let `torch.compile` make each part of the model fast, in place."""
+        for part in self.children():
+            part.compile(**options)
+
+
+@runtime_checkable
+class Noises(Protocol):
+    """A model with a forward process: `crysgen noise` and `--method refine`."""
+
+    refine_strength: float
+    """Share of the steps by which refinement noises a crystal, tuned for these weights."""
+
+    @property
+    def num_steps(self) -> int:
+        """T."""
+
+    def noise(self, batch: Batch, step: int, seeds: Sequence[int]) -> Batch:
+        """Return crystals after `step` steps, 0 to T, of the forward process."""
+
+    def refine(self, batch: Batch, seeds: Sequence[int], strength: float | None = None) -> Batch:
+        """Noise crystals by a share of the steps, `refine_strength` by default, and denoise them.
+
+        Raises:
+            ValueError: unless 0 < strength <= 1.
+        """
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    """A model with a latent space: reconstruction, interpolation, optimisation."""
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Return latent vectors (B, ...) of crystals."""
+
+    def decode(self, latents: Tensor, seeds: Sequence[int]) -> Batch:
+        """Return crystals of latent vectors (B, ...)."""
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A model whose loss has two halves, so that the second can be a graph of static shapes.
+
+    `loss(batch, generator, stage)` is `prepared_loss(prepare(batch, generator, stage), stage)`.
+    """
+
+    def prepare(self, batch: Batch, generator: torch.Generator | None, stage: str) -> Any:
+        """Noise a batch and search neighbours, without gradients.
+
+        Returns:
+            Tensors in nested tuples, whose shapes follow from the batch's alone.
+        """
+
+    def prepared_loss(self, prepared: Any, stage: str) -> dict[str, Tensor]:
+        """Return the losses of what `prepare` gave; nothing in it waits for a value."""
+
+
+def refuse_targets(model: Model, targets: Iterable[Target]) -> None:
+    """Check that a model can make what is asked for.
+
+    Raises:
+        UserError: naming what it can't be told, or must be.
+    """
+    for given in {target.given for target in targets}:
+        for name in sorted(given - model.accepts):
+            raise UserError(f"A model of kind {model.kind} can't be told {_WORDS[name]}.")
+        for name in sorted(model.requires - given):
+            raise UserError(f"A model of kind {model.kind} must be told {_WORDS[name]}.")
+
+
+_WORDS = {
+    "atomic_numbers": "the atoms of a cell",
+    "num_atoms": "the number of atoms of a cell",
+    "space_group": "the space group",
+}

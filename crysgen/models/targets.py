@@ -1,0 +1,36 @@
+"""`Target`: one structure that a model is asked to make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True)
+class Target:
+    """One structure to make; None leaves a choice to the model.
+
+    Attributes:
+        seed: of all its random numbers, below 2^53.
+        atomic_numbers: of the cell's atoms.
+        num_atoms: of the cell, where `atomic_numbers` is not given.
+        space_group: number from 1 to 230.
+    """
+
+    seed: int
+    atomic_numbers: tuple[int, ...] | None = None
+    num_atoms: int | None = None
+    space_group: int | None = None
+
+    @property
+    def size(self) -> int | None:
+        """Number of atoms, where it is known."""
+        return self.num_atoms if self.atomic_numbers is None else len(self.atomic_numbers)
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Names of the fields beside the seed that are not left to the model."""
+        return frozenset(name for name in FIELDS if getattr(self, name) is not None)
+
+
+FIELDS = tuple(field.name for field in fields(Target) if field.name != "seed")
+"""Names of all that a model can be told about a structure."""

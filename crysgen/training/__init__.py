@@ -1,0 +1,1 @@
+"""Training of generators: the run, its settings, data and optimiser."""
