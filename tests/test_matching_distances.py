@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,11 @@ from crysmetrics import examples
 from crysmetrics.io import Crystals, read
 from crysmetrics.io.elements import SYMBOLS
 from crysmetrics.matching import _kernel as kernel
+from crysmetrics.matching import cells as cells_module
 from crysmetrics.matching import distances as distances_module
-from crysmetrics.matching.distances import group_duplicates, reduce_cells, rms_distances
+from crysmetrics.matching.cells import reduce_arrays, reduce_cells
+from crysmetrics.matching.distances import permuted_distances, rms_distances
+from crysmetrics.matching.duplicates import group_duplicates
 
 TOLERANCES = {"stol": 0.5, "angle_tol": 10, "ltol": 0.3}
 
@@ -198,6 +202,58 @@ def test_assignment_equals_scipy_among_equals():
             assert marks[0].tolist() == linear_sum_assignment(cost)[1].tolist()
 
 
+@pytest.mark.parametrize("primitive", [True, False])
+@pytest.mark.parametrize("tolerances", [TOLERANCES, {"stol": 0.3, "angle_tol": 5, "ltol": 0.2}])
+def test_permuted_species_equal_pymatgen_on_renamed_crystals(real, primitive, tolerances):
+    """All permutations of up to three species of pairs of one anonymous formula."""
+    from pymatgen.core.structure_matcher import StructureMatcher
+
+    matcher = StructureMatcher(**tolerances, primitive_cell=primitive)
+    crystals = Crystals.concatenate([real, perturbed(real, 0.02, 0.03)])
+    species = [np.unique(c.atomic_numbers, return_inverse=True)[1] for c in crystals]
+    counts = [tuple(np.bincount(s).tolist()) for s in species]
+    pairs = [
+        (i, j)
+        for i in range(len(crystals))
+        for j in range(len(crystals))
+        if sorted(counts[i]) == sorted(counts[j]) and len(counts[i]) in (2, 3)
+    ]
+    rng = np.random.default_rng(0)
+    pairs = [pairs[k] for k in rng.permutation(len(pairs))[:50]]
+    cells = reduce_arrays(
+        crystals.lattices,
+        crystals.frac_coords,
+        np.concatenate(species),
+        crystals.num_atoms,
+        primitive=primitive,
+    )
+    structures = crystals.to_pymatgen()
+    matched = 0
+    for i, j in pairs:
+        cases = np.array(list(permutations(range(len(counts[i])))))
+        found = permuted_distances(cells, cells, [(i, j)], cases, **tolerances)[0]
+        some = permuted_distances(cells, cells, [(i, j)], cases, any_mapping=True, **tolerances)
+        np.testing.assert_array_equal(np.isfinite(some[0]), np.isfinite(found))
+        assert (np.nan_to_num(some[0] - found) >= 0).all()
+        # The first elements of the alphabet stand for species, as numbers do.
+        names = sorted(SYMBOLS[1:])
+        goal = structures[j].copy()
+        goal = type(goal)(goal.lattice, [names[s] for s in species[j]], goal.frac_coords)
+        for case, value in zip(cases, found, strict=True):
+            renamed = type(goal)(
+                structures[i].lattice,
+                [names[case[s]] for s in species[i]],
+                structures[i].frac_coords,
+            )
+            StructureMatcher._get_reduced_istructure.cache_clear()
+            expected = matcher.get_rms_dist(renamed, goal)
+            assert np.isfinite(value) == (expected is not None)
+            if expected is not None:
+                assert value == pytest.approx(expected[0], abs=1e-8)
+                matched += 1
+    assert matched > 10
+
+
 def test_different_compositions_never_match():
     salt = rocksalt()
     oxide = one([3, 8], [[0, 0, 0], [0.5, 0.5, 0.5]], salt.lattices[0])
@@ -240,7 +296,7 @@ def test_workers_and_batches_do_not_change_anything(real, monkeypatch):
     expected = rms_distances(noisy, real, pairs, workers=1)
     monkeypatch.setattr(distances_module, "_PAIRS_AT_ONCE", 7)
     monkeypatch.setattr(distances_module, "_MAPPINGS_A_PAIR", 1)  # buffers grow
-    monkeypatch.setattr(distances_module, "_REDUCED_AT_ONCE", 20)
+    monkeypatch.setattr(cells_module, "_REDUCED_AT_ONCE", 20)
     np.testing.assert_array_equal(rms_distances(noisy, real, pairs, workers=3), expected)
     given = rms_distances(reduce_cells(noisy), reduce_cells(real), pairs, workers=2)
     np.testing.assert_array_equal(given, expected)

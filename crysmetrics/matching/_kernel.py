@@ -92,17 +92,36 @@ def map_pairs(
 
 
 @njit(nogil=True, cache=True)
-def compare_pairs(first, second, pairs, scaled, found, averages, starts, stol, largest, result):
-    """RMS distance of each pair, NaN where there is none below the tolerance.
+def compare_pairs(
+    first,
+    second,
+    pairs,
+    scaled,
+    found,
+    averages,
+    starts,
+    permutations,
+    stol,
+    window,
+    any_mapping,
+    largest,
+    result,
+):
+    """RMS distance of each pair under each permutation of species, NaN where none is below the
+    tolerance.
 
     Args:
         first, second: positions (N, 3), kinds (N,), offsets and counts of reduced structures.
         pairs: (P, 2) indices; numbers of atoms of both must be equal.
         scaled, found, starts: from `map_pairs`.
         averages: (M, 3, 3) average of mapped and wanted cell.
+        permutations: (C, K) kinds that the kinds of first structures become.
         stol: tolerance of sites.
+        window: share of pymatgen's tolerance of fractional coordinates, along each axis, within
+            which every atom needs a partner before atoms are assigned.
+        any_mapping: end the search at the first distance below the tolerance.
         largest: number of atoms of the largest structure.
-        result: (P,) that gets the distances.
+        result: (P, C) that gets the distances.
     """
     frac1, kinds1, offsets1, counts1 = first
     frac2, kinds2, offsets2, counts2 = second
@@ -121,13 +140,16 @@ def compare_pairs(first, second, pairs, scaled, found, averages, starts, stol, l
     )
     tol, images, stack = np.empty((2, 3)), np.empty((27, 3)), np.empty((3, 3, 3))
     height = np.empty(3)
-    for p in range(len(pairs)):
-        result[p] = np.nan
+    enough = stol if any_mapping else min(GOOD_ENOUGH, stol)
+    cases = len(permutations)
+    for job in range(len(pairs) * cases):
+        p, case = job // cases, job % cases
+        result[p, case] = np.nan
         n = counts1[pairs[p, 0]]
         if n != counts2[pairs[p, 1]] or starts[p + 1] == starts[p]:
             continue
         o1, o2 = offsets1[pairs[p, 0]], offsets2[pairs[p, 1]]
-        anchor = _forbid(kinds1, o1, kinds2, o2, n, forbidden)
+        anchor = _forbid(kinds1, o1, kinds2, o2, n, permutations[case], forbidden)
         if anchor < 0:
             continue
         for i in range(n):
@@ -145,7 +167,7 @@ def compare_pairs(first, second, pairs, scaled, found, averages, starts, stol, l
             scale = (n / abs(determinant(averages[m]))) ** (1 / 3)
             inverse(averages[m], work, inv)
             for k in range(3):
-                tol[0, k] = reciprocal_length(inv, k) * stol / (np.pi * scale)
+                tol[0, k] = reciprocal_length(inv, k) * (window * stol) / (np.pi * scale)
             reduced = False
             for origin in range(n):
                 if forbidden[anchor, origin]:
@@ -183,23 +205,23 @@ def compare_pairs(first, second, pairs, scaled, found, averages, starts, stol, l
                 value = _displacement(atoms[6], atoms[5], images, image, squared, marks, n, scale)
                 if value < best:
                     best = value
-                    if best < GOOD_ENOUGH and best < stol:
+                    if best < enough:
                         break
-            if best < GOOD_ENOUGH and best < stol:
+            if best < enough:
                 break
         if best < stol:
-            result[p] = best
+            result[p, case] = best
 
 
 @njit(nogil=True, cache=True)
-def _forbid(kinds1, o1, kinds2, o2, n, forbidden):
+def _forbid(kinds1, o1, kinds2, o2, n, renamed, forbidden):
     """Mark pairs of different elements; the first atom of the second structure with fewest
     partners, or -1 if the compositions differ."""
     anchor, fewest = -1, n + 1
     for i in range(n):
         partners, same = 0, 0
         for j in range(n):
-            forbidden[i, j] = kinds2[o2 + i] != kinds1[o1 + j]
+            forbidden[i, j] = kinds2[o2 + i] != renamed[kinds1[o1 + j]]
             partners += not forbidden[i, j]
             same += kinds2[o2 + i] == kinds2[o2 + j]
         if partners != same:

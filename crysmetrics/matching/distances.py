@@ -8,95 +8,27 @@ cost nothing; neither do pairs whose cells no mapping takes to each other within
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crysmetrics.io import Crystals
-from crysmetrics.io.elements import SYMBOLS
 from crysmetrics.matching._kernel import compare_pairs, map_pairs
-from crysmetrics.matching._lattices import niggli_all
-from crysmetrics.matching._primitive import shrink_all
-from crysmetrics.parallel import chunks_of, in_threads
+from crysmetrics.matching.cells import MAX_KINDS, ReducedCells, reduce_cells
+from crysmetrics.parallel import in_threads
 from crysmetrics.progress import task
 
 STOL, ANGLE_TOL, LTOL = 0.5, 10.0, 0.3
-"""Tolerances of all published match rates (CDVAE, DiffCSP and after)."""
+"""Tolerances of all published match rates (CDVAE, DiffCSP and after): of sites as a share of
+(V/N)^(1/3), of angles in degrees, of lengths as a share."""
 
-_REDUCED_AT_ONCE = 2000
-"""Atoms in the structures of one job of reduction: some 10 ms of work."""
+_UNCHANGED = np.arange(MAX_KINDS)[None]
 
 _PAIRS_AT_ONCE = 100
 """Pairs in one job of comparison: some 10 ms of work."""
 
 _MAPPINGS_A_PAIR = 64
 """Room for mappings of lattices at first; a pair has 30 of them on average, a cubic one 48."""
-
-# pymatgen puts elements in the alphabetical order of their symbols.
-_KINDS = np.argsort(np.argsort(np.array(SYMBOLS))).astype(np.int64)
-
-# Sums of these over a cell's atoms differ where compositions do; that some day two might not costs
-# a comparison, which looks at the elements themselves.
-_WEIGHTS = np.random.default_rng(0).integers(1, 2**63, len(SYMBOLS), dtype=np.uint64)
-
-
-@dataclass(frozen=True, eq=False)
-class ReducedCells:
-    """Structures in their primitive Niggli cells, as StructureMatcher compares them.
-
-    Attributes:
-        cells: (B, 3, 3) rows in Å; NaN where a cell can't be reduced because it has no volume.
-        frac_coords: (N, 3), with room for the atoms that the structures had before.
-        kinds: (N,) elements, numbered in the alphabetical order of their symbols.
-        offsets: (B,) first atom of each structure.
-        num_atoms: (B,) number of atoms of each.
-        compositions: (B,) keys that are equal where atoms of the primitive cells are the same.
-    """
-
-    cells: NDArray[np.float64]
-    frac_coords: NDArray[np.float64]
-    kinds: NDArray[np.int64]
-    offsets: NDArray[np.int64]
-    num_atoms: NDArray[np.int64]
-    compositions: NDArray[np.uint64]
-
-
-def reduce_cells(crystals: Crystals, workers: int | None = None) -> ReducedCells:
-    """Primitive Niggli cells of crystals (B structures)."""
-    cells, frac = crystals.lattices.copy(), crystals.frac_coords.copy()
-    kinds = _KINDS[crystals.atomic_numbers]
-    offsets, counts = crystals.offsets[:-1].copy(), crystals.num_atoms.copy()
-    if not len(crystals):
-        return ReducedCells(cells, frac, kinds, offsets, counts, np.zeros(0, dtype=np.uint64))
-    # What has no volume has no Niggli cell; its inverse would only raise errors.
-    cells[~(np.abs(np.linalg.det(cells)) > 1e-8)] = np.nan
-    jobs = [
-        (cells[part], frac, kinds, offsets[part], counts[part])
-        for part in chunks_of(counts.tolist(), _REDUCED_AT_ONCE)
-    ]
-    for _ in in_threads(_reduce, jobs, workers):
-        pass
-    weights = _WEIGHTS[kinds]
-    rank = np.arange(len(kinds)) - np.repeat(offsets, crystals.num_atoms)
-    weights[rank >= np.repeat(counts, crystals.num_atoms)] = 0
-    return ReducedCells(cells, frac, kinds, offsets, counts, np.add.reduceat(weights, offsets))
-
-
-def _reduce(
-    cells: NDArray[np.float64],
-    frac: NDArray[np.float64],
-    kinds: NDArray[np.int64],
-    offsets: NDArray[np.int64],
-    counts: NDArray[np.int64],
-) -> None:
-    """Reduce some structures in place, each primitive step followed by a Niggli reduction."""
-    steps = np.zeros(len(cells), dtype=np.int64)
-    niggli_all(cells, frac, offsets, counts, np.flatnonzero(np.isfinite(cells[:, 0, 0])))
-    shrink_all(cells, frac, kinds, offsets, counts, steps)
-    for done in range(int(steps.max())):
-        again = np.flatnonzero((steps > done) & np.isfinite(cells[:, 0, 0]))
-        niggli_all(cells, frac, offsets, counts, again)
 
 
 def rms_distances(
@@ -109,7 +41,7 @@ def rms_distances(
     ltol: float = LTOL,
     workers: int | None = None,
 ) -> NDArray[np.float64]:
-    """RMS distances of pairs of crystals, normalised by (V/N)^(1/3).
+    """Compute the RMS distances of pairs of crystals, normalised by (V/N)^(1/3).
 
     Equals `StructureMatcher(ltol, stol, angle_tol).get_rms_dist(a, b)[0]` of pymatgen with `a`
     from `first` and `b` from `second`; the order of arguments matters a little there, and the
@@ -133,10 +65,66 @@ def rms_distances(
     one, i = _prepared(first, index[:, 0], workers)
     two, j = _prepared(second, index[:, 1], workers)
     index = np.stack([i, j], axis=1)
-    same = (one.num_atoms[i] == two.num_atoms[j]) & (one.compositions[i] == two.compositions[j])
-    todo = np.flatnonzero(same)
+    todo = np.flatnonzero(one.compositions[i] == two.compositions[j])
+    tolerances = (stol, angle_tol, ltol)
+    result[todo] = _distances(one, two, index[todo], _UNCHANGED, tolerances, (1.0, False), workers)[
+        :, 0
+    ]
+    return result
+
+
+def permuted_distances(
+    first: ReducedCells,
+    second: ReducedCells,
+    pairs: NDArray[np.int64] | Sequence[Sequence[int]],
+    permutations: NDArray[np.int64],
+    *,
+    stol: float = STOL,
+    angle_tol: float = ANGLE_TOL,
+    ltol: float = LTOL,
+    window: float = 1.0,
+    any_mapping: bool = False,
+    workers: int | None = None,
+) -> NDArray[np.float64]:
+    """Compute RMS distances of pairs of crystals under each of several permutations of species.
+
+    Each equals `rms_distances` of the pair with the species of the first crystal renamed, and so
+    pymatgen's `get_rms_dist`. Lattices are mapped onto each other once for all permutations.
+
+    Args:
+        first, second: see `reduce_arrays`, which takes any numbers for species.
+        pairs: (P, 2) index into `first` and index into `second`.
+        permutations: (C, K) the species that each of K species of the first crystal becomes.
+        stol, angle_tol, ltol: see `rms_distances`.
+        window: below 1, only mappings are looked at where every atom has a partner within this
+            share of pymatgen's tolerance along each axis, which finds fewer poor matches.
+        any_mapping: take the first mapping within the tolerance, not the best: distances are upper
+            bounds then, and are finite where they were.
+        workers: threads to use; one for each core by default.
+
+    Returns:
+        (P, C) distances; NaN where the pair does not match.
+    """
+    index = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
+    tolerances = (stol, angle_tol, ltol)
+    search = (window, any_mapping)
+    return _distances(first, second, index, permutations, tolerances, search, workers)
+
+
+def _distances(
+    first: ReducedCells,
+    second: ReducedCells,
+    pairs: NDArray[np.int64],
+    permutations: NDArray[np.int64],
+    tolerances: tuple[float, float, float],
+    search: tuple[float, bool],
+    workers: int | None,
+) -> NDArray[np.float64]:
+    """(P, C) distances."""
+    result = np.full((len(pairs), len(permutations)), np.nan)
+    todo = np.flatnonzero(first.num_atoms[pairs[:, 0]] == second.num_atoms[pairs[:, 1]])
     jobs = [
-        (one, two, index[todo[k : k + _PAIRS_AT_ONCE]], stol, angle_tol, ltol)
+        (first, second, pairs[todo[k : k + _PAIRS_AT_ONCE]], permutations, tolerances, search)
         for k in range(0, len(todo), _PAIRS_AT_ONCE)
     ]
     found = []
@@ -163,11 +151,12 @@ def _compare(
     first: ReducedCells,
     second: ReducedCells,
     pairs: NDArray[np.int64],
-    stol: float,
-    angle_tol: float,
-    ltol: float,
+    permutations: NDArray[np.int64],
+    tolerances: tuple[float, float, float],
+    search: tuple[float, bool],
 ) -> NDArray[np.float64]:
-    """(P,) distances of pairs of equal composition."""
+    """(P, C) distances of pairs with equally many atoms."""
+    stol, angle_tol, ltol = tolerances
     count, size = len(pairs), _MAPPINGS_A_PAIR * len(pairs)
     scaled, wanted = np.empty((count, 2, 3, 3)), np.empty((count, 6))
     found, shapes = np.empty((size, 3, 3)), np.empty((size, 6))
@@ -184,7 +173,7 @@ def _compare(
     total = starts[-1]
     owner = np.repeat(np.arange(count), np.diff(starts))
     averages = cells_from_parameters((_parameters(shapes[:total]) + _parameters(wanted)[owner]) / 2)
-    result = np.empty(count)
+    result = np.empty((count, len(permutations)))
     compare_pairs(
         (first.frac_coords, first.kinds, first.offsets, first.num_atoms),
         (second.frac_coords, second.kinds, second.offsets, second.num_atoms),
@@ -193,7 +182,9 @@ def _compare(
         found,
         averages,
         starts,
+        permutations,
         stol,
+        *search,
         int(first.num_atoms[pairs[:, 0]].max()),
         result,
     )
@@ -223,44 +214,3 @@ def cells_from_parameters(parameters: NDArray[np.float64]) -> NDArray[np.float64
     cells[:, 1, 2] = b * cos_alpha
     cells[:, 2, 2] = c
     return cells
-
-
-def group_duplicates(
-    crystals: Crystals,
-    *,
-    stol: float = STOL,
-    angle_tol: float = ANGLE_TOL,
-    ltol: float = LTOL,
-    workers: int | None = None,
-) -> NDArray[np.int64]:
-    """(B,) labels: equal where crystals are the same structure, numbered by first occurrence.
-
-    The first crystal that is in no group yet is compared with all later ones of its primitive
-    composition, and those that it matches join its group (as in pymatgen's `group_structures`,
-    by RMS distance where that goes by the largest distance). Give crystals in the order of
-    preference: each group's first is its representative.
-
-    Args:
-        crystals: B structures.
-        stol, angle_tol, ltol, workers: see `rms_distances`.
-    """
-    reduced = reduce_cells(crystals, workers)
-    _, family = np.unique(reduced.compositions, return_inverse=True)
-    family = family.reshape(-1)
-    leader_of = np.arange(len(crystals))
-    waiting = np.arange(len(crystals))
-    while len(waiting):
-        # The first of every composition at once, so that there are many pairs to a call.
-        families, first = np.unique(family[waiting], return_index=True)
-        leaders = np.full(len(family), -1)
-        leaders[families] = waiting[first]
-        rest = np.setdiff1d(waiting, waiting[first])
-        pairs = np.stack([leaders[family[rest]], rest], axis=1)
-        same = np.isfinite(
-            rms_distances(
-                reduced, reduced, pairs, stol=stol, angle_tol=angle_tol, ltol=ltol, workers=workers
-            )
-        )
-        leader_of[rest[same]] = pairs[same, 0]
-        waiting = rest[~same]
-    return np.unique(leader_of, return_inverse=True)[1].reshape(-1).astype(np.int64)

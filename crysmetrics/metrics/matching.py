@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from crysmetrics.errors import UserError
 from crysmetrics.features.sample import Sample
-from crysmetrics.matching.distances import ReducedCells, reduce_cells, rms_distances
+from crysmetrics.matching.cells import ReducedCells, reduce_cells
+from crysmetrics.matching.distances import rms_distances
 from crysmetrics.matching.pairing import Pairing, pair
 from crysmetrics.metrics.base import (
     Measure,

@@ -15,7 +15,7 @@ def uniqueness(gen: Sample, ref: Sample | None, settings: Settings) -> Outcome:
     Duplicates match under pymatgen's `StructureMatcher`, with the tolerances of published match
     rates. Failures count as not unique. The share falls as a set grows: compare equal numbers.
     """
-    from crysmetrics.matching.distances import group_duplicates
+    from crysmetrics.matching.duplicates import group_duplicates
 
     crystals = gen.crystals
     labels = group_duplicates(crystals, workers=gen.run.workers)
