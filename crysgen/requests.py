@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crysgen.compositions.formula_units import MAX_ATOMS, likelihoods, share_out
 from crysgen.compositions.formulas import Formula, parse_formula
@@ -23,6 +23,8 @@ from crysgen.models.targets import Target
 from crysmetrics.errors import InputError, UserError
 
 if TYPE_CHECKING:
+    from crysgen.methods import Method
+    from crysgen.settings import Settings
     from crysmetrics.io import Crystals
 
 SEED_BITS = 53
@@ -272,3 +274,29 @@ def digest(asked: Sequence[Asked]) -> str:
     """SHA-256 of what is asked for, by which an interrupted run knows its request again."""
     rows = [[a.ref_id, a.formula.elements, a.formula.amounts, a.sizes] for a in asked]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def request_record(
+    asked: Sequence[Asked], methods: Sequence[Method], settings: Settings
+) -> dict[str, Any]:
+    """Record what must be equal for an interrupted run to be continued.
+
+    Raises:
+        UserError: if a model or a package that is asked for is missing.
+    """
+    chosen = settings.to_json()
+    chosen.pop("model")  # the same weights may be named in several ways; their hash decides
+    identities = {method.name: method.identity() for method in methods}
+    if settings.relax:
+        from crysgen.relaxation import identity
+
+        identities["relaxation"] = identity(settings.dispersion)
+    return {
+        "compositions": {
+            "number": len(asked),
+            "samples": sum(request.count for request in asked),
+            "sha256": digest(asked),
+        },
+        "settings": chosen,
+        "methods": identities,
+    }

@@ -16,7 +16,7 @@ from sets import one, random_crystals, rocksalt
 import crysgen
 from crysgen import output
 from crysgen.compositions.formulas import Formula, parse_formula
-from crysgen.generation import request_of, run
+from crysgen.generation import run
 from crysgen.methods import build_methods
 from crysgen.output import (
     COLUMNS,
@@ -27,7 +27,7 @@ from crysgen.output import (
     open_run,
     state,
 )
-from crysgen.requests import ask_formulas, ask_structures, draws
+from crysgen.requests import ask_formulas, ask_structures, draws, request_record
 from crysgen.sampling import ATTEMPTS
 from crysgen.settings import Machine, Settings
 from crysmetrics.errors import InputError, UserError
@@ -51,7 +51,7 @@ class Runs:
         base = {"model": given, "energies": False, "method": "diffusion"}
         chosen = Settings(**(base | settings))
         methods = build_methods(asked, chosen, MACHINE)
-        record = {"request": request_of(asked, methods, chosen)}
+        record = {"request": request_record(asked, methods, chosen)}
         with open_run(self.tmp_path / name, record, overwrite) as (folder, continued):
             return run(asked, methods, chosen, MACHINE, folder), continued
 

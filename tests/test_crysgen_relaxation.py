@@ -15,11 +15,11 @@ from sets import one, rocksalt
 from crysgen import relaxation
 from crysgen.cli import main
 from crysgen.compositions.formulas import parse_formula
-from crysgen.generation import ranked
 from crysgen.methods import retrieval
 from crysgen.methods.retrieval import EXPLORED, LOOKED_AT, to_relax
 from crysgen.output import RunFolder
 from crysgen.ranking.energy import RELAXED_SCALE, boltzmann, complexities, simplest_first
+from crysgen.ranking.selection import select
 from crysgen.relaxation import ENERGY, identity, relax
 from crysgen.requests import Asked
 from crysgen.retrieval import Library
@@ -217,7 +217,8 @@ def test_the_simplest_comes_first_for_formulas_and_not_for_exact_cells() -> None
     formula = parse_formula("NaCl")
     for ref_id, first in (("", 1), ("some-id", 0)):
         asked = [Asked(formula, ((1, 2),), ref_id)]
-        order, ranks, scores = ranked(candidates, np.full(2, 2.5), np.zeros(2), asked, True, 0.1)
+        chosen = select(candidates, np.full(2, 2.5), np.zeros(2), asked, True, 0.1)
+        order, ranks, scores = chosen.rows, chosen.ranks, chosen.scores
         assert order.tolist() == [first, 1 - first]
         assert ranks.tolist() == [1, 2]
         assert scores[0] > scores[1]

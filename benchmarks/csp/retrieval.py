@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from crysgen.generation import SHORTEST_DISTANCE
+from crysgen.ranking.selection import SHORTEST_DISTANCE
 from crysgen.retrieval import Library, Proposal, to_crystals
 from crysgen.retrieval.build import TABLES
 from crysgen.retrieval.library import DIRECT

@@ -294,9 +294,10 @@ def _announce(call: _Call, asked: list[Asked]) -> None:
 def _run(call: _Call, asked: list[Asked]) -> tuple[Path, dict[str, Any], Result]:
     """Make everything; returns the folder, the document of the run, and what was made."""
     from crysgen.cli.first_run import interpret_small_work
-    from crysgen.generation import pieces_done, request_of, run
+    from crysgen.generation import pieces_done, run
     from crysgen.methods import build_methods
     from crysgen.output import check_folder, free_folder, open_run
+    from crysgen.requests import request_record
 
     atoms = sum(n * units * one.formula.num_atoms for one in asked for units, n in one.sizes)
     interpret_small_work(atoms)
@@ -309,7 +310,7 @@ def _run(call: _Call, asked: list[Asked]) -> tuple[Path, dict[str, Any], Result]
             "system": call.system,
             "model": call.model,
         },
-        "request": request_of(asked, methods, settings),
+        "request": request_record(asked, methods, settings),
     }
     path = call.output or free_folder(_default_name(call, asked), record)
     check_folder(path, record, call.overwrite)

@@ -1,0 +1,120 @@
+"""The best candidates of each request, of all sources and after relaxation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crysgen.ranking.energy import boltzmann, complexities, lowest, simplest_first
+from crysgen.ranking.merge import rank
+from crysgen.relaxation import ENERGY
+from crysgen.requests import Asked
+from crysmetrics.io import Crystals
+
+SHORTEST_DISTANCE = 0.5
+"""Distance in Å at or below which atoms lie on top of each other: the limit of structural validity.
+Such candidates come last, as no network has learned anything about them."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Chosen candidates, request after request, the best of each first.
+
+    Attributes:
+        rows: (K,) positions among the candidates.
+        ranks: (K,) from 1 within each request.
+        scores: (K,) probabilities; NaN for what could not be ranked.
+        distances: (K,) shortest ones in Å.
+        energies: (K,) predicted ones in eV/atom, NaN where there is none.
+    """
+
+    rows: NDArray[np.int64]
+    ranks: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    distances: NDArray[np.float64]
+    energies: NDArray[np.float64]
+
+
+def select(
+    candidates: Crystals,
+    distances: NDArray[np.float64],
+    energies: NDArray[np.float64],
+    asked: Sequence[Asked],
+    merge: bool,
+    tolerance: float,
+) -> Selection:
+    """Choose as many of the best candidates for each request as it asks for.
+
+    Args:
+        candidates: with the property `asked`; where `crysgen.relaxation.ENERGY` is among the
+            properties, these energies change scores and take the place of `energies`.
+        distances: (B,) shortest ones in Å.
+        energies: (B,) predicted ones in eV/atom; NaN where there is none.
+        asked: the requests.
+        merge: keep one of equal structures.
+        tolerance: Å within which symmetry is found.
+    """
+    is_relaxed = ENERGY in candidates.properties
+    position = np.asarray(candidates.properties["asked"], dtype=np.int64)
+    scores = np.asarray(candidates.properties["score"], dtype=np.float64)
+    judged = energies
+    if is_relaxed:
+        judged = np.asarray(candidates.properties[ENERGY], dtype=np.float64)
+        scores = scores * boltzmann(judged, position)
+    drawn = _order_drawn(candidates)
+    parts = []
+    for number, request in enumerate(asked):
+        here = np.flatnonzero(position == number)
+        apart = distances[here] > SHORTEST_DISTANCE
+        here = here[np.lexsort((drawn[here], ~apart))]
+        good, clashing = here[: apart.sum()], here[apart.sum() :]
+        symmetry = tolerance if is_relaxed else None
+        order, found = _ranked(
+            candidates[good], scores[good], judged[good], merge, request.is_exact, symmetry
+        )
+        rows = np.concatenate([good[order], clashing])[: request.count]
+        unranked = np.full(max(0, len(rows) - len(found)), np.nan)
+        ranks = np.arange(1, len(rows) + 1)
+        parts.append((rows, ranks, np.concatenate([found, unranked])[: len(rows)]))
+    rows, ranks, scores = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return Selection(rows, ranks, scores, distances[rows], energies[rows])
+
+
+def _ranked(
+    candidates: Crystals,
+    scores: NDArray[np.float64],
+    energies: NDArray[np.float64],
+    merge: bool,
+    is_exact: bool,
+    symmetry: float | None,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Rank the candidates of one request; returns rows, best first, and the scores of places.
+
+    Args:
+        candidates: B without clashes.
+        scores: (B,) probabilities, NaN where a source gives none.
+        energies: (B,) in eV/atom, NaN where there is none.
+        merge: keep one of equal structures.
+        is_exact: whether the cell itself was asked for, so that simple structures, whose multiples
+            it would hold, do not come first.
+        symmetry: Å within which symmetry is found where structures are relaxed; None elsewhere.
+    """
+    complexity = None if symmetry is None else complexities(candidates, symmetry)
+    shown = None if complexity is None else partial(lowest, energies, complexity)
+    ranking = rank(candidates, scores, energies, merge=merge, shown=shown)
+    best = ranking.order
+    if complexity is not None and not is_exact:
+        # Scores stay with the places: what comes forward is as likely as what it displaces.
+        best = best[simplest_first(energies[best], complexity[best])]
+    informed = np.isfinite(scores).any() or np.isfinite(energies).any()
+    return best, ranking.scores if informed else np.full(len(ranking.scores), np.nan)
+
+
+def _order_drawn(candidates: Crystals) -> NDArray[np.int64]:
+    """(B,) number of the draw of each candidate, since pieces are finished in another order."""
+    names = [name.partition("/")[0].rpartition("-")[2] for name in candidates.ids]
+    return np.array([int(n) if n.isdigit() else 0 for n in names], dtype=np.int64)

@@ -1,0 +1,132 @@
+"""Candidates and samples described: symmetry, predicted energies, names of files, and the table."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crysgen.compositions.formulas import Formula
+from crysgen.output import COLUMNS, NothingMadeError
+from crysgen.ranking.selection import Selection
+from crysgen.requests import Asked
+from crysgen.settings import Machine, Settings
+from crysmetrics.io import Crystals
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_KEPT = ("method", "prototype_id", "seed")
+"""Properties of candidates that are columns of the table."""
+
+log = logging.getLogger(__name__)
+
+
+def symmetric(candidates: Crystals, settings: Settings) -> Crystals:
+    """Symmetrise candidates and keep those of the wanted space group, where either is asked for.
+
+    Raises:
+        NothingMadeError: if no candidate has that space group.
+    """
+    if not settings.makes_symmetric:
+        return candidates
+    from crysmetrics.io.symmetrized import symmetrized
+
+    candidates = symmetrized(candidates, settings.tolerance)
+    if settings.space_group is None:
+        return candidates
+    kept = space_group_numbers(candidates, settings) == settings.space_group
+    if not kept.any():
+        raise NothingMadeError(
+            f"None of {len(candidates)} candidates has space group {settings.space_group}."
+        )
+    return candidates[kept].with_failures(candidates.failures)
+
+
+def space_group_numbers(crystals: Crystals, settings: Settings) -> NDArray[np.int64]:
+    """(B,) numbers: those that files state, or found within the tolerance where they are in P1."""
+    from crysmetrics.io.symmetrized import hall_numbers
+    from crysmetrics.symmetry import setting_of, space_groups
+
+    if settings.makes_symmetric:
+        numbers = [setting_of(hall).space_group for hall in hall_numbers(crystals)]
+        return np.array(numbers, dtype=np.int64)
+    return space_groups(crystals, settings.tolerance)
+
+
+def formation_energies(
+    crystals: Crystals, settings: Settings, machine: Machine
+) -> NDArray[np.float64]:
+    """(B,) formation energies in eV/atom by ALIGNN; NaN where it fails or none are wanted."""
+    if not settings.energies:
+        return np.full(len(crystals), np.nan)
+    from crysmetrics.features.cache import open_cache
+    from crysmetrics.features.extractor import Run
+    from crysmetrics.features.sample import Sample
+    from crysmetrics.metrics.alignn import energies
+
+    how = Run(workers=machine.workers, cache=open_cache(machine.cache), device=machine.device)
+    sample = Sample(crystals, "gen", run=how)
+    values = energies(sample)
+    for name, reason in sample.failed_features():
+        log.info("no energy of %s: %s", name, reason)
+    return values
+
+
+def describe(
+    candidates: Crystals,
+    selection: Selection,
+    asked: Sequence[Asked],
+    settings: Settings,
+) -> tuple[Crystals, pd.DataFrame]:
+    """Name the selected candidates after their files, and make the table of them.
+
+    Args:
+        candidates: B.
+        selection: of these.
+        asked: the requests.
+        settings: of the run.
+    """
+    chosen = candidates[selection.rows].with_ids(_labels(candidates, selection, asked))
+    measured = {
+        "min_distance": selection.distances.round(5),
+        "predicted_formation_energy_per_atom": selection.energies.round(6),
+        "score": selection.scores.round(6),
+        "rank": selection.ranks,
+    }
+    return chosen, _table(chosen, measured, asked, settings)
+
+
+def _labels(candidates: Crystals, selection: Selection, asked: Sequence[Asked]) -> list[str]:
+    """Name files: `Li2O_0001`, the best first; just the id, if one of a structure is asked."""
+    position = candidates.properties["asked"][selection.rows].tolist()
+    return [
+        request.label if request.ref_id and request.count == 1 else f"{request.label}_{rank:04d}"
+        for request, rank in zip((asked[p] for p in position), selection.ranks, strict=True)
+    ]
+
+
+def _table(
+    crystals: Crystals, measured: Mapping[str, Any], asked: Sequence[Asked], settings: Settings
+) -> pd.DataFrame:
+    """Make the rows of `samples.csv`; they describe the files as they are written."""
+    import pandas as pd
+
+    from crysmetrics.io.writing import file_names
+    from crysmetrics.metrics.emd import densities
+
+    columns = {
+        "file": file_names(crystals.ids),
+        "formula": [Formula.of_atoms(c.atomic_numbers).reduced.text for c in crystals],
+        "num_atoms": crystals.num_atoms,
+        "space_group": space_group_numbers(crystals, settings),
+        "density": densities(crystals).round(5),
+        "volume_per_atom": (crystals.volumes / crystals.num_atoms).round(5),
+        "ref_id": [asked[p].ref_id for p in crystals.properties["asked"].tolist()],
+        **{name: crystals.properties[name] for name in _KEPT},
+        **measured,
+    }
+    return pd.DataFrame({name: columns[name] for name in COLUMNS})
