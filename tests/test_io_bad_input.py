@@ -118,10 +118,11 @@ def test_ten_thousand_atoms(tmp_path, large_cif):
     assert "more than the 1 allowed" in sentence(tmp_path, max_atoms=1)
 
 
-def test_large_cells_that_only_pymatgen_reads_are_still_bounded(tmp_path, large_cif, monkeypatch):
-    monkeypatch.setattr("crysmetrics.io.cif.MAX_FALLBACK_BYTES", 1000)
-    (tmp_path / "bad.cif").write_text(large_cif + " ; stray text")
-    assert "can't be read as CIF" in reason_beside_good(tmp_path, "bad.cif")
+def test_large_cells_with_an_error_in_the_syntax_are_still_bounded(tmp_path, large_cif):
+    broken = f"words before it\n{large_cif}"
+    (tmp_path / "bad.cif").write_text(broken)
+    reason = reason_beside_good(tmp_path, "bad.cif")
+    assert reason == f"has 10000 atoms, more than the {MAX_ATOMS} allowed"
 
 
 # --- ids -------------------------------------------------------------------------------------

@@ -1,34 +1,47 @@
-"""CIF reading: gemmi's C++ parser for the text, arrays for the crystal, pymatgen for the rest.
+"""CIF reading: gemmi's C++ parser for the text, arrays for the crystal.
 
 The structures are those of `pymatgen.core.Structure.from_str(text, fmt="cif")`: same cell
-orientation, same rounding of 0.3333 to 1/3, same tolerance when symmetry is expanded. Two things
-differ on purpose: where pymatgen drops sites or guesses P1 with a warning, there is a failure; and
-a P1 crystal with two atoms on top of each other is read, since judging it is a metric's work.
+orientation, same rounding of 0.3333 to 1/3, same tolerance when symmetry is expanded. What differs
+does so on purpose: where pymatgen drops sites, guesses an origin or P1 with a warning, or goes on
+although the stated formula says otherwise, there is a failure; and a P1 crystal with two atoms on
+top of each other is read, since judging it is a metric's work.
 """
 
 from __future__ import annotations
 
 import math
 import re
-import warnings
-from functools import lru_cache
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crysmetrics.io.crystals import Failure, arrays_from_pymatgen
-from crysmetrics.io.elements import ATOMIC_NUMBERS
-from crysmetrics.io.parsed import Parsed, one_line, why_no_text
+from crysmetrics.io.cif_elements import element_of_label, element_of_type, strip_quotes
+from crysmetrics.io.cif_formula import (
+    Formula,
+    multiple_of,
+    parse_formula_units,
+    stated_formula,
+    why_not,
+)
+from crysmetrics.io.cif_settings import possible_operations
+from crysmetrics.io.cif_symmetry import Operations, expand, parse_operations, refuse_large
+from crysmetrics.io.cif_syntax import (
+    LooseBlock,
+    loose_copy,
+    parse_loosely,
+    split_blocks,
+    without_wrapping,
+)
+from crysmetrics.io.crystals import Failure
+from crysmetrics.io.parsed import Parsed, one_line, shorten, why_no_text
 
-SITE_TOLERANCE = 1e-4
-"""Fractional distance below which two images of a site are one atom (pymatgen's)."""
 FRACTION_TOLERANCE = 1e-4
 """Relative distance to 1/3 or 2/3 below which a coordinate is taken to be it (pymatgen's)."""
-
-MAX_FALLBACK_BYTES = 32 * 1024**2
-"""Longest text that is handed on to pymatgen, which needs about a minute for this much."""
+MAX_NUMBER = 100
+"""Longest number (characters) that is looked at."""
 
 _LOW, _HIGH = (1 - FRACTION_TOLERANCE) / 3, (1 + FRACTION_TOLERANCE) / 3
 
@@ -36,35 +49,43 @@ _OPERATION_TAGS = (
     "_symmetry_equiv_pos_as_xyz",
     "_space_group_symop_operation_xyz",
     "_space_group_symop.operation_xyz",
+    "_space_group_symop_magn_operation.xyz",
+    "_space_group_symop_magn_operation_xyz",
 )
-_SYMMETRY_TAGS = (
-    "_symmetry_space_group_name_H-M",
-    "_symmetry_space_group_name_H_M",
-    "_space_group_name_H-M_alt",
-    "_space_group_name_Hall",
-    "_symmetry_space_group_name_Hall",
-    "_space_group_IT_number",
-    "_symmetry_Int_Tables_number",
+_IDENTITY = ("'x, y, z'", "'x,y,z'", "x,y,z")
+_CENTERING_TAGS = (
+    "_space_group_symop_magn_centering.xyz",
+    "_space_group_symop_magn_centering_xyz",
 )
-_P1_NAMES = ("P1", "1", "?", ".")
-_MAGNETIC_TAGS = ("_space_group_symop_magn_operation.xyz", "_space_group_symop_magn_operation_xyz")
+_MAGNETIC_GROUP_TAGS = tuple(
+    f"_space_group_magn.{name}" for name in ("name_BNS", "number_BNS", "name_OG", "number_OG")
+)
 _SITE_TAGS = tuple(
     f"_atom_site_{name}"
-    for name in ("label", "type_symbol", "fract_x", "fract_y", "fract_z", "occupancy")
+    for name in (
+        *("label", "type_symbol", "fract_x", "fract_y", "fract_z", "occupancy"),
+        *("attached_hydrogens", "calc_flag", "symmetry_multiplicity", "site_symmetry_multiplicity"),
+    )
 )
 _CELL_TAGS = tuple(
     f"_cell_{name}"
     for name in ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
 )
-# Nh in this spelling is nihonium.
-_IMPLICIT_HYDROGEN = re.compile(r"(?i:wat|o-h|h2o)|(?i:oh2?|nh[34])$|(NH|nh)$")
+_UNITS_TAG = "_cell_formula_units_Z"
+_CELL_SETTING_TAGS = ("_symmetry_cell_setting", "_space_group_crystal_system")
+# Which of the six parameters each of them is, by the crystal system; numbers are angles.
+_CELL_RULES: dict[str, tuple[int | float, ...]] = {
+    "cubic": (0, 0, 0, 90.0, 90.0, 90.0),
+    "tetragonal": (0, 0, 2, 90.0, 90.0, 90.0),
+    "orthorhombic": (0, 1, 2, 90.0, 90.0, 90.0),
+    "hexagonal": (0, 0, 2, 90.0, 90.0, 120.0),
+    "rhombohedral": (0, 0, 0, 3, 3, 3),
+    "monoclinic": (0, 1, 2, 90.0, 4, 90.0),
+}
+_Arrays = tuple[NDArray[np.int64], NDArray[np.float64], list[list[float]]]
 
 
-class _BeyondFastPath(Exception):
-    """Legal CIF that only the slower parser understands."""
-
-
-def parse_cif(text: str, source: str) -> list[Parsed | Failure]:
+def parse_cif(text: str, source: str, max_atoms: int | None = None) -> list[Parsed | Failure]:
     """All structures of a CIF text, in order; a failure stands where a block can't be read.
 
     Blocks that describe no structure (no cell, no sites) are passed over.
@@ -72,6 +93,7 @@ def parse_cif(text: str, source: str) -> list[Parsed | Failure]:
     Args:
         text: the file's content.
         source: the file's name, for failures.
+        max_atoms: larger cells become failures before they are expanded; None allows all.
     """
     import gemmi
 
@@ -82,35 +104,50 @@ def parse_cif(text: str, source: str) -> list[Parsed | Failure]:
         # Checks are off because repeated block names are common in concatenated files.
         document = gemmi.cif.read_string(text, 0)
     except (ValueError, RuntimeError) as error:
-        return _parse_apart(text, source, _say_syntax(error))
-    blocks = [block for block in document if _is_structure(block)]
+        return _parse_broken(text, source, _say_syntax(error), max_atoms)
+    blocks: list[Any] = list(document)
+    if text.count("_atom_site_fract_x") > len(blocks):  # twice in one block
+        blocks = [loose_copy(block) for block in blocks]
+    blocks = [found for block in blocks if (found := _structure_block(block)) is not None]
+    if len(blocks) > 1:
+        # Some programs repeat the cell among what is true of all blocks.
+        blocks = [b for b in blocks if _has_sites(b) or not b.name.lower().startswith("global")]
     if not blocks:
         return [Failure(source, "holds no atom sites")]
-    results: list[Parsed | Failure] = []
-    for number, block in enumerate(blocks, start=1):
-        name = source if len(blocks) == 1 else f"{source} block {number} ({block.name})"
-        try:
-            numbers, frac, lattice = _parse_block(block)
-        except _BeyondFastPath as error:
-            alone = text if len(blocks) == 1 else block.as_string()
-            results.append(_parse_with_pymatgen(alone, name, str(error), block.name))
-        except ValueError as error:
-            results.append(Failure(name, one_line(error)))
-        else:
-            results.append(Parsed(block.name.strip() or None, numbers, frac, lattice, name))
-    return results
+    if len(blocks) == 1:
+        return [_parse_named(blocks[0], source, max_atoms)]
+    return [
+        _parse_named(block, f"{source} block {number} ({shorten(block.name)})", max_atoms)
+        for number, block in enumerate(blocks, start=1)
+    ]
 
 
-def _parse_apart(text: str, source: str, why: str) -> list[Parsed | Failure]:
+def _parse_named(block: Any, name: str, max_atoms: int | None) -> Parsed | Failure:
+    try:
+        numbers, frac, lattice = _parse_block(block, max_atoms)
+    except ValueError as error:
+        return Failure(name, one_line(error))
+    return Parsed(block.name.strip() or None, numbers, frac, lattice, name)
+
+
+def _parse_broken(
+    text: str, source: str, why: str, max_atoms: int | None
+) -> list[Parsed | Failure]:
     """Structures of a text with an error in it: block by block, so that only one is lost."""
-    starts = [match.start() for match in re.finditer(r"(?im)^data_", text)]
-    if len(starts) < 2:
-        return [_parse_with_pymatgen(text, source, why)]
+    inside = without_wrapping(text)
+    if inside is not None:
+        return parse_cif(inside, source, max_atoms)
+    parts = split_blocks(text)
+    if len(parts) == 1:
+        block = parse_loosely(parts[0], why)
+        if _structure_block(block) is None:
+            return [Failure(source, f"can't be read as CIF ({why})")]
+        return [_parse_named(block, source, max_atoms)]
     results: list[Parsed | Failure] = []
-    for number, (start, end) in enumerate(pairwise([*starts, len(text)]), start=1):
-        block = text[start:end]
-        if re.search(r"(?im)^\s*_(cell_length_a|atom_site_)", block):
-            results += parse_cif(block, f"{source} block {number} ({block[5:45].split()[0]})")
+    for number, part in enumerate(parts, start=1):
+        if re.search(r"(?im)^[ \t]*_(cell[_.]length_a|atom_site[_.])", part):
+            name = shorten(part[5:60].split()[0]) if part[5:60].strip() else ""
+            results += parse_cif(part, f"{source} block {number} ({name})", max_atoms)
     return results or [Failure(source, f"can't be read as CIF ({why})")]
 
 
@@ -134,14 +171,17 @@ def lattice_from_parameters(
     if min(a, b, c) <= 0:
         raise ValueError(f"has a cell length that is not positive ({min(a, b, c):g} Å)")
     if not 0 < min(alpha, beta, gamma) <= max(alpha, beta, gamma) < 180:
-        raise ValueError(f"has cell angles that are none ({alpha:g}, {beta:g}, {gamma:g})")
+        raise ValueError(
+            f"has cell angles that are not between 0 and 180 ({alpha:g}, {beta:g}, {gamma:g})"
+        )
     # NumPy's functions, in pymatgen's order: fingerprints of symmetric crystals hang on the last
     # bit, and the standard library's differ from them there.
     radians = np.radians([alpha, beta, gamma])
     cos_a, cos_b, cos_g = np.cos(radians).tolist()
     sin_a, sin_b, _ = np.sin(radians).tolist()
-    cosine = (cos_a * cos_b - cos_g) / (sin_a * sin_b)
-    if abs(cosine) >= 1:
+    product = sin_a * sin_b
+    cosine = (cos_a * cos_b - cos_g) / product if product > 1e-12 else math.inf
+    if not abs(cosine) < 1:
         raise ValueError(f"has cell angles that close no cell ({alpha:g}, {beta:g}, {gamma:g})")
     gamma_star = np.arccos(cosine)
     return [
@@ -155,58 +195,87 @@ def lattice_from_parameters(
     ]
 
 
-def _is_structure(block: Any) -> bool:
-    """Whether a block has atoms or a cell; others hold a publication's text."""
+def _structure_block(block: Any) -> Any:
+    """The block with its tags as they are looked for; None if it has neither atoms nor a cell."""
+    if isinstance(block, LooseBlock):
+        return block if block.has("_cell_length_a") or _has_sites(block) else None
+    if block.find_value("_cell_length_a") is not None and _has_sites(block):
+        return block
+    # Newer dictionaries have dots in their names.
+    return _structure_block(loose_copy(block))
+
+
+def _has_sites(block: Any) -> bool:
+    if isinstance(block, LooseBlock):
+        return block.has("_atom_site_fract_x")
     return bool(
-        block.find_loop("_atom_site_fract_x")
-        or block.find_value("_cell_length_a") is not None
-        or block.find_value("_atom_site_fract_x") is not None
+        block.find_loop("_atom_site_fract_x") or block.find_value("_atom_site_fract_x") is not None
     )
 
 
-def _parse_block(
-    block: Any,
-) -> tuple[NDArray[np.int64], NDArray[np.float64], list[list[float]]]:
-    """Elements, positions and lattice of one gemmi block.
+def _parse_block(block: Any, max_atoms: int | None) -> _Arrays:
+    """Elements, positions and lattice of one block.
 
     Raises:
         ValueError: with the reason, if it is no ordered crystal.
-        _BeyondFastPath: if pymatgen should try.
     """
-    cell = [block.find_value(tag) for tag in _CELL_TAGS]
-    if None in cell:
-        # A cubic cell may state one length only.
-        raise _BeyondFastPath(f"{_CELL_TAGS[cell.index(None)]} is missing")
-    lattice = lattice_from_parameters(*map(_number, cell, _CELL_TAGS))
+    lattice = lattice_from_parameters(*_cell(block))
     sites = _site_columns(block)
-    coords = [_coordinates(sites.get(f"_atom_site_fract_{axis}", []), axis) for axis in "xyz"]
+    texts = [sites.get(f"_atom_site_fract_{axis}", []) for axis in "xyz"]
+    refuse_large(len(texts[0]), max_atoms)
+    coords = [_coordinates(values, axis) for values, axis in zip(texts, "xyz", strict=True)]
     if not coords[0]:
         raise ValueError("holds no atom sites with fractional coordinates")
-    symbols = sites.get("_atom_site_type_symbol", [])
-    if symbols and not {"?", "."} & {*symbols}:
-        numbers = [_element(s) for s in symbols]
-    else:
-        symbols = sites.get("_atom_site_label", [])
-        numbers = [_element_of_label(s) for s in symbols]
+    formula = stated_formula(block.find_value)
+    numbers, symbols = _elements(sites, formula)
     if not len(numbers) == len(coords[0]) == len(coords[1]) == len(coords[2]):
         raise ValueError("has atom sites with missing columns")
     _refuse_disorder(sites.get("_atom_site_occupancy", []), symbols)
     if not {"0", ".", "?"}.issuperset(sites.get("_atom_site_attached_hydrogens", [])):
         raise ValueError("has implicit hydrogens without positions")
-    frac = np.array(coords).T
-    found = np.array(numbers, dtype=np.int64)
-    operations = _operations(block)
-    if operations is not None:
-        if not np.isfinite(frac).all():
-            raise ValueError("has a position that is not a finite number")
-        found, frac = _expand(found, frac, *operations)
-    _refuse_truncated(block, len(found))
-    return found, frac, lattice
+    if "dum" in sites.get("_atom_site_calc_flag", ()):
+        raise ValueError("has a dummy site, which is no atom")
+    frac = _with_exact_thirds(np.array(coords)).T
+    candidates = _operations(block, lattice)
+    if candidates == [None]:
+        atoms = {z: numbers.count(z) for z in {*numbers}}
+        if formula and atoms != formula.counts:
+            _refuse_other(formula, parse_formula_units(block.find_value(_UNITS_TAG)), atoms)
+        return np.array(numbers, dtype=np.int64), frac, lattice
+    if not np.isfinite(frac).all():
+        raise ValueError("has a position that is not a finite number")
+    units = parse_formula_units(block.find_value(_UNITS_TAG))
+    counts, frac = _expand(frac, candidates, sites, (numbers, formula, units), texts, max_atoms)
+    return np.repeat(np.array(numbers, dtype=np.int64), counts), frac, lattice
+
+
+def _cell(block: Any) -> list[float]:
+    """Lengths (Å) and angles (degrees); those that a crystal system fixes may be left out."""
+    values = [block.find_value(tag) for tag in _CELL_TAGS]
+    try:
+        return list(map(float, values))
+    except (TypeError, ValueError):
+        pass
+    if None in values or "?" in values or "." in values:
+        missing = next(i for i, v in enumerate(values) if v in (None, "?", "."))
+        system = next((s for tag in _CELL_SETTING_TAGS if (s := block.find_value(tag))), "")
+        rule = _CELL_RULES.get(strip_quotes(system).lower())
+        if rule is None:
+            raise ValueError(f"has no complete cell: {_CELL_TAGS[missing]} is missing")
+        for i, same in enumerate(rule):
+            if values[i] in (None, "?", "."):
+                values[i] = str(same) if isinstance(same, float) else values[same]
+        if None in values:
+            missing = values.index(None)
+            raise ValueError(f"has no complete cell: {_CELL_TAGS[missing]} is missing")
+    return [_number(value, tag) for value, tag in zip(values, _CELL_TAGS, strict=True)]
 
 
 def _site_columns(block: Any) -> dict[str, list[str]]:
     """Columns of the atom sites by tag in lower case."""
-    loop = block.find_loop("_atom_site_fract_x").get_loop()
+    loop = (
+        None if isinstance(block, LooseBlock) else block.find_loop("_atom_site_fract_x").get_loop()
+    )
     if loop is None:  # a single atom may be written without a loop
         return {tag: list(block.find_values(tag)) for tag in _SITE_TAGS}
     # One call for all values is several times faster than one for each column.
@@ -215,11 +284,13 @@ def _site_columns(block: Any) -> dict[str, list[str]]:
 
 
 def _number(value: str, what: str) -> float:
+    if len(value) > MAX_NUMBER:
+        raise ValueError(f"has a number of {len(value)} characters ({what})")
     try:
         return float(value)
     except ValueError:
         # 5.043(2) carries its uncertainty in brackets.
-        bare = re.sub(r"\(\d*\)?$", "", value.strip("'\""))
+        bare = re.sub(r"\(\d*\)?$", "", strip_quotes(value))
         try:
             return float(bare)
         except ValueError:
@@ -228,160 +299,125 @@ def _number(value: str, what: str) -> float:
 
 def _coordinates(values: list[str], axis: str) -> list[float]:
     try:
-        found = list(map(float, values))
+        return list(map(float, values))
     except ValueError:
-        found = [_number(v, f"fract_{axis}") for v in values]
-    # Unrounded, 0.3333 would be moved off its place by a threefold axis.
-    return [1 / 3 if _LOW < v < _HIGH else 2 / 3 if _LOW < v / 2 < _HIGH else v for v in found]
+        return [_number(v, f"fract_{axis}") for v in values]
 
 
-@lru_cache(maxsize=4096)
-def _element(symbol: str) -> int:
-    """Atomic number of a type symbol such as Fe, FE, Fe3+ or O2-."""
-    bare = symbol.strip("'\" ")
-    if _IMPLICIT_HYDROGEN.match(bare):
-        raise ValueError(f"has a site {bare!r} with implicit hydrogens")
-    match = re.match(r"([A-Za-z]+)[\d.]*[+-]?\d*$", bare)
-    number = ATOMIC_NUMBERS.get(match.group(1).title()) if match else None
-    if number is None:
-        if "+" in bare.strip("+-0123456789"):
-            raise _BeyondFastPath(f"unusual type symbol {bare!r}")
-        raise ValueError(f"holds an unknown element {bare!r}")
-    return number
+def _with_exact_thirds(coords: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Coordinates with 0.3333 as 1/3 and 0.6667 as 2/3: a threefold axis would move them."""
+    if (np.abs(np.abs(coords - 0.5) - 1 / 6) < FRACTION_TOLERANCE).any():
+        coords[(coords > _LOW) & (coords < _HIGH)] = 1 / 3
+        coords[(coords > 2 * _LOW) & (coords < 2 * _HIGH)] = 2 / 3
+    return coords
 
 
-@lru_cache(maxsize=4096)
-def _element_of_label(label: str) -> int:
-    """Atomic number of a site label such as Fe1, O2A or OW1; two letters go before one."""
-    bare = label.strip("'\" ")
-    if _IMPLICIT_HYDROGEN.match(bare):
-        raise ValueError(f"has a site {bare!r} with implicit hydrogens")
-    letters = re.match(r"[A-Za-z]*", bare).group()  # type: ignore[union-attr]
-    for candidate in (letters[:2].title(), letters[:1].upper()):
-        if candidate in ATOMIC_NUMBERS:
-            return ATOMIC_NUMBERS[candidate]
-    raise ValueError(f"holds an unknown element {bare!r}")
+def _elements(sites: dict[str, list[str]], formula: Formula | None) -> tuple[list[int], list[str]]:
+    """Atomic number of each site, and what the file calls it."""
+    symbols, labels = sites.get("_atom_site_type_symbol", []), sites.get("_atom_site_label", [])
+    unknown = "?" in symbols or "." in symbols
+    if symbols and not unknown:
+        return list(map(element_of_type, symbols)), symbols
+    if unknown and len(symbols) != len(labels):
+        raise ValueError("has a site whose element is not said")
+    likely = frozenset(z for r in formula.readings for z in r) if formula else frozenset()
+    if not symbols:
+        return [element_of_label(label, likely) for label in labels], labels
+    numbers = [
+        element_of_label(label, likely) if symbol in ("?", ".") else element_of_type(symbol)
+        for symbol, label in zip(symbols, labels, strict=True)
+    ]
+    return numbers, labels
 
 
 def _refuse_disorder(occupancies: list[str], sites: list[str]) -> None:
     for occupancy in {*occupancies} - {"1", "1.0", ".", "?"}:
         value = _number(occupancy, "occupancy")
         if not abs(value - 1) < 1e-3:
-            site = sites[occupancies.index(occupancy)]
+            site = shorten(sites[occupancies.index(occupancy)])
             raise ValueError(f"is disordered: a site {site} has occupancy {value:g}")
 
 
-def _refuse_truncated(block: Any, atoms: int) -> None:
-    """Raise ValueError if a block has fewer atoms than the formula it states.
+def _refuse_other(formula: Formula, units: int | None, atoms: Mapping[int, int]) -> None:
+    """Raise ValueError if a cell's atoms are not those of the stated formula.
 
     A file cut off between two lines is otherwise a perfectly good one of another crystal.
     """
-    formula = block.find_value("_chemical_formula_sum")
-    stated = _formula_size(formula) if formula else None
-    if stated is not None and atoms < stated:
-        raise ValueError(f"has {atoms} atoms where its formula states {stated}; truncated?")
+    reason = why_not(formula, units, atoms)
+    if reason is not None:
+        raise ValueError(reason)
 
 
-@lru_cache(maxsize=4096)
-def _formula_size(formula: str) -> int | None:
-    parts = re.findall(r"[A-Z][a-z]?([\d.]*)", formula)
-    try:
-        counts = [float(n) if n else 1.0 for n in parts]
-    except ValueError:
-        return None
-    total = sum(counts)
-    return int(total) if all(n == int(n) for n in counts) else None
-
-
-def _operations(block: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Rotations (m, 3, 3) and translations (m, 3) of the block, or None for P1."""
+def _operations(block: Any, lattice: list[list[float]]) -> list[Operations | None]:
+    """What the block's symmetry can be; None is P1. More than one if its origin is left open."""
     for tag in _OPERATION_TAGS:
-        triplets = list(block.find_values(tag))
-        if triplets:
-            if len(triplets) == 1 and triplets[0].strip("'\"").replace(" ", "").lower() == "x,y,z":
-                return None
-            return _parse_operations(tuple(triplets))
-    if any(len(block.find_values(tag)) for tag in _MAGNETIC_TAGS):
-        raise _BeyondFastPath("magnetic symmetry operations")
-    for tag in _SYMMETRY_TAGS:
-        value = block.find_value(tag)
-        if value is not None and value.strip("'\"").replace(" ", "").upper() not in _P1_NAMES:
-            # Which setting a bare symbol means is a convention; leave it to pymatgen.
-            raise _BeyondFastPath(f"its space group {value} comes without operations")
-    return None
-
-
-@lru_cache(maxsize=512)
-def _parse_operations(
-    triplets: tuple[str, ...],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    import gemmi
-
-    try:
-        operations = [gemmi.Op(t.strip("'\"")) for t in triplets]
-    except (ValueError, RuntimeError) as error:
-        raise _BeyondFastPath(f"symmetry operations ({one_line(error)})") from error
-    scale = float(gemmi.Op.DEN)
-    return (
-        np.array([op.rot for op in operations]) / scale,
-        np.array([op.tran for op in operations]) / scale,
-    )
+        triplets = block.find_values(tag)
+        if len(triplets):
+            if len(triplets) == 1 and triplets[0] in _IDENTITY:  # nearly all files
+                return [None]
+            centerings: list[str] = []
+            if "magn" in tag:
+                centerings = [c for other in _CENTERING_TAGS for c in block.find_values(other)]
+            return [parse_operations(list(triplets), centerings)]
+    for tag in _MAGNETIC_GROUP_TAGS:
+        if block.find_value(tag) is not None:
+            raise ValueError("can't be expanded: its magnetic group comes without operations")
+    return possible_operations(block.find_value, np.array(lattice))
 
 
 def _expand(
-    numbers: NDArray[np.int64],
     frac: NDArray[np.float64],
-    rotations: NDArray[np.float64],
-    translations: NDArray[np.float64],
+    candidates: list[Operations | None],
+    sites: dict[str, list[str]],
+    stated: tuple[list[int], Formula | None, int | None],
+    texts: list[list[str]],
+    max_atoms: int | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """All atoms of the cell: each site's images, those on top of each other counted once.
+    """How many atoms each site stands for, and all positions, by the operations that are meant.
 
     Raises:
-        ValueError: if two sites have an image in common.
+        ValueError: if the atoms are not those of the formula, or more than one candidate's are.
     """
-    images = np.einsum("mij,sj->smi", rotations, frac) + translations
-    images -= np.floor(images)
-    orbits = [orbit[_first_of_its_place(orbit)] for orbit in images]
-    positions = np.concatenate(orbits)
-    if len(orbits) > 1 and not _first_of_its_place(positions).all():
-        raise ValueError("lists the same atom twice: two sites share a position")
-    return np.repeat(numbers, [len(orbit) for orbit in orbits]), positions
+    numbers, formula, units = stated
+    rounding = _rounding(texts)
+    found, reasons = [], []
+    for operations in candidates:
+        try:
+            if operations is None:
+                counts, positions = np.ones(len(frac), dtype=np.int64), frac
+            else:
+                counts, positions = expand(frac, operations, rounding=rounding, max_atoms=max_atoms)
+            atoms: Counter[int] = Counter()
+            for z, count in zip(numbers, counts.tolist(), strict=True):
+                atoms[z] += count
+            if formula:
+                _refuse_other(formula, units, atoms)
+        except ValueError as error:
+            reasons.append(error)
+            continue
+        is_formula = formula is not None and multiple_of(formula, units, atoms) in (1, units)
+        found.append((counts, positions, is_formula))
+    if not found:
+        raise reasons[0]
+    if len(found) > 1:  # of Si16 and Si8, the formula Si8 means the second
+        found = [f for f in found if f[2]] or found
+    if len(found) > 1:
+        stated_counts = _multiplicities(sites)
+        found = [f for f in found if f[0].tolist() == stated_counts] or found
+    if len(found) > 1:
+        raise ValueError("names its space group but not which of its settings or origins is meant")
+    return found[0][:2]
 
 
-def _first_of_its_place(frac: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(n,) whether no earlier position is the same one, up to lattice vectors."""
-    if len(frac) <= 256:
-        delta = frac[:, None] - frac
-        close = (np.abs(delta - np.round(delta)) < SITE_TOLERANCE).all(axis=2)
-        return np.logical_not(np.tril(close, -1).any(axis=1))
-    from scipy.spatial import cKDTree
-
-    tree = cKDTree(frac % 1.0, boxsize=1.0)
-    pairs = tree.query_pairs(SITE_TOLERANCE, p=np.inf, output_type="ndarray")
-    first = np.ones(len(frac), dtype=bool)
-    first[pairs[:, 1]] = False  # pairs are (i, j) with i < j
-    return first
+def _multiplicities(sites: dict[str, list[str]]) -> list[int]:
+    for name in ("symmetry_multiplicity", "site_symmetry_multiplicity"):
+        values = sites.get(f"_atom_site_{name}", [])
+        if values and all(len(v) < 5 and v.isdigit() for v in values):
+            return [int(v) for v in values]
+    return []
 
 
-def _parse_with_pymatgen(
-    text: str, source: str, why: str, name: str | None = None
-) -> Parsed | Failure:
-    """The structure of a block that the fast path could not read; `why` says what stopped it."""
-    from pymatgen.io.cif import CifParser
-
-    if len(text) > MAX_FALLBACK_BYTES:
-        return Failure(source, f"can't be read as CIF ({why})")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            parser = CifParser.from_str(text)
-            structure = parser.parse_structures(primitive=False, on_error="raise")[0]
-    except Exception:  # pymatgen raises whatever its parser ran into; `why` says it more plainly
-        return Failure(source, f"can't be read as CIF ({why})")
-    if any("Defaulting to P1" in warning for warning in parser.warnings):
-        return Failure(source, f"can't be expanded: {why}")
-    try:
-        numbers, frac, lattice = arrays_from_pymatgen(structure)
-    except ValueError as error:
-        return Failure(source, str(error))
-    return Parsed(name, numbers, frac, lattice, source)
+def _rounding(texts: list[list[str]]) -> float:
+    """One unit of the last digit that positions have, or 0 if they are not rounded noticeably."""
+    digits = max(len(v.partition(".")[2].partition("(")[0]) for values in texts for v in values)
+    return 10.0**-digits if digits > 1 else 0.0

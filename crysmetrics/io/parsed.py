@@ -54,7 +54,11 @@ def cart_to_frac(cart_coords: ArrayLike, lattice: ArrayLike) -> NDArray[np.float
 
 def one_line(error: BaseException, limit: int = 160) -> str:
     """The first line of an error's text, cut to a readable length."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return shorten((str(error).strip() or type(error).__name__).splitlines()[0], limit)
+
+
+def shorten(text: str, limit: int = 40) -> str:
+    """The text, cut to a length at which a sentence can quote it."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -265,7 +265,7 @@ def _parse_chunk(chunk: list[Entry], max_atoms: int | None) -> tuple[Crystals, l
     """Crystals of some entries, and for each structure the name of its source."""
     builder = CrystalsBuilder(max_atoms)
     for entry in chunk:
-        parsed = _parse_entry(entry)
+        parsed = _parse_entry(entry, max_atoms)
         ids = map(printable, _ids_within(entry, parsed))
         for structure_id, item in zip(ids, parsed, strict=True):
             if isinstance(item, Failure):
@@ -282,14 +282,17 @@ def _parse_chunk(chunk: list[Entry], max_atoms: int | None) -> tuple[Crystals, l
     return builder.build_with_sources()
 
 
-def _parse_entry(entry: Entry) -> list[Parsed | Failure]:
+def _parse_entry(entry: Entry, max_atoms: int | None) -> list[Parsed | Failure]:
     if entry.reason is not None:
         return [Failure(entry.name, entry.reason)]
     try:
         text = load(entry)
     except ValueError as error:
         return [Failure(entry.name, str(error))]
-    parsed = _PARSERS[entry.format](text, entry.name)
+    if entry.format == "cif":  # whose cells may be refused before symmetry expands them
+        parsed = parse_cif(text, entry.name, max_atoms)
+    else:
+        parsed = _PARSERS[entry.format](text, entry.name)
     if not entry.properties:
         return parsed
     return [
