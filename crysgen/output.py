@@ -20,7 +20,7 @@ from crysgen.locking import locked
 from crysgen.methods import CANDIDATE_PROPERTIES
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.io import Crystals
-from crysmetrics.io.atomic import atomic_file
+from crysmetrics.io.atomic import atomic_file, is_temporary
 from crysmetrics.io.parsed import one_line
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ def state(path: Path, record: Mapping[str, Any] | None) -> str:
     if _read_record(path / RECORD) is not None:
         return "finished"
     # A run killed before its first word leaves an empty folder of ours.
-    names = {child.name for child in path.iterdir()} - {_UNFINISHED}
+    names = {child.name for child in path.iterdir() if not is_temporary(child)} - {_UNFINISHED}
     return "foreign" if names else "new"
 
 

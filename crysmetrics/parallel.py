@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
+from crysmetrics.interrupts import is_ending
+
 T = TypeVar("T")
+
+_IDLE = 300
+"""Seconds that workers wait for further jobs."""
+_LOOK_AFTER = 0.5
+"""Seconds from one look of a worker after its parent to the next."""
+_THREAD_COUNTS = (
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"),
+    *("VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS"),
+)
+"""Variables that say how many threads a process computes with."""
 
 
 def cpu_count(workers: int | None = None) -> int:
@@ -24,23 +41,108 @@ def cpu_count(workers: int | None = None) -> int:
 def in_processes(
     function: Callable[..., T], jobs: Sequence[tuple[Any, ...]], workers: int | None = None
 ) -> Iterator[T]:
-    """`function(*job)` for each job, in order; in this process if one worker is enough."""
+    """`function(*job)` for each job, in order; in this process if one worker is enough.
+
+    Workers stay for a while, and a later call with as many finds what they have loaded.
+    """
     count = min(cpu_count(workers), len(jobs))
     if count <= 1:
         yield from (function(*job) for job in jobs)
         return
-    import joblib
+    from joblib.externals.loky import get_reusable_executor
 
+    pool = get_reusable_executor(count, timeout=_IDLE, **_worker_options())
+    pending: deque[Future[T]] = deque()
+    try:
+        pending += (submit(pool, function, *job) for job in jobs)
+        while pending:
+            yield pending.popleft().result()
+    except (KeyboardInterrupt, GeneratorExit):
+        if not is_ending():  # else all ends at once
+            pool.shutdown(wait=False, kill_workers=True)
+        raise
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+@contextmanager
+def process_pool(workers: int) -> Iterator[Executor]:
+    """Processes for this block alone; see `submit`.
+
+    loky's need no `if __name__ == "__main__"` in the caller's script and no fork.
+    """
+    from joblib.externals.loky import ProcessPoolExecutor
+
+    pool = ProcessPoolExecutor(workers, **_worker_options())
+    try:
+        yield pool
+    finally:
+        if not is_ending():
+            pool.shutdown()
+
+
+def submit(pool: Executor, function: Callable[..., T], *arguments: Any) -> Future[T]:
+    """Hand a job to processes that leave interrupts to this one.
+
+    Ctrl-C reaches all processes of a terminal, and one that has just been started would answer it
+    with a traceback; only this process has something to say.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        return pool.submit(function, *arguments)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:  # what starts here inherits the mask
+        return pool.submit(function, *arguments)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _worker_options() -> dict[str, Any]:
+    # Linux watches the thread that starts a process: only the main thread lives to the end.
+    is_main = threading.current_thread() is threading.main_thread()
     # Each worker computes with one thread: all cores are busy with jobs already.
-    with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
-        parallel = joblib.Parallel(n_jobs=count, return_as="generator")
-        yield from parallel(joblib.delayed(_uninterrupted)(function, job) for job in jobs)
+    variables = dict.fromkeys(_THREAD_COUNTS, "1")
+    _start_trackers()
+    return {"initializer": _begin_worker, "initargs": (os.getpid(), is_main), "env": variables}
 
 
-def _uninterrupted(function: Callable[..., T], job: tuple[Any, ...]) -> T:
-    """In a worker: Ctrl-C reaches it as well, but it is this program that ends it, in silence."""
+def _start_trackers() -> None:
+    """Start the processes that tidy up after this one; at a hasty end they say nothing.
+
+    Started later, they would undo the mask of `submit`.
+    """
+    from multiprocessing import resource_tracker as standard
+
+    from joblib.externals.loky.backend import resource_tracker
+
+    name = "PYTHONWARNINGS"
+    before = os.environ.get(name)
+    os.environ[name] = ",".join(filter(None, (before, "ignore:resource_tracker")))
+    try:
+        standard.ensure_running()
+        resource_tracker.ensure_running()
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
+def _begin_worker(parent: int, is_watched: bool) -> None:
+    """In a worker: leave interrupts to the parent, and end when it ends, however that happens."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return function(*job)
+    if is_watched and sys.platform == "linux":
+        import ctypes
+
+        set_death_signal = 1
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL, 0, 0, 0)
+    threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """In a thread: orphans have another parent."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_AFTER)
+    os._exit(1)
 
 
 def in_threads(
@@ -55,21 +157,19 @@ def in_threads(
     if count <= 1:
         yield from (function(*job) for job in jobs)
         return
-    from concurrent.futures import Future, ThreadPoolExecutor
-
     waiting = iter(jobs)
     pending: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(count) as pool:
-        try:
-            ahead = 2 * count if known is None else known
-            pending += (pool.submit(function, *job) for job in islice(waiting, ahead))
-            while pending:
-                result = pending.popleft().result()
-                pending += (pool.submit(function, *job) for job in islice(waiting, 1))
-                yield result
-        finally:
-            for future in pending:  # after an interrupt, what has not begun need not
-                future.cancel()
+    pool = ThreadPoolExecutor(count)
+    try:
+        ahead = 2 * count if known is None else known
+        pending += (pool.submit(function, *job) for job in islice(waiting, ahead))
+        while pending:
+            result = pending.popleft().result()
+            pending += (pool.submit(function, *job) for job in islice(waiting, 1))
+            yield result
+    finally:
+        # After an interrupt what has not begun need not, and at the end nothing is waited for.
+        pool.shutdown(wait=not is_ending(), cancel_futures=True)
 
 
 def chunks_of(sizes: Sequence[int], target: int) -> list[slice]:

@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from crysmetrics.console import console, shown
+from crysmetrics.interrupts import on_forced_exit
+
 Advance = Callable[[int], None]
 
 _display: ContextVar[object | None] = ContextVar("crysmetrics_progress", default=None)
@@ -14,16 +17,19 @@ _display: ContextVar[object | None] = ContextVar("crysmetrics_progress", default
 @contextmanager
 def show_progress() -> Iterator[None]:
     """Within this block, `task`s are drawn as bars on standard error, if that is a terminal."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining
 
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    screen = console(stderr=True)
+    if not screen.is_terminal:
         yield
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
-    with Progress(*columns, console=console, transient=True) as display:
+    text = TextColumn("{task.description}", markup=False)
+    columns = (text, BarColumn(), MofNCompleteColumn(), Remaining())
+    with (
+        Progress(*columns, console=screen, transient=True) as display,
+        on_forced_exit(lambda: screen.show_cursor(True)),
+    ):
         token = _display.set(display)
         try:
             yield
@@ -38,7 +44,7 @@ def task(description: str, total: int | None) -> Iterator[Advance]:
     if display is None:
         yield lambda count: None
         return
-    number = display.add_task(description, total=total)  # type: ignore[attr-defined]
+    number = display.add_task(shown(description), total=total)  # type: ignore[attr-defined]
     try:
         yield lambda count: display.advance(number, count)  # type: ignore[attr-defined]
     finally:

@@ -19,6 +19,7 @@ _COMMANDS = {
 @click.group(
     cls=LazyGroup,
     commands_in=_COMMANDS,
+    program="crysgen",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, package_name="crysmetrics")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from crysmetrics.cli.options import progress, quiet_option, user_errors
+from crysmetrics.console import echo
 
 
 @click.group(name="library")
@@ -28,9 +29,9 @@ def add(paths: tuple[str, ...], quiet: bool) -> None:
     with progress(quiet):
         added, total, failures = add_to_user_library(paths)
     for failure in failures:
-        click.echo(f"  {failure.file}: {failure.reason}", err=True)
+        echo(f"  {failure.file}: {failure.reason}", err=True)
     if not quiet:
-        click.echo(f"{added} crystal(s) added, {total} in {user_library()}")
+        echo(f"{added} crystal(s) added, {total} in {user_library()}")
 
 
 @library.command()
@@ -44,8 +45,8 @@ def info() -> None:
     own = user_library()
     for path in (shipped_library(), *([own] if own.is_file() else [])):
         entries = load_entries(path)
-        click.echo(f"{path}: {len(entries)} crystals")
+        echo(f"{path}: {len(entries)} crystals")
         for name, count in describe(entries).items():
-            click.echo(f"  {name}: {count}")
+            echo(f"  {name}: {count}")
     if not own.is_file():
-        click.echo(f"{own}: none yet; `crysgen library add PATH` makes it")
+        echo(f"{own}: none yet; `crysgen library add PATH` makes it")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crysmetrics.cli.options import json_option, overwrite_option, user_errors
+from crysmetrics.console import echo
 
 if TYPE_CHECKING:
     from crysgen.checkpoints import ModelInfo
@@ -37,7 +38,7 @@ def models(name: str | None, json_path: str | None, overwrite: bool) -> None:
     if name is not None:
         click.echo(_card(known[0]), nl=False)
     elif not known:
-        click.echo("This installation holds no models; `crysgen train` makes one.")
+        echo("This installation holds no models; `crysgen train` makes one.")
     else:
         _show(known)
 
@@ -63,14 +64,11 @@ def _card(model: ModelInfo) -> str:
 
 
 def _show(known: list[ModelInfo]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from crysgen.checkpoints import DEFAULT_MODEL, SHIPPED
+    from crysmetrics.console import console
 
-    console = Console()
-    if not console.is_terminal:
-        console.width = 160
     shown = Table(box=None, pad_edge=False)
     for title in ("Name", "Kind", "MB", "Trained on", "From"):
         shown.add_column(title, justify="right" if title == "MB" else "left")
@@ -82,8 +80,10 @@ def _show(known: list[ModelInfo]) -> None:
             _trained_on(model.card),
             "crysgen" if model.path.parent == SHIPPED else str(model.path.parent),
         )
-    console.print(shown)
-    console.print("\n`crysgen models NAME` prints a card.", highlight=False)
+    screen = console()
+    screen.print(shown)
+    screen.print()
+    screen.print("`crysgen models NAME` prints a card.")
 
 
 def _trained_on(card: dict[str, Any]) -> str:

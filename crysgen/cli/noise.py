@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crysgen.cli.options import batch_size_option, device_option, hush, model_option
+from crysgen.cli.options import batch_size_option, device_option, model_option
 from crysmetrics.cli.options import (
     overwrite_option,
     progress,
@@ -17,6 +17,7 @@ from crysmetrics.cli.options import (
     user_errors,
     workers_option,
 )
+from crysmetrics.console import echo
 
 if TYPE_CHECKING:
     from crysgen.models.base import Noises
@@ -73,7 +74,6 @@ def noise(
     from crysmetrics.io.atomic import atomic_folder, refuse_existing
     from crysmetrics.parallel import cpu_count, torch_threads
 
-    hush(quiet)
     wanted = parse_steps(steps)
     refuse_existing(output, overwrite)
     where = torch_device(device)
@@ -94,10 +94,10 @@ def noise(
                 for step, noisy in made:
                     write(noisy, temporary / f"step-{step:0{width}d}")
     for failure in crystals.failures:
-        click.echo(f"left out: {failure.file}: {failure.reason}", err=True)
+        echo(f"left out: {failure.file}: {failure.reason}", err=True)
     if not quiet:
         several = f" at each of {len(wanted)} steps" if len(wanted) > 1 else ""
-        click.echo(f"{len(crystals):,} structures{several} written to {output}.")
+        echo(f"{len(crystals):,} structures{several} written to {output}.")
 
 
 def parse_steps(texts: Sequence[str]) -> list[int]:
@@ -166,9 +166,11 @@ def noised(
 def _refuse_foreign(output: Path) -> None:
     """Only folders that an earlier call has made are replaced."""
     from crysmetrics.errors import UserError
+    from crysmetrics.io.atomic import remove_left
 
     if not output.is_dir():
         return
+    remove_left(output)
     others = [child.name for child in output.iterdir() if not child.name.startswith("step-")]
     if others:
         raise UserError(f"{output} holds other things than noised structures; not replaced.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import click
@@ -47,12 +46,6 @@ batch_size_option = click.option(
     metavar="auto|N",
     help="Structures made together; halved where memory runs out.",
 )
-
-
-def hush(quiet: bool) -> None:
-    """Only warnings, where quiet is asked for."""
-    if quiet:
-        logging.getLogger("crysgen").setLevel(logging.WARNING)
 
 
 def space_group_number(text: str | None) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,6 @@ from crysgen.cli.options import (
     batch_size_option,
     device_option,
     excluded_ids,
-    hush,
     model_option,
     space_group_number,
 )
@@ -30,6 +28,8 @@ from crysmetrics.cli.options import (
     user_errors,
     workers_option,
 )
+from crysmetrics.console import echo
+from crysmetrics.interrupts import advice
 
 if TYPE_CHECKING:
     from crysgen.generation import Result
@@ -212,17 +212,13 @@ def sample(**given: Any) -> None:
     from crysgen.output import refuse_taken
 
     call = _Call(**given)
-    hush(call.quiet)
     check_outputs(call.overwrite, call.json_path)
     if call.output is not None:
         refuse_taken(call.output, call.overwrite)
     asked = _asked(call)
     _announce(call, asked)
-    try:
+    with advice("the same command goes on where it stopped"):
         path, document, result = _run(call, asked)
-    except KeyboardInterrupt:
-        click.echo("Interrupted; the same command goes on where it stopped.", err=True)
-        sys.exit(130)
     _show(call, path, document, result, asked)
 
 
@@ -274,7 +270,7 @@ def _announce(call: _Call, asked: list[Asked]) -> None:
 
     largest = max(units * one.formula.num_atoms for one in asked for units, _ in one.sizes)
     if largest > MAX_ATOMS:
-        click.echo(
+        echo(
             f"Warning: cells of up to {largest} atoms; models trained on at most {MAX_ATOMS} "
             "may do poorly there.",
             err=True,
@@ -288,7 +284,7 @@ def _announce(call: _Call, asked: list[Asked]) -> None:
         one = asked[0]
         parts = [f"{n} of {units * one.formula.num_atoms} atoms" for units, n in one.sizes]
         text = f"{one.formula}: {total:,} structures ({', '.join(parts)})."
-    click.echo(f"{call.system}: {text}" if call.system else text, err=True)
+    echo(f"{call.system}: {text}" if call.system else text, err=True)
 
 
 def _run(call: _Call, asked: list[Asked]) -> tuple[Path, dict[str, Any], Result]:
@@ -319,7 +315,7 @@ def _run(call: _Call, asked: list[Asked]) -> tuple[Path, dict[str, Any], Result]
     with open_run(path, record, call.overwrite) as (folder, continued):
         if continued and folder.done and not call.quiet:
             done, total = pieces_done(methods, folder)
-            click.echo(f"Going on in {path}: {done:,} of {total:,} are done.", err=True)
+            echo(f"Going on in {path}: {done:,} of {total:,} are done.", err=True)
         with progress(call.quiet):
             result = run(asked, methods, settings, machine, folder)
     return path, record, result
@@ -360,24 +356,21 @@ def _show(
                 temporary.write_text(text, encoding="utf-8")
     if call.quiet:
         return
-    from rich.console import Console
+    from crysmetrics.console import console
 
-    console = Console(stderr=call.json_path == "-")
-    if not console.is_terminal:
-        console.width = 160
-    console.print(_rich_table(result, asked))
+    screen = console(stderr=call.json_path == "-")
+    screen.print(_rich_table(result, asked))
     for failure in result.failures[:_SHOWN]:
         name = failure["ref_id"] or failure["formula"]
-        console.print(f"not made: one of {name}: {failure['reason']}", highlight=False)
+        screen.print(f"not made: one of {name}: {failure['reason']}")
     if len(result.failures) > _SHOWN:
-        console.print(f"... and {len(result.failures) - _SHOWN} more; {path}/request.json has all")
+        screen.print(f"... and {len(result.failures) - _SHOWN} more; {path}/request.json has all")
     again = f" ({result.redrawn} draws were no crystals and were repeated)" * bool(result.redrawn)
     total = sum(one.count for one in asked)
     fewer = total - len(result.crystals) - len(result.failures)
     equal = f" of {total:,} asked for, the others being equal to these," * (fewer > 0)
-    console.print(
+    screen.print(
         f"{len(result.crystals):,} structures{equal} in {path}{again}.",
-        highlight=False,
         soft_wrap=True,
     )
 

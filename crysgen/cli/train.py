@@ -12,6 +12,8 @@ import click
 from crysgen.configs import config_names
 from crysgen.models import MODELS
 from crysmetrics.cli.options import overwrite_option, quiet_option, user_errors
+from crysmetrics.console import echo
+from crysmetrics.interrupts import answered_elsewhere
 
 if TYPE_CHECKING:
     from crysgen.training.trainer import Trainer
@@ -135,14 +137,15 @@ def _train(call: _Call, settings: dict[str, Any]) -> None:
         trainer = _trainer(call, settings)
         if trainer.fabric.is_global_zero and not call.quiet:
             weights = sum(p.numel() for p in trainer.model.parameters())
-            click.echo(
+            echo(
                 f"{len(trainer.train)} crystals to train on, {len(trainer.val)} to select by; "
                 f"{weights / 1e6:.2f} million weights on {trainer.fabric.device}.",
                 err=True,
             )
-        stopped = trainer.run(show=not call.quiet)
+        with answered_elsewhere():  # the trainer finishes its step
+            stopped = trainer.run(show=not call.quiet)
     if stopped is not None:
-        click.echo(
+        echo(
             f"Stopped after step {trainer.step}; go on with the same command and --resume.",
             err=True,
         )

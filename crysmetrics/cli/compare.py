@@ -132,18 +132,15 @@ def _show_changes(
     found: Sequence[Change], gate: Gate, documents: Mapping[str, Mapping[str, Any]], stderr: bool
 ) -> None:
     """Print the table, and how many metrics are left out of it."""
-    from rich.console import Console
-
+    from crysmetrics.console import console
     from crysmetrics.reporting.changes import change_table
 
-    console = Console(stderr=stderr)
-    if not console.is_terminal:
-        console.width = 200
-    console.print(change_table(found))
+    screen = console(stderr=stderr, piped_width=200)
+    screen.print(change_table(found))
     present = {key for document in documents.values() for key in document["metrics"]}
     rest = len(present - {change.key for change in found})
     if rest and gate.metrics is None:
-        console.print(f"{rest} other metrics are no part of the gate; --all includes them.")
+        screen.print(f"{rest} other metrics are no part of the gate; --all includes them.")
 
 
 @click.command()
@@ -172,8 +169,6 @@ def rank(
 
     Results must have been made alike: equal features, settings, protocol and reference.
     """
-    from rich.console import Console
-
     from crysmetrics.cli.options import save_table
     from crysmetrics.reporting.documents import check_comparable, load_document
     from crysmetrics.reporting.leaderboard import (
@@ -195,16 +190,14 @@ def rank(
         save_table(table, output)
     _write(markdown, leaderboard_markdown(table))
     if not quiet:
-        console = Console(stderr=markdown == "-")
-        if not console.is_terminal:
-            console.width = 4000  # a number that is cut is none
-        console.print(leaderboard_table(table))
+        # A number that is cut is none.
+        screen = console(stderr=markdown == "-", piped_width=4000)
+        screen.print(leaderboard_table(table))
         if unequal := [key for key in unequal_numbers(documents) if key in table]:
             names = ", ".join(unequal)
-            console.print(
+            screen.print(
                 f"The numbers of structures differ; {names} depend on them, and are left out of "
-                "the mean rank.",
-                highlight=False,
+                "the mean rank."
             )
 
 

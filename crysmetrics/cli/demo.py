@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from crysmetrics.cli.options import overwrite_option, progress, quiet_option, show, user_errors
+from crysmetrics.console import echo
 
 
 @click.command()
@@ -40,9 +41,13 @@ def demo(output: str, quiet: bool, overwrite: bool) -> None:
         report = report.with_paths(gen=str(folder / gen.name), ref=str(folder / ref.name))
         write_results(report, temporary, gen.name)
     show(report, json_path=None, quiet=quiet)
-    click.echo(f"\nStructures and results are in {folder}; open {folder / 'report.html'}.")
+    echo()
+    echo(f"Structures and results are in {folder}; open {folder / 'report.html'}.")
 
 
 def _is_ours(folder: Path) -> bool:
+    from crysmetrics.io.atomic import remove_left
+
+    remove_left(folder)
     names = {child.name for child in folder.iterdir()}
     return not names or {"generated", "reference", "metrics.json"} <= names

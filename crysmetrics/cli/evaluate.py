@@ -10,6 +10,7 @@ import click
 
 from crysmetrics.cli.options import listed, ref_argument
 from crysmetrics.cli.request import EVERYTHING, VALIDITY, Request, requested
+from crysmetrics.console import echo
 
 if TYPE_CHECKING:
     from crysmetrics.features.sample import Sample
@@ -111,11 +112,13 @@ def evaluate(
             write_comparison(reports, folder)
     for name, report in reports.items():
         if len(reports) > 1 and not request.quiet:
-            click.echo(f"\n{name}")
+            echo()
+            echo(f"{name}")
         request.show(report)
     if output is not None and not request.quiet:
         first = "table.md" if len(reports) > 1 else "report.html"
-        click.echo(f"\nResults are in {output}; open {Path(output, first)}.", err=True)
+        echo(err=True)
+        echo(f"Results are in {output}; open {Path(output, first)}.", err=True)
 
 
 def _streamed(

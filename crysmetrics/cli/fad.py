@@ -9,6 +9,7 @@ import click
 
 from crysmetrics.cli.options import gen_argument, ref_argument, save_table
 from crysmetrics.cli.request import NETWORK, Request, requested
+from crysmetrics.console import echo
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +51,8 @@ def fad(gen: str, ref: str, by_size: str | None, by_folder: str | None, request:
             table = _folders(gen, ref, request.settings, request.run)
         _save(table, by_folder, "folder", "FAD")
         if not request.quiet:
-            click.echo(table.to_string(index=False))
+            for line in table.to_string(index=False).splitlines():
+                echo(line)
         return
     with request.progress():
         sample, reference = (as_sample(gen, "gen", request.run), as_sample(ref, "ref", request.run))

@@ -6,6 +6,7 @@ import click
 
 from crysmetrics.cli.options import cache_option, listed, user_errors
 from crysmetrics.cli.request import EVERYTHING, Request, requested
+from crysmetrics.console import echo
 from crysmetrics.features.registry import FEATURES, get_extractor
 
 
@@ -52,9 +53,9 @@ def featurize(source: str, output: str, features: str, request: Request) -> None
             **arrays,  # type: ignore[arg-type]
         )
     for name, reason in failures:
-        click.echo(f"failed: {name}: {reason}", err=True)
+        echo(f"failed: {name}: {reason}", err=True)
     if not request.quiet:
-        click.echo(f"Features of {len(sample):,} structures are in {output}.")
+        echo(f"Features of {len(sample):,} structures are in {output}.")
 
 
 @click.group()
@@ -71,12 +72,12 @@ def info(cache: str | None) -> None:
 
     opened = open_cache(cache)
     if opened is None:
-        click.echo("The cache is off.")
+        echo("The cache is off.")
         return
     found = opened.info()
-    click.echo(f"{found.path}: {found.size / 1e6:.1f} MB of at most {opened.max_bytes / 1e6:.0f}")
+    echo(f"{found.path}: {found.size / 1e6:.1f} MB of at most {opened.max_bytes / 1e6:.0f}")
     for name, count in sorted(found.entries.items()):
-        click.echo(f"  {name}: {count:,} structures")
+        echo(f"  {name}: {count:,} structures")
 
 
 @cache.command()
@@ -88,7 +89,7 @@ def clear(cache: str | None) -> None:
 
     opened = open_cache(cache)
     if opened is None:
-        click.echo("The cache is off.")
+        echo("The cache is off.")
         return
     opened.clear()
-    click.echo(f"{opened.path} is empty.")
+    echo(f"{opened.path} is empty.")

@@ -14,12 +14,24 @@ class LazyGroup(click.Group):
 
     Args:
         commands_in: command -> module that holds it under its own name.
+        program: its name on the command line.
         options: of `click.Group`.
     """
 
-    def __init__(self, *args: Any, commands_in: Mapping[str, str], **options: Any) -> None:
+    def __init__(
+        self, *args: Any, commands_in: Mapping[str, str], program: str = "", **options: Any
+    ) -> None:
         super().__init__(*args, **options)
         self.commands_in = commands_in
+        self.program = program
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Run as a program, with what the command line says, unless anything is given."""
+        if args or options:
+            return super().__call__(*args, **options)
+        from crysmetrics.cli.program import run_program
+
+        run_program(self, self.program)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Their names, in the order of the table."""

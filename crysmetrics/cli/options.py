@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from crysmetrics.errors import UserError
+from crysmetrics.cli.program import errors_explained
+from crysmetrics.console import shown
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from crysmetrics.reporting.report import Report
 
 Command = Callable[..., Any]
@@ -92,24 +95,28 @@ def user_errors(command: Command) -> Command:
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-        if kwargs.get("quiet"):
-            logging.getLogger("crysmetrics").setLevel(logging.WARNING)
-        try:
+        show_log(quiet=bool(kwargs.get("quiet")))
+        with errors_explained():
             return command(*args, **kwargs)
-        except UserError as error:
-            click.echo(f"Error: {error}", err=True)
-            sys.exit(2)
-        except MemoryError:
-            click.echo("Error: there is not enough memory for this.", err=True)
-            sys.exit(2)
-        except OSError as error:
-            if error.filename is None:
-                raise
-            click.echo(f"Error: {error.filename}: {error.strerror}.", err=True)
-            sys.exit(2)
 
     return wrapped
+
+
+def show_log(quiet: bool) -> None:
+    """Write what both packages log to standard error: all of it, or warnings only."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Shown("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    if quiet:
+        for package in ("crysmetrics", "crysgen"):
+            logging.getLogger(package).setLevel(logging.WARNING)
+
+
+class _Shown(logging.Formatter):
+    """Messages on one line each, harmless to terminals."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return shown(super().formatMessage(record))
 
 
 @contextmanager
@@ -150,7 +157,7 @@ def show(
     notes: Mapping[str, str] = FAILURE_NOTES,
 ) -> None:
     """Write the files asked for, then the table and the failures for people."""
-    from rich.console import Console
+    from crysmetrics.console import console
 
     if per_structure_path is not None:
         save_table(report.per_structure["gen"], per_structure_path)
@@ -160,14 +167,12 @@ def show(
         report.save_json(json_path)
     if quiet:
         return
-    console = Console(stderr=json_path == "-")
-    if not console.is_terminal:
-        console.width = 160  # piped tables are not folded to a guessed width
-    console.print(report.table())
+    screen = console(stderr=json_path == "-")
+    screen.print(report.table())
     for key, value in report.metrics.items():
         if value.reason or value.note:
-            console.print(f"{key}: {value.reason or value.note}", highlight=False)
-    show_failures(report, console, notes)
+            screen.print(f"{key}: {value.reason or value.note}")
+    show_failures(report, screen, notes)
 
 
 def save_table(table: Any, path: str | Path) -> None:
@@ -178,7 +183,9 @@ def save_table(table: Any, path: str | Path) -> None:
         table.to_csv(temporary, index=False)
 
 
-def show_failures(report: Report, console: Any, notes: Mapping[str, str] = FAILURE_NOTES) -> None:
+def show_failures(
+    report: Report, screen: Console, notes: Mapping[str, str] = FAILURE_NOTES
+) -> None:
     """Name what failed, and where it counts."""
     for role, found in report.inputs.items():
         failed = [f for f in report.failures if f["input"] == role]
@@ -186,13 +193,9 @@ def show_failures(report: Report, console: Any, notes: Mapping[str, str] = FAILU
             continue
         total = found["read"] + found["failed"]
         title = "generated" if role == "gen" else "reference"
-        console.print(
-            f"\n{len(failed)} of {total:,} {title} structures {notes[role]}:",
-            highlight=False,
-        )
+        screen.print()
+        screen.print(f"{len(failed)} of {total:,} {title} structures {notes[role]}:")
         for failure in failed[:SHOWN_FAILURES]:
-            console.print(
-                f"  {failure['file']}: {failure['reason']}", highlight=False, markup=False
-            )
+            screen.print(f"  {failure['file']}: {failure['reason']}")
         if len(failed) > SHOWN_FAILURES:
-            console.print(f"  ... and {len(failed) - SHOWN_FAILURES} more; --json lists all")
+            screen.print(f"  ... and {len(failed) - SHOWN_FAILURES} more; --json lists all")

@@ -6,6 +6,7 @@ import click
 
 from crysmetrics.cli.options import listed, user_errors
 from crysmetrics.cli.request import EVERYTHING, Request, requested
+from crysmetrics.console import echo
 from crysmetrics.features.registry import FEATURES, get_extractor
 
 
@@ -38,9 +39,9 @@ def build(name: str, ref: str, features: str, source: str, request: Request) -> 
         sample = as_sample(ref, "ref", request.run)
         path = references.build(name, sample, wanted, source=source, overwrite=request.overwrite)
     for failure in (*sample.crystals.failures, *sample.failed_features()):
-        click.echo(f"failed: {failure[0]}: {failure[1]}", err=True)
+        echo(f"failed: {failure[0]}: {failure[1]}", err=True)
     if not request.quiet:
-        click.echo(f"{name}: {len(sample):,} structures in {path}.")
+        echo(f"{name}: {len(sample):,} structures in {path}.")
 
 
 @reference.command("list")
@@ -51,7 +52,7 @@ def list_references() -> None:
 
     found = references.listing()
     if not found:
-        click.echo("There are no named references; make one with: crysmetrics reference build")
+        echo("There are no named references; make one with: crysmetrics reference build")
     for info in found:
         features = ", ".join(info.features)
-        click.echo(f"{info.name}: {info.structures:,} structures; {features}. {info.source}")
+        echo(f"{info.name}: {info.structures:,} structures; {features}. {info.source}")

@@ -12,6 +12,7 @@ from crysmetrics.cli.options import (
     user_errors,
     workers_option,
 )
+from crysmetrics.console import echo
 
 
 @click.command()
@@ -53,6 +54,6 @@ def convert(
         crystals = read(source, id_column=id_column, workers=workers)
         write(crystals, target, symmetrize=symmetrize, tolerance=tolerance, overwrite=overwrite)
     for failure in crystals.failures:
-        click.echo(f"not converted: {failure.file}: {failure.reason}", err=True)
+        echo(f"not converted: {failure.file}: {failure.reason}", err=True)
     if not quiet:
-        click.echo(f"{len(crystals):,} structures written to {target}.")
+        echo(f"{len(crystals):,} structures written to {target}.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import stat
 import time
 from collections import Counter, deque
@@ -35,7 +34,7 @@ from crysmetrics.io.sources import (
     without_suffix,
 )
 from crysmetrics.io.tables import table_entries
-from crysmetrics.parallel import cpu_count
+from crysmetrics.parallel import cpu_count, process_pool, submit
 from crysmetrics.progress import task
 from crysmetrics.scratch import Names
 
@@ -238,27 +237,21 @@ def _parse_chunks(
         yield _parse_chunk(chunk, max_atoms)
     else:
         return
-    # loky's processes need no `if __name__ == "__main__"` in the caller's script and no fork.
     # This pool belongs to this call alone, so that calls in several threads do not interfere.
-    from joblib.externals.loky import ProcessPoolExecutor
-
-    # Ctrl-C reaches all processes of a terminal; only this one has something to say about it.
-    ignore = (signal.SIGINT, signal.SIG_IGN)
-    pool = ProcessPoolExecutor(workers, initializer=signal.signal, initargs=ignore)
-    pending: deque[Future[tuple[Crystals, list[str]]]] = deque()
-    try:
-        for chunk in chunks:
-            pending.append(pool.submit(_parse_chunk, chunk, max_atoms))
-            if len(pending) > 3 * workers:  # bounds the memory that waiting texts take
+    with process_pool(workers) as pool:
+        pending: deque[Future[tuple[Crystals, list[str]]]] = deque()
+        try:
+            for chunk in chunks:
+                pending.append(submit(pool, _parse_chunk, chunk, max_atoms))
+                if len(pending) > 3 * workers:  # bounds the memory that waiting texts take
+                    yield pending.popleft().result()
+            while pending:
                 yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        # After an error or Ctrl-C: what has not begun need not. (Killing what has begun would
-        # save less than a second, and makes loky's own thread print a traceback at times.)
-        for future in pending:
-            future.cancel()
-        pool.shutdown()
+        finally:
+            # After an error or Ctrl-C: what has not begun need not. (Killing what has begun would
+            # save less than a second, and makes loky's own thread print a traceback at times.)
+            for future in pending:
+                future.cancel()
 
 
 def _parse_chunk(chunk: list[Entry], max_atoms: int | None) -> tuple[Crystals, list[str]]:

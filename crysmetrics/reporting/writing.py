@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from crysmetrics.errors import UserError
+from crysmetrics.io.atomic import is_temporary, remove_left
 from crysmetrics.reporting.html import render
 from crysmetrics.reporting.published import PublishedRow, published_rows
 from crysmetrics.reporting.report import Report
@@ -58,7 +59,10 @@ def refuse_foreign(folder: Path) -> None:
     """
     if not folder.is_dir():
         return
+    remove_left(folder)
     for child in folder.iterdir():
+        if is_temporary(child):
+            raise UserError(f"Another run is writing to {folder}.")
         if child.is_dir() and (child / "metrics.json").is_file():
             refuse_foreign(child)
         elif child.name not in (*RESULT_FILES, "table.csv"):
