@@ -190,6 +190,8 @@ def rank(
         save_table(table, output)
     _write(markdown, leaderboard_markdown(table))
     if not quiet:
+        from crysmetrics.console import console
+
         # A number that is cut is none.
         screen = console(stderr=markdown == "-", piped_width=4000)
         screen.print(leaderboard_table(table))

@@ -15,6 +15,7 @@ import click
 
 from crysmetrics.cli.program import errors_explained
 from crysmetrics.console import shown
+from crysmetrics.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
