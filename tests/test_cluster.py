@@ -98,7 +98,7 @@ def test_a_killed_worker_loses_nothing(scheduler, tmp_path, monkeypatch):
     np.testing.assert_allclose(found.values, expected.values, rtol=1e-5, atol=1e-5)
     assert found.failures == expected.failures
     assert sum(done) == 40
-    with sqlite3.connect(tmp_path / "cache" / "features-1.sqlite") as connection:
+    with sqlite3.connect(tmp_path / "cache" / "features-2.sqlite") as connection:
         assert connection.execute("SELECT COUNT(*) FROM features").fetchone() == (40,)
 
 

@@ -2,19 +2,23 @@
 
 One SQLite file: its transactions make it safe when several processes write at once and when one
 is killed. A row is a structure's content hash and an extractor's name and hash, so that a new
-version of an extractor, or one changed digit of a structure, is another row.
+version of an extractor, or one changed digit of a structure, is another row. Each row has a
+checksum over its keys and contents: SQLite has none, and a flipped bit on disk would otherwise
+change a result without a word. Damaged rows are not returned, so that they are computed anew.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,24 +26,36 @@ from numpy.typing import NDArray
 from crysmetrics.errors import UserError
 from crysmetrics.folders import cache_folder
 
-FILE_NAME = "features-1.sqlite"
+FILE_NAME = "features-2.sqlite"
+"""The number is that of the layout: files of other layouts are neither read nor changed."""
 DEFAULT_MAX_BYTES = 2 * 1024**3
 _KEYS_PER_QUERY = 500  # SQLite's smallest limit on variables in one statement is 999
 _ONE_DAY = 86_400
+_FAULTS = (sqlite3.Error, UnicodeDecodeError)
+"""Messages about damaged tables quote their names, which need not be UTF-8 then."""
+_LAYOUT = 2
+_VALUES, _REASON = b"v", b"r"
+"""First byte of a payload: float64 numbers follow, or why there are none, in UTF-8."""
+
+Row = tuple[NDArray[np.float64] | None, str | None]
+"""Features and None, or None and why they could not be computed."""
 
 log = logging.getLogger(__name__)
 
-_SCHEMA = """
+_SCHEMA = (
+    """
 CREATE TABLE IF NOT EXISTS features (
     extractor TEXT NOT NULL,
     key BLOB NOT NULL,
-    value BLOB,
-    reason TEXT,
+    payload BLOB NOT NULL,
+    checksum BLOB NOT NULL,
     used INTEGER NOT NULL,
     PRIMARY KEY (extractor, key)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS features_used ON features (used);
-"""
+) WITHOUT ROWID
+""",
+    "CREATE INDEX IF NOT EXISTS features_used ON features (used)",
+    f"PRAGMA user_version = {_LAYOUT}",
+)
 
 
 def default_folder() -> Path:
@@ -97,42 +113,60 @@ class FeatureCache:
         self.path = Path(folder) / FILE_NAME
         self.max_bytes = max_bytes
         self._broken = False
+        self._warned = False
 
-    def get(
-        self, extractor: str, keys: Sequence[str]
-    ) -> dict[str, tuple[NDArray[np.float64] | None, str | None]]:
-        """(features, None) or (None, reason of failure) of those keys that are known.
+    def get(self, extractor: str, keys: Sequence[str], width: int) -> dict[str, Row]:
+        """Read the rows that are known, as (features, None) or (None, reason of failure).
+
+        Rows whose checksum or length is wrong count as unknown, and are reported once.
 
         Args:
             extractor: name and hash.
             keys: content hashes (hexadecimal).
+            width: number of features in a row.
         """
-        found: dict[str, tuple[NDArray[np.float64] | None, str | None]] = {}
+        found: dict[str, Row] = {}
         if not self.path.exists():
             return found
         now = int(time.time())
+        sound = True
         with self._connection() as connection:
             if connection is None:
                 return found
-            stale = []
+            stale, damaged = [], 0
             for part in _parts(sorted(set(keys))):
                 blobs = [bytes.fromhex(key) for key in part]
                 marks = ",".join("?" * len(blobs))
                 rows = connection.execute(
-                    "SELECT key, value, reason, used FROM features "
+                    "SELECT key, payload, checksum, used FROM features "
                     f"WHERE extractor = ? AND key IN ({marks})",
                     [extractor, *blobs],
                 )
-                for key, value, reason, used in rows:
-                    array = None if value is None else np.frombuffer(value, dtype="<f8")
-                    found[key.hex()] = (array, reason)
-                    if used < now - _ONE_DAY:  # written at most daily: reading stays reading
+                for key, payload, checksum, used in rows:
+                    row = _row(extractor, key, payload, checksum, width)
+                    if row is None:
+                        damaged += 1
+                        continue
+                    found[key.hex()] = row
+                    # Written at most daily: reading stays reading.
+                    if not isinstance(used, int) or not now - _ONE_DAY <= used <= now + _ONE_DAY:
                         stale.append((now, extractor, key))
+            if damaged:
+                # Rows are written over, unless SQLite's own order of them is damaged as well.
+                sound = connection.execute("PRAGMA integrity_check(1)").fetchone()[0] == b"ok"
+                if not self._warned:
+                    self._warned = True
+                    log.warning(
+                        "The cache %s holds damaged rows; they are computed anew.", self.path
+                    )
             if stale:
                 with connection:
                     connection.executemany(
                         "UPDATE features SET used = ? WHERE extractor = ? AND key = ?", stale
                     )
+        if not sound:
+            with suppress(OSError):
+                self._remove()
         return found
 
     def put(
@@ -147,16 +181,14 @@ class FeatureCache:
         All of them are stored, or none.
         """
         now = int(time.time())
-        rows = [
-            (
-                extractor,
-                bytes.fromhex(key),
-                None if i in failures else values[i].astype("<f8").tobytes(),
-                failures.get(i),
-                now,
-            )
-            for i, key in enumerate(keys)
-        ]
+        rows = []
+        for i, key in enumerate(keys):
+            blob = bytes.fromhex(key)
+            if i in failures:
+                payload = _REASON + failures[i].encode(errors="replace")
+            else:
+                payload = _VALUES + values[i].astype("<f8").tobytes()
+            rows.append((extractor, blob, payload, _checksum(extractor, blob, payload), now))
         with self._connection() as connection:
             if connection is None:
                 return
@@ -171,13 +203,22 @@ class FeatureCache:
             with self._connection() as connection:
                 if connection is not None:
                     query = "SELECT extractor, COUNT(*) FROM features GROUP BY extractor"
-                    entries = dict(connection.execute(query).fetchall())
+                    entries = {
+                        name.decode(errors="replace"): count
+                        for name, count in connection.execute(query)
+                    }
         size = self.path.stat().st_size if self.path.exists() else 0
         return CacheInfo(self.path, size, entries)
 
     def clear(self) -> None:
-        """Remove all entries."""
-        for suffix in ("", "-journal", "-wal", "-shm"):
+        """Remove all entries, and files of older layouts with them."""
+        self._remove()
+        for path in self.path.parent.glob("features-*.sqlite*"):
+            path.unlink(missing_ok=True)
+
+    def _remove(self) -> None:
+        # The database goes last: a journal that outlived it would be applied to the next one.
+        for suffix in ("-journal", "-wal", "-shm", ""):
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
 
     def _shrink(self, connection: sqlite3.Connection) -> None:
@@ -207,9 +248,12 @@ class FeatureCache:
             return
         try:
             yield connection
-        except sqlite3.Error as error:
+        except _FAULTS as error:
             self._broken = True
             log.warning("The cache %s failed (%s); it is not used in this run.", self.path, error)
+            if _is_damage(error):  # the next run starts anew, not with the same complaint
+                with suppress(OSError):
+                    self._remove()
         finally:
             connection.close()
 
@@ -219,21 +263,67 @@ class FeatureCache:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 connection = sqlite3.connect(self.path, timeout=60)
+                connection.text_factory = bytes  # damaged text is no error of decoding
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-                connection.executescript(_SCHEMA)
+                if _layout(connection) != _LAYOUT:
+                    _lay_out(connection)
                 return connection
-            except (sqlite3.Error, OSError) as error:
+            except (*_FAULTS, OSError) as error:
                 if connection is not None:
                     connection.close()
-                damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(
-                    error, sqlite3.OperationalError
-                )
-                if damaged and attempt == 0:
+                if _is_damage(error) and attempt == 0:
                     log.warning("The cache %s is damaged (%s); started anew.", self.path, error)
-                    self.clear()
+                    self._remove()
                     continue
                 log.warning("There is no cache at %s (%s).", self.path, error)
         return None
+
+
+def _layout(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _lay_out(connection: sqlite3.Connection) -> None:
+    """Make the tables of a new file; of several processes that want to, one does it.
+
+    Raises:
+        sqlite3.DatabaseError: if the file holds something else.
+    """
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        if _layout(connection) == _LAYOUT:
+            return
+        if connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
+            raise sqlite3.DatabaseError("its tables are not those of this version")
+        for statement in _SCHEMA:
+            connection.execute(statement)
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether a file is no sound database, rather than locked, full or not to be written."""
+    if isinstance(error, sqlite3.OperationalError):
+        return str(error).startswith("no such ")  # table or column, as their names are damaged
+    return type(error) in (sqlite3.DatabaseError, UnicodeDecodeError)
+
+
+def _checksum(extractor: str, key: bytes, payload: bytes) -> bytes:
+    """Eight bytes that change with any bit of a row."""
+    text = extractor.encode()
+    lengths = b"%d %d " % (len(text), len(key))
+    return hashlib.blake2b(lengths + text + key + payload, digest_size=8).digest()
+
+
+def _row(extractor: str, key: Any, payload: Any, checksum: Any, width: int) -> Row | None:
+    """The contents of a row; None if it is damaged, be it in the types of its columns."""
+    if not isinstance(key, bytes) or not isinstance(payload, bytes):
+        return None
+    if checksum != _checksum(extractor, key, payload):
+        return None
+    if payload[:1] == _REASON:
+        return None, payload[1:].decode(errors="replace")
+    if payload[:1] != _VALUES or len(payload) != 1 + 8 * width:
+        return None
+    return np.frombuffer(payload, dtype="<f8", offset=1), None
 
 
 def _used_bytes(connection: sqlite3.Connection) -> int:

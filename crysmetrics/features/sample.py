@@ -105,7 +105,7 @@ def extract(extractor: Extractor, crystals: Crystals, run: Run | None = None) ->
         values, failures = extractor.compute(crystals, run.workers)
         return Features(values, failures)
     keys, name = crystals.content_hashes(), f"{extractor.name} {extractor.hash}"
-    known = cache.get(name, keys)
+    known = cache.get(name, keys, len(extractor.labels))
     first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in known}
     missing = sorted(first.values())
     for start in range(0, len(missing), extractor.batch):
