@@ -246,8 +246,11 @@ def _rows(made: Batch) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64],
 
 
 def _has_composition(made: NDArray[np.int64], asked: Sequence[int] | None) -> bool:
-    """Whether elements are in the proportions asked for: a model may find a smaller cell."""
-    if asked is None:
+    """Whether elements are in the proportions asked for: a model may find a smaller cell.
+
+    A crystal without atoms is refused elsewhere.
+    """
+    if asked is None or not len(made):
         return True
     found, wanted = Counter(made.tolist()), Counter(asked)
     return found.keys() == wanted.keys() and all(
