@@ -17,6 +17,7 @@ from crysgen.config_values import read_json_object
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.folders import data_folder
 from crysmetrics.io.atomic import atomic_file
+from crysmetrics.io.json_files import write_json
 
 if TYPE_CHECKING:
     import torch
@@ -95,8 +96,7 @@ def save_model(
     }
     with atomic_file(path) as temporary:
         temporary.write_bytes(content)
-    with atomic_file(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    write_json(card, path.with_suffix(".json"))
 
 
 def load_model(name: str | Path | None = None, device: str = "cpu") -> Model:

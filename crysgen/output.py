@@ -21,6 +21,8 @@ from crysgen.methods import CANDIDATE_PROPERTIES
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.io import Crystals
 from crysmetrics.io.atomic import atomic_file, is_temporary
+from crysmetrics.io.csv_files import unquoted, write_csv
+from crysmetrics.io.json_files import write_json
 from crysmetrics.io.parsed import one_line
 
 if TYPE_CHECKING:
@@ -147,7 +149,7 @@ class RunFolder(Store):
             if name not in names:
                 _remove(self.path, name)
         with atomic_file(self.path / TABLE) as temporary:
-            table.to_csv(temporary, index=False, columns=list(COLUMNS))
+            write_csv(table, temporary, columns=COLUMNS)
         record = _read_record(self.work / RECORD) or {}
         _write_record(self.path / RECORD, {**record, "result": dict(result)})
         _discard(self.work)
@@ -349,9 +351,7 @@ def _plain(value: Any) -> Any:
 
 
 def _write_record(path: Path, record: Mapping[str, Any]) -> None:
-    with atomic_file(path) as temporary:
-        text = json.dumps(record, indent=2, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_json(record, path)
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:
@@ -367,7 +367,7 @@ def _files_of(table: Path) -> list[str]:
     """Names in the column `file` of a table that is there."""
     try:
         with table.open(encoding="utf-8", newline="") as file:
-            return [row["file"] for row in csv.DictReader(file) if row.get("file")]
+            return [unquoted(row["file"]) for row in csv.DictReader(file) if row.get("file")]
     except (OSError, ValueError):
         return []
 

@@ -13,6 +13,7 @@ from crysmetrics.errors import InputError, UserError
 from crysmetrics.evaluation import as_sample, evaluate
 from crysmetrics.features.sample import Sample
 from crysmetrics.io.atomic import atomic_file
+from crysmetrics.io.csv_files import write_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +98,7 @@ class EvaluationCallback:
         self.rows.append(row)
         if self.path is not None:
             with atomic_file(self.path) as temporary:
-                self.history.to_csv(temporary, index=False)
+                write_csv(self.history, temporary)
         return report
 
     @property

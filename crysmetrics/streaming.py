@@ -24,6 +24,7 @@ from crysmetrics.features.extractor import Run
 from crysmetrics.features.registry import FRECHET_FEATURES
 from crysmetrics.features.sample import Sample
 from crysmetrics.io import Crystals
+from crysmetrics.io.csv_files import write_csv
 from crysmetrics.io.digest import SetDigest
 from crysmetrics.io.reading import read_parts
 from crysmetrics.metrics.alignn import energies, features
@@ -154,7 +155,7 @@ class _Stream:
                 self.columns.add(name, table[name].to_numpy(dtype=float))
         self._look_for_extremes(table, crystals)
         if rows is not None:
-            table.to_csv(rows, index=False, header=self.header is None)
+            write_csv(table, rows, header=self.header is None)
         self.header = table.dtypes
         self._count("description", time.perf_counter() - start)
         self.extractors |= sample.extractors
@@ -169,7 +170,7 @@ class _Stream:
             name: False if kind is np.dtype(bool) else None for name, kind in self.header.items()
         }
         found = [{**columns, "id": f["file"], "reason": f["reason"]} for f in self.unread]
-        pd.DataFrame(found).to_csv(rows, index=False, header=False)
+        write_csv(pd.DataFrame(found), rows, header=False)
 
     def _steps(self) -> Iterator[tuple[str, Callable[[Sample, Array], Outcome | None]]]:
         yield "validity", self._validity

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,7 +31,10 @@ def models(name: str | None, json_path: str | None, overwrite: bool) -> None:
         if not known:
             raise UserError(f"{find_model(name)} is a file; `crysgen models` takes names.")
     if json_path is not None:
-        _write_json(json_path, known)
+        from crysmetrics.io.json_files import write_json
+
+        rows = [{"name": m.name, "path": str(m.path), "card": m.card} for m in known]
+        write_json({"schema": "crysgen/1", "models": rows}, json_path)
     if json_path == "-":
         return
     if name is not None:
@@ -43,24 +45,14 @@ def models(name: str | None, json_path: str | None, overwrite: bool) -> None:
         _show(known)
 
 
-def _write_json(path: str, known: list[ModelInfo]) -> None:
-    rows = [{"name": m.name, "path": str(m.path), "card": m.card} for m in known]
-    text = json.dumps({"schema": "crysgen/1", "models": rows}, indent=2, ensure_ascii=False) + "\n"
-    if path == "-":
-        click.echo(text, nl=False)
-        return
-    from crysmetrics.io.atomic import atomic_file
-
-    with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def _card(model: ModelInfo) -> str:
     """The card for people, or the facts where there is none."""
     card = model.path.with_suffix(".md")
     if card.is_file():
         return card.read_text(encoding="utf-8")
-    return json.dumps(model.card, indent=2, ensure_ascii=False) + "\n"
+    from crysmetrics.io.json_files import json_text
+
+    return json_text(model.card)
 
 
 def _show(known: list[ModelInfo]) -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crysgen.cli.options import batch_size_option, device_option, model_option
+from crysgen.cli.options import batch_size_option, model_option
 from crysmetrics.cli.options import (
+    device_option,
     overwrite_option,
     progress,
     quiet_option,

@@ -13,13 +13,6 @@ model_option = click.option(
     metavar="NAME|PATH",
     help="A model that `crysgen models` lists, a .safetensors file or a training run.",
 )
-device_option = click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    metavar="NAME",
-    help="Where networks run: auto, cpu or cuda.",
-)
 
 
 class BatchSize(click.ParamType):

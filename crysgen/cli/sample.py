@@ -11,7 +11,6 @@ import click
 
 from crysgen.cli.options import (
     batch_size_option,
-    device_option,
     excluded_ids,
     model_option,
     space_group_number,
@@ -20,6 +19,7 @@ from crysgen.methods import METHODS
 from crysmetrics.cli.options import (
     cache_option,
     check_outputs,
+    device_option,
     json_option,
     overwrite_option,
     progress,
@@ -346,14 +346,9 @@ def _show(
             "result": result.summary(),
             "samples": rows,
         }
-        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-        if call.json_path == "-":
-            click.echo(text, nl=False)
-        else:
-            from crysmetrics.io.atomic import atomic_file
+        from crysmetrics.io.json_files import write_json
 
-            with atomic_file(call.json_path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+        write_json(document, call.json_path)
     if call.quiet:
         return
     from crysmetrics.console import console

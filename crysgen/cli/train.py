@@ -11,7 +11,7 @@ import click
 
 from crysgen.configs import config_names
 from crysgen.models import MODELS
-from crysmetrics.cli.options import overwrite_option, quiet_option, user_errors
+from crysmetrics.cli.options import SEED, device_option, overwrite_option, quiet_option, user_errors
 from crysmetrics.console import echo
 from crysmetrics.interrupts import answered_elsewhere
 
@@ -103,13 +103,11 @@ def _options(kind: str) -> list[Callable[..., Any]]:
         click.option(
             "--ema", type=click.FloatRange(0, 1, max_open=True), help="Decay of the average."
         ),
-        click.option("--seed", type=click.IntRange(min=0), help="Of weights, order and noise."),
+        click.option("--seed", type=SEED, help="Of weights, order and noise."),
         click.option(
             "--max-atoms", type=number, default=20, help="Larger structures are left out.", **shown
         ),
-        click.option(
-            "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", **shown
-        ),
+        device_option,
         click.option("--devices", type=number, default=1, **shown),
         click.option(
             "--precision",

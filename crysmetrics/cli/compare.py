@@ -118,14 +118,13 @@ def _write_changes(
     json_path: str | None,
 ) -> None:
     """Write the files asked for."""
-    import json
-
+    from crysmetrics.io.json_files import write_json
     from crysmetrics.reporting.changes import change_json, change_junit, change_markdown
 
     _write(junit, change_junit(found, base, candidate))
     _write(markdown, change_markdown(found, base, candidate, level))
-    text = json.dumps(change_json(found, base, candidate, level), indent=2, allow_nan=False)
-    _write(json_path, text + "\n")
+    if json_path is not None:
+        write_json(change_json(found, base, candidate, level), json_path)
 
 
 def _show_changes(

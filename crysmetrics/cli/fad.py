@@ -155,7 +155,9 @@ def energy(source: str, output: str | None, request: Request) -> None:
             ],
         }
     )
+    from crysmetrics.io.csv_files import write_csv
+
     if output is None:
-        table.to_csv(sys.stdout, index=False)
+        write_csv(table, sys.stdout)
     else:
         save_table(table, output)

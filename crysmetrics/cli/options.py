@@ -45,13 +45,22 @@ per_structure_option = click.option(
 workers_option = click.option(
     "--workers", type=click.IntRange(min=1), help="Cores to use; all by default."
 )
+SEED = click.IntRange(0, 2**64 - 1)
+"""Seeds that NumPy and PyTorch take alike."""
 seed_option = click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of random draws."
+    "--seed", type=SEED, default=0, show_default=True, help="Of random draws."
 )
 quiet_option = click.option("--quiet", is_flag=True, help="No progress and no table.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
 
 
+device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="Where networks run: auto, cpu or cuda.",
+)
 cache_option = click.option(
     "--cache",
     metavar="DIR|off",
@@ -162,9 +171,7 @@ def show(
 
     if per_structure_path is not None:
         save_table(report.per_structure["gen"], per_structure_path)
-    if json_path == "-":
-        click.echo(report.to_json(), nl=False)
-    elif json_path is not None:
+    if json_path is not None:
         report.save_json(json_path)
     if quiet:
         return
@@ -179,9 +186,10 @@ def show(
 def save_table(table: Any, path: str | Path) -> None:
     """Write a pandas table as CSV, whole or not at all."""
     from crysmetrics.io.atomic import atomic_file
+    from crysmetrics.io.csv_files import write_csv
 
     with atomic_file(path) as temporary:
-        table.to_csv(temporary, index=False)
+        write_csv(table, temporary)
 
 
 def show_failures(

@@ -20,6 +20,7 @@ from crysmetrics.cli.options import (
     Finite,
     cache_option,
     check_outputs,
+    device_option,
     json_option,
     overwrite_option,
     per_structure_option,
@@ -61,13 +62,7 @@ _RUN: dict[str, Callable[[Command], Command]] = {
         metavar="WEIGHTS",
         help="Published weights such as mp_e_form_alignn; ours by default.",
     ),
-    "device": click.option(
-        "--device",
-        default="auto",
-        show_default=True,
-        metavar="NAME",
-        help="Where the network runs: auto, cpu or cuda.",
-    ),
+    "device": device_option,
     "cache": cache_option,
     "dask": click.option(
         "--dask",

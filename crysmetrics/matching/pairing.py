@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals
+from crysmetrics.io.csv_files import unquoted
 from crysmetrics.io.parsed import one_line
 from crysmetrics.io.sources import (
     MAX_FILE_BYTES,
@@ -123,7 +124,8 @@ def read_table(path: str | os.PathLike[str]) -> dict[str, list[str]] | None:
         if column not in table:
             raise UserError(f"{where} has no column named {column}.")
     ranks = table["rank"] if "rank" in table else [""] * len(table)
-    return {"file": list(table["file"]), "ref_id": list(table["ref_id"]), "rank": list(ranks)}
+    found = {"file": table["file"], "ref_id": table["ref_id"], "rank": ranks}
+    return {name: list(map(unquoted, column)) for name, column in found.items()}
 
 
 def _bytes_of(path: Path) -> bytes | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crysmetrics.features.sample import Sample
-from crysmetrics.io.atomic import atomic_file
+from crysmetrics.io.json_files import json_text, write_json
 from crysmetrics.metrics.base import Metric, Outcome, Thresholds, Value, all_metrics
 
 if TYPE_CHECKING:
@@ -77,12 +76,11 @@ class Report:
 
     def to_json(self) -> str:
         """The document as text."""
-        return json.dumps(self.as_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return json_text(self.as_json())
 
     def save_json(self, path: str | Path) -> None:
-        """Write the document, whole or not at all."""
-        with atomic_file(path) as temporary:
-            temporary.write_text(self.to_json(), encoding="utf-8")
+        """Write the document, whole or not at all; `-` is standard output."""
+        write_json(self.as_json(), path)
 
     def to_pandas(self) -> pd.DataFrame:
         """One row for each metric."""

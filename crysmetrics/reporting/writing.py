@@ -7,6 +7,7 @@ from pathlib import Path
 
 from crysmetrics.errors import UserError
 from crysmetrics.io.atomic import is_temporary, remove_left
+from crysmetrics.io.csv_files import write_csv
 from crysmetrics.reporting.html import render
 from crysmetrics.reporting.published import PublishedRow, published_rows
 from crysmetrics.reporting.report import Report
@@ -29,9 +30,9 @@ def write_results(report: Report, folder: Path, name: str) -> None:
     document = report.as_json()
     rows = rows_beside(report)
     _write(folder / "metrics.json", report.to_json())
-    report.to_pandas().to_csv(folder / "metrics.csv")
+    write_csv(report.to_pandas(), folder / "metrics.csv", index=True)
     if not (folder / "per_structure.csv").exists():  # a stream has written it on the way
-        report.per_structure["gen"].to_csv(folder / "per_structure.csv", index=False)
+        write_csv(report.per_structure["gen"], folder / "per_structure.csv")
     _write(folder / "table.tex", latex({name: document}, rows))
     _write(folder / "table.md", markdown({name: document}, rows))
     _write(folder / "report.html", render(report, name))
@@ -41,7 +42,7 @@ def write_comparison(reports: Mapping[str, Report], folder: Path) -> None:
     """Write tables over several models: `table.csv`, `table.tex` and `table.md`."""
     documents = {name: report.as_json() for name, report in reports.items()}
     rows = rows_beside(next(iter(reports.values())))
-    wide_table(documents).to_csv(folder / "table.csv", index=False)
+    write_csv(wide_table(documents), folder / "table.csv")
     _write(folder / "table.tex", latex(documents, rows))
     _write(folder / "table.md", markdown(documents, rows))
 

@@ -24,6 +24,7 @@ from crysmetrics.features.alignn.network import ALIGNN
 from crysmetrics.features.alignn.training.data import TARGET, Packed, load_packed
 from crysmetrics.features.alignn.training.trainer import Trainer, open_run, predict
 from crysmetrics.io.atomic import atomic_file
+from crysmetrics.io.json_files import write_json
 
 TEST = "mp20/test.csv.gz"
 
@@ -77,8 +78,7 @@ def finish(arguments: argparse.Namespace) -> None:
     }
     with atomic_file(path) as temporary:
         temporary.write_bytes(data)
-    with atomic_file(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+    write_json(card, path.with_suffix(".json"))
     print(json.dumps({"val": val, "mp20_test": test, "file": str(path)}, indent=2))
 
 
