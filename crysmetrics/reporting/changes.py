@@ -20,7 +20,6 @@ _NOT_JUDGED: tuple[Verdict, ...] = ("new", "skipped", "not comparable")
 
 def change_table(found: Sequence[Change]) -> Table:
     """A rich table."""
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -29,7 +28,7 @@ def change_table(found: Sequence[Change]) -> Table:
         table.add_column(title, justify="right" if right else "left", no_wrap=True)
     styles = {"failed": "bold red", "better": "green", "within tolerance": "yellow"}
     for change in found:
-        table.add_row(*map(escape, _cells(change)), style=styles.get(change.verdict))
+        table.add_row(*_cells(change), style=styles.get(change.verdict))
     return table
 
 

@@ -96,7 +96,6 @@ def unequal_numbers(documents: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def leaderboard_table(table: pd.DataFrame) -> Table:
     """A rich table."""
-    from rich.markup import escape
     from rich.table import Table
 
     keys = _keys(table)
@@ -104,7 +103,7 @@ def leaderboard_table(table: pd.DataFrame) -> Table:
     for title in ("", "Model", "n", "Mean rank", *map(_short, keys)):
         result.add_column(title, justify="left" if title == "Model" else "right", no_wrap=True)
     for row in _rows(table, keys):
-        result.add_row(*map(escape, row))
+        result.add_row(*row)
     return result
 
 
