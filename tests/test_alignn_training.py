@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from sets import random_crystals
 
 from crysmetrics import training_state
@@ -92,6 +92,42 @@ def test_a_checkpoint_that_breaks_off_leaves_the_one_before(packed, tmp_path, mo
         run.run(stop_after=1)
     monkeypatch.undo()
     assert open_run(tmp_path, data).step == 2
+
+
+def test_the_average_of_the_weights_forgets_them_slowly(packed, tmp_path):
+    run = Trainer(load_packed(packed), SETTINGS, tmp_path)
+    names = ("fc.weight", "alignn_layers.0.node_update.bn_nodes.running_var")
+    expected = {name: run.network.state_dict()[name].clone() for name in names}
+    for step in range(4):
+        run.run(stop_after=1)
+        for name, value in expected.items():
+            decay = min(SETTINGS.ema, (1 + step) / (10 + step))
+            value.lerp_(run.network.state_dict()[name], 1 - decay)
+    for name, value in expected.items():
+        torch.testing.assert_close(run.average.module.state_dict()[name], value)
+
+
+def test_a_run_that_begins_with_weights_begins_with_their_energies(packed, tmp_path, capsys):
+    data = load_packed(packed)
+    first = Trainer(data, SETTINGS, tmp_path / "first")
+    first.run()
+    state = first.final_network().state_dict()
+    path = tmp_path / "first.safetensors"
+    path.write_bytes(save(state, metadata={"format": "pt", "graph_rule": "published"}))
+    second = Trainer(data, SETTINGS, tmp_path / "second", init=state)
+    rows = data.rows("train")
+    np.testing.assert_allclose(second.predict(rows), first.predict(rows), atol=1e-5)
+    args = ["train", str(packed), "--out", str(tmp_path / "run"), "--steps", "1", "--device", "cpu"]
+    capsys.readouterr()
+    assert main([*args, "--init", str(path), "--precision", "highest"]) == 0
+    error = np.abs(first.predict(data.rows("val")) - data.targets[data.rows("val")]).mean()
+    assert f"{error:.5f}" in capsys.readouterr().out.splitlines()[0]
+    settings = open_run(tmp_path / "run", data).settings
+    assert settings.init == hashlib.sha256(path.read_bytes()).hexdigest()
+    args[3] = str(tmp_path / "other")
+    assert main([*args, "--init", str(tmp_path / "none.safetensors")]) == 2
+    path.write_bytes(b"nonsense")
+    assert main([*args, "--init", str(path)]) == 2
 
 
 def test_the_learning_rate_follows_the_budget(packed, tmp_path):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from crysgen.batch import Batch
 from crysgen.checkpoints import BEST, save_model
@@ -32,6 +32,7 @@ from crysmetrics.errors import UserError
 from crysmetrics.parallel import flushed_denormals
 from crysmetrics.progress import task
 from crysmetrics.training_state import append_row, load_checkpoint, read_state, save_checkpoint
+from crysmetrics.weight_average import warm_average
 
 if TYPE_CHECKING:
     from crysgen.models.base import Model, ModelConfig
@@ -140,7 +141,7 @@ class Trainer:
         self.objective, self.optimizer = self.fabric.setup(
             Objective(self.model, stage), self.memory
         )
-        self.average = AveragedModel(self.model, multi_avg_fn=_warm_average(settings.ema))
+        self.average = AveragedModel(self.model, multi_avg_fn=warm_average(settings.ema))
         self.average.n_averaged.fill_(1)  # the initial weights count
         if self.compiled:
             self.model.compile(dynamic=True)
@@ -426,13 +427,3 @@ class Trainer:
             if parameter.requires_grad:
                 moments = {m: files[m][name] for m in MOMENTS if name in files[m]}
                 self.memory.restore(parameter, moments, steps)
-
-
-def _warm_average(decay: float) -> Callable[..., None]:
-    """An exponential average that forgets the initial weights faster than `decay` at first."""
-
-    def average(averaged: Any, current: Any, count: Any) -> None:
-        now = min(decay, int(count) / (int(count) + 9))
-        get_ema_multi_avg_fn(now)(averaged, current, count)
-
-    return average

@@ -18,11 +18,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load
 
 from crysmetrics.errors import UserError
+from crysmetrics.features.alignn.network import ALIGNN
 from crysmetrics.features.alignn.training.data import load_packed
 from crysmetrics.features.alignn.training.trainer import Settings, Trainer, open_run
+from crysmetrics.io.parsed import one_line
 from crysmetrics.training_state import STATE
 
 
@@ -49,9 +52,8 @@ def train(arguments: argparse.Namespace) -> None:
         settings = replace(Settings(), **{k: v for k, v in given.items() if k in names})
         state = None
         if arguments.init:
-            data = _read(arguments.init)
-            state = load(data)
-            settings = replace(settings, init=hashlib.sha256(data).hexdigest())
+            state, sha256 = _weights(arguments.init)
+            settings = replace(settings, init=sha256)
         arguments.out.mkdir(parents=True, exist_ok=True)
         trainer = Trainer(packed, settings, arguments.out, device, **options, init=state)
         if state is not None:
@@ -66,16 +68,21 @@ def train(arguments: argparse.Namespace) -> None:
     trainer.run(arguments.save_minutes)
 
 
-def _read(path: Path) -> bytes:
-    """The bytes of a file with weights.
+def _weights(path: Path) -> tuple[dict[str, torch.Tensor], str]:
+    """Read weights, and the SHA-256 of their file.
 
     Raises:
-        UserError: if it can't be read.
+        UserError: if the file can't be read, or holds no weights of this network.
     """
     try:
-        return path.read_bytes()
+        data = path.read_bytes()
+        state = load(data)
+        ALIGNN().load_state_dict(state)
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}.") from error
+    except (SafetensorError, RuntimeError) as error:
+        raise UserError(f"{path} holds no weights of ALIGNN: {one_line(error)}.") from error
+    return state, hashlib.sha256(data).hexdigest()
 
 
 def parser() -> argparse.ArgumentParser:

@@ -20,12 +20,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from crysmetrics.errors import UserError
 from crysmetrics.features.alignn.graph import LineGraphs
 from crysmetrics.features.alignn.network import ALIGNN, GraphBatch
 from crysmetrics.features.alignn.training.data import Packed
 from crysmetrics.training_state import STATE, append_row, load_checkpoint, save_checkpoint
+from crysmetrics.weight_average import warm_average
 
 _LOG = ("step", "epoch", "minutes", "lr", "train_mae", "val_mae", "structures_per_second")
 _EVALUATION_PAIRS = 60_000
@@ -100,7 +102,10 @@ class Trainer:
         self.network = ALIGNN().to(device)
         if init is not None:
             self.network.load_state_dict(self._standardised(init))
-        self.average = {k: v.detach().clone() for k, v in self._floats().items()}
+        self.average = AveragedModel(
+            self.network, multi_avg_fn=warm_average(settings.ema), use_buffers=True
+        )
+        self.average.n_averaged.fill_(1)  # the initial weights count
         self.optimizer = _optimizer(self.network, settings)
         self.forward = torch.compile(self.network, dynamic=True) if compiled else self.network
         self.step = self.epoch = self.batch = 0
@@ -110,10 +115,6 @@ class Trainer:
         """Weights whose output is standardised as the targets are; see `final_network`."""
         weight, bias = state["fc.weight"] / self.std, (state["fc.bias"] - self.mean) / self.std
         return {**state, "fc.weight": weight, "fc.bias": bias}
-
-    def _floats(self) -> dict[str, Tensor]:
-        """Weights and running statistics: all that is averaged and saved."""
-        return {k: v for k, v in self.network.state_dict().items() if v.is_floating_point()}
 
     @property
     def progress(self) -> float:
@@ -205,9 +206,7 @@ class Trainer:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
         self.optimizer.step()
-        decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
-        average, now = list(self.average.values()), list(self._floats().values())
-        torch._foreach_lerp_(average, now, 1 - decay)
+        self.average.update_parameters(self.network)
         return errors.detach().mean() * self.std
 
     def _report(self, losses: list[Tensor], rate: float) -> None:
@@ -231,10 +230,8 @@ class Trainer:
 
     def final_network(self, average: bool = True) -> ALIGNN:
         """The network for inference, its output in eV/atom."""
-        state = dict(self.network.state_dict())
-        if average:
-            state.update(self.average)
-        state = {name: tensor.detach().clone() for name, tensor in state.items()}
+        chosen = self.average.module if average else self.network
+        state = {name: tensor.detach().clone() for name, tensor in chosen.state_dict().items()}
         state["fc.weight"] = state["fc.weight"] * self.std
         state["fc.bias"] = state["fc.bias"] * self.std + self.mean
         return ALIGNN.from_state(state).to(self.device)
@@ -250,7 +247,8 @@ class Trainer:
             for moment, tensors in moments.items():
                 # A weight that nothing depends on has no gradient, and so no moments.
                 tensors[name] = state[moment] if state else torch.zeros_like(parameter)
-        return {"network": self.network.state_dict(), "average": self.average, **moments}
+        average = self.average.module.state_dict()
+        return {"network": self.network.state_dict(), "average": average, **moments}
 
     def save(self) -> None:
         """Write the whole state; the step before stays valid until this one is complete."""
@@ -266,7 +264,8 @@ class Trainer:
         kinds = ("network", "average", "exp_avg", "exp_avg_sq")
         files = load_checkpoint(self.folder, self.step, kinds, self.device)
         self.network.load_state_dict(files["network"])
-        self.average = {name: files["average"][name] for name in self.average}
+        self.average.module.load_state_dict(files["average"])
+        self.average.n_averaged.fill_(self.step + 1)
         for name, parameter in self.network.named_parameters():
             self.optimizer.state[parameter] = {
                 "step": torch.tensor(float(self.step), device=self.device),
