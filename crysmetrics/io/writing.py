@@ -19,9 +19,7 @@ from crysmetrics.io.atomic import atomic_file, atomic_folder, refuse_existing
 from crysmetrics.io.crystals import Crystals, wrap
 from crysmetrics.io.elements import SYMBOLS
 from crysmetrics.io.sources import JSON_SUFFIXES, SUFFIXES, TABLE_SUFFIXES, TAR_SUFFIXES, has_suffix
-from crysmetrics.io.symmetrized import hall_numbers, symmetrized
 from crysmetrics.progress import task
-from crysmetrics.symmetry import Cell, asymmetric_unit, operation_triplets, setting_of
 
 _NOT_WRITTEN = (
     *(suffix for suffix in SUFFIXES if suffix not in (".cif", ".xyz", ".extxyz")),
@@ -78,6 +76,8 @@ def write(
         kinds = {".cif": _write_cif, ".zip": _write_zip}
         settings = None
         if symmetrize:
+            from crysmetrics.io.symmetrized import hall_numbers, symmetrized
+
             crystals = symmetrized(crystals, tolerance)
             settings = hall_numbers(crystals)
         kinds.get(suffix, _write_folder)(path, cif_texts(crystals, settings))
@@ -113,6 +113,9 @@ def cif_text(crystal: Crystals, hall_number: int) -> str:
         hall_number: 1 (P1) to 530. A structure without the symmetry of this setting is written
             in P1.
     """
+    # It compiles; training on packed graphs reads and writes no crystals, and needs no Numba.
+    from crysmetrics.symmetry import Cell, asymmetric_unit, operation_triplets, setting_of
+
     cell, frac_coords = _right_handed(crystal)
     sites = asymmetric_unit(Cell(cell, frac_coords, crystal.atomic_numbers), hall_number)
     if sites is None:
