@@ -1,8 +1,8 @@
 """Train a generator on a GPU within a budget, measure what it uses, and time its sampling.
 
 Needs only PyTorch, NumPy, safetensors and lightning-fabric beside this repository, and the packed
-data of `python -m crysgen.data DATA -o packed.npz`. Run it with `--check` on any CPU first: one
-minute, every step of what follows.
+data of `python -m crysgen.training.data DATA -o packed.npz`. Run it with `--check` on any CPU
+first: one minute, every step of what follows.
 
     python benchmarks/gpu_training.py packed.npz --run RUN --minutes 8.5
 
@@ -23,10 +23,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from crysgen.checkpoints import load_model
-from crysgen.configs import load_config
-from crysgen.data import training_sets
 from crysgen.models import model_class
 from crysgen.models.targets import Target
+from crysgen.training.configs import load_config
+from crysgen.training.data import training_sets
 from crysgen.training.fabric import launch
 from crysgen.training.trainer import Trainer
 from crysmetrics.io import Crystals

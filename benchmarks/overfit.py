@@ -17,13 +17,13 @@ import click
 import numpy as np
 import torch
 
-from crysgen.batch import Batch
 from crysgen.checkpoints import load_model
-from crysgen.configs import load_config
-from crysgen.data import training_sets
+from crysgen.diffusion.torus import remove_mean, shortest_path
 from crysgen.models.gemsdiff import GemsDiff
 from crysgen.models.targets import Target
-from crysgen.torus import remove_mean, shortest_path
+from crysgen.training.batch import Batch
+from crysgen.training.configs import load_config
+from crysgen.training.data import training_sets
 from crysgen.training.trainer import Trainer
 from crysmetrics.io import Crystals
 from crysmetrics.matching.distances import rms_distances

@@ -21,8 +21,8 @@ from crysmetrics.io import Crystals, CrystalsBuilder, Failure
 from crysmetrics.parallel import flushed_denormals
 
 if TYPE_CHECKING:
-    from crysgen.batch import Batch
     from crysgen.models.base import Model
+    from crysgen.training.batch import Batch
 
 ATTEMPTS = 5
 """Draws of a structure until it is given up."""

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import torch
 
-from crysgen.batch import Batch, pad_atomic_numbers
+from crysgen.training.batch import Batch, pad_atomic_numbers
 
 
 class FakeModel:

@@ -42,7 +42,7 @@ def wild_crystals(counts: tuple[int, ...], seed: int = 0) -> Crystals:
     """Crystals at the last step of GemsDiff: cells from x^ρ ~ N(0, 1), atoms anywhere."""
     import torch
 
-    from crysgen.lattice import exp_lattice, restore_lengths
+    from crysgen.diffusion.lattice import exp_lattice, restore_lengths
 
     rng = np.random.default_rng(seed)
     vectors = torch.tensor(rng.normal(size=(len(counts), 6)))

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from crysgen.batch import Batch, pad_atomic_numbers
-from crysgen.data import canonical
-from crysgen.lattice import lattice_parameters
+from crysgen.diffusion.lattice import lattice_parameters
 from crysgen.models.base import Encodes, Noises, Prepares
 from crysgen.models.gemsdiff import GemsDiff, GemsDiffConfig
 from crysgen.models.targets import Target
+from crysgen.training.batch import Batch, pad_atomic_numbers
+from crysgen.training.data import canonical
 from crysmetrics.examples import unpack
 from crysmetrics.io import Crystals, read
 

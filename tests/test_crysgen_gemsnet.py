@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from sets import random_crystals, wild_crystals
 
-from crysgen.batch import Batch
 from crysgen.models.fields import TripletFields
-from crysgen.neighbours import nearest_images
 from crysgen.networks.gemsnet_layers import Geometry
+from crysgen.networks.neighbours import nearest_images
+from crysgen.training.batch import Batch
 from crysmetrics.io import Crystals
 
 

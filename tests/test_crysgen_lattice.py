@@ -8,7 +8,7 @@ import pytest
 import torch
 from sets import random_crystals, rocksalt
 
-from crysgen.lattice import (
+from crysgen.diffusion.lattice import (
     VOLUME_SCALE,
     basis,
     canonical_lattice,

@@ -16,7 +16,6 @@ from sets import random_crystals
 
 import crysgen
 from crysgen import release
-from crysgen.batch import Batch
 from crysgen.checkpoints import DEFAULT_MODEL, load_model, model_identity, save_model
 from crysgen.cli import main
 from crysgen.config_values import read_json_object
@@ -25,6 +24,7 @@ from crysgen.models.base import Noises, refuse_targets
 from crysgen.models.targets import Target
 from crysgen.requests import Draw
 from crysgen.sampling import ATTEMPTS, sample
+from crysgen.training.batch import Batch
 from crysmetrics.errors import InputError, UserError
 
 pytest.importorskip("lightning_fabric", reason="the extra `train` is not installed")

@@ -7,9 +7,9 @@ import pytest
 import torch
 from sets import one, random_crystals, rocksalt, wild_crystals
 
-import crysgen.neighbours
-from crysgen.batch import Batch
-from crysgen.neighbours import nearest_images, reduced_cells
+import crysgen.networks.neighbours
+from crysgen.networks.neighbours import nearest_images, reduced_cells
+from crysgen.training.batch import Batch
 from crysmetrics.examples import unpack
 from crysmetrics.io import Crystals, read
 
@@ -184,7 +184,7 @@ def test_cells_are_reduced():
 def test_search_in_parts_finds_the_same(monkeypatch):
     crystals = wild_crystals([1, 5, 3, 2, 4], seed=2)
     _, whole = search(crystals)
-    monkeypatch.setattr(crysgen.neighbours, "_MAX_ENTRIES", 500)
+    monkeypatch.setattr(crysgen.networks.neighbours, "_MAX_ENTRIES", 500)
     _, parts = search(crystals)
     # T and -T are equally far away: which comes first may differ.
     torch.testing.assert_close(parts.distances, whole.distances)
@@ -194,7 +194,7 @@ def test_search_in_parts_finds_the_same(monkeypatch):
 def test_a_small_first_radius_finds_the_same(monkeypatch):
     crystals = Crystals.concatenate([wild_crystals([1, 5, 3], seed=2), needles()])
     _, right = search(crystals)
-    monkeypatch.setattr(crysgen.neighbours, "_FIRST_RADIUS", 0.2)
+    monkeypatch.setattr(crysgen.networks.neighbours, "_FIRST_RADIUS", 0.2)
     _, found = search(crystals)
     torch.testing.assert_close(found.distances, right.distances)
     torch.testing.assert_close(found.cutoff, right.cutoff)
@@ -256,13 +256,13 @@ def test_very_skewed_cells():
 @pytest.mark.parametrize("shape", [(1e-6, 1, 1), (1e-6, 1e-6, 1), (1e-6, 1e-3, 1)])
 def test_degenerate_cells_ask_for_no_more_images_than_others(shape, monkeypatch):
     counts = []
-    nearest = crysgen.neighbours._nearest
+    nearest = crysgen.networks.neighbours._nearest
 
     def count(frac, cells, mask, extents, k):
         counts.append(int((2 * extents + 1).prod(1).max()))
         return nearest(frac, cells, mask, extents, k)
 
-    monkeypatch.setattr(crysgen.neighbours, "_nearest", count)
+    monkeypatch.setattr(crysgen.networks.neighbours, "_nearest", count)
     rng = np.random.default_rng(0)
     cell = torch.tensor(np.diag(shape) @ np.linalg.qr(rng.normal(size=(3, 3)))[0])[None]
     frac = torch.tensor(rng.random((1, 5, 3)))

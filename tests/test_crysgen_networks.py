@@ -5,9 +5,9 @@ import pytest
 import torch
 from sets import one, random_crystals, rocksalt, wild_crystals
 
-from crysgen.batch import Batch
 from crysgen.models.fields import build_fields
 from crysgen.networks import Network, build_network, network_names
+from crysgen.training.batch import Batch
 from crysmetrics.examples import unpack
 from crysmetrics.io import Crystals, read
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from crysgen.schedules import (
+from crysgen.diffusion.schedules import (
     LATTICE_BETAS,
     POSITION_BETAS,
     STEPS,

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from crysgen.schedules import POSITION_BETAS, STEPS, Exploding, linear_betas
-from crysgen.torus import (
+from crysgen.diffusion.schedules import POSITION_BETAS, STEPS, Exploding, linear_betas
+from crysgen.diffusion.torus import (
     fourier_coefficient,
     remove_mean,
     shortest_path,

@@ -15,11 +15,18 @@ from sets import one, random_crystals, rocksalt
 
 from crysgen.checkpoints import find_model, load_model, save_model
 from crysgen.cli import main
-from crysgen.configs import config_names, load_config
-from crysgen.data import SPLIT, BatchOrder, DeviceCrystals, canonical, plausible, training_sets
 from crysgen.models import MODELS, model_class
 from crysgen.models.gemsdiff import GemsDiff, GemsDiffConfig
 from crysgen.models.targets import Target
+from crysgen.training.configs import config_names, load_config
+from crysgen.training.data import (
+    SPLIT,
+    BatchOrder,
+    DeviceCrystals,
+    canonical,
+    plausible,
+    training_sets,
+)
 from crysgen.training.settings import TrainingSettings
 from crysgen.training.trainer import Trainer
 from crysmetrics.errors import InputError, UserError

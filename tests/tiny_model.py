@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from crysgen.batch import Batch, pad_atomic_numbers
 from crysgen.config_values import at_least
 from crysgen.models import MODELS
 from crysgen.models.base import Model, ModelConfig
+from crysgen.training.batch import Batch, pad_atomic_numbers
 
 ELEMENTS = 119
 PLACE = {"tiny": "tiny_model:Tiny"}

@@ -15,10 +15,10 @@ import pandas as pd
 import torch
 from retrieval import atoms_of, targets_of
 
-from crysgen.batch import Batch
 from crysgen.checkpoints import DEFAULT_MODEL, load_model
 from crysgen.models.base import Noises
 from crysgen.retrieval import Library, to_crystals
+from crysgen.training.batch import Batch
 from crysmetrics.io import Crystals
 from crysmetrics.matching.distances import rms_distances
 

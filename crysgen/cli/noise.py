@@ -139,8 +139,8 @@ def noised(
     import numpy as np
     import torch
 
-    from crysgen.batch import Batch
     from crysgen.requests import derived_seed
+    from crysgen.training.batch import Batch
     from crysmetrics.io import Crystals as Packed
     from crysmetrics.progress import task
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from crysgen.configs import config_names
 from crysgen.models import MODELS
+from crysgen.training.configs import config_names
 from crysmetrics.cli.options import SEED, device_option, overwrite_option, quiet_option, user_errors
 from crysmetrics.console import echo
 from crysmetrics.interrupts import answered_elsewhere
@@ -82,9 +82,7 @@ def _options(kind: str) -> list[Callable[..., Any]]:
     number = click.IntRange(min=1)
     configs = ", ".join([*config_names(kind), "or a JSON file."])
     precisions = click.Choice(["32-true", "bf16-mixed", "16-mixed", "64-true"])
-    data_help = (
-        "Structures to train on: anything that is read, or packed by crysgen.data; repeatable."
-    )
+    data_help = "Structures to train on: anything that is read, or packed data; repeatable."
     shown: dict[str, Any] = {"show_default": True}
     return [
         click.option(
@@ -152,9 +150,9 @@ def _train(call: _Call, settings: dict[str, Any]) -> None:
 
 def _trainer(call: _Call, settings: dict[str, Any]) -> Trainer:
     """A run on its data, at its beginning or where it was left."""
-    from crysgen.configs import load_config
-    from crysgen.data import training_sets
     from crysgen.models import model_class
+    from crysgen.training.configs import load_config
+    from crysgen.training.data import training_sets
     from crysgen.training.fabric import launch
     from crysgen.training.trainer import Trainer
 

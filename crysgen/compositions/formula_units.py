@@ -223,7 +223,7 @@ def build(data: Path, path: Path) -> int:
     Raises:
         UserError: if this is not the data folder.
     """
-    from crysgen.data import SPLIT, project_data
+    from crysgen.training.data import SPLIT, project_data
     from crysmetrics.io.atomic import atomic_file
 
     crystals = project_data(data, max_atoms=1000)

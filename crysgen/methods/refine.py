@@ -88,8 +88,8 @@ class Refine(Method):
         """As many as asked for; the likelier a proposal, the more often it is the start."""
         import torch
 
-        from crysgen.batch import Batch
         from crysgen.retrieval import to_crystals
+        from crysgen.training.batch import Batch
 
         # Each proposal once, then the likeliest again with other noise.
         places = np.arange(one.count) % len(found)

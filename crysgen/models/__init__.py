@@ -1,8 +1,8 @@
 """Generative models: one file each, behind the interface of `crysgen.models.base`.
 
-A model is a module with a class, a folder of configurations in `crysgen/configs/KIND`, and a line
-in `MODELS`. Training, checkpoints, sampling, cards and commands know only the interface. Nothing
-heavy is imported here: commands list the kinds of models without PyTorch.
+A model is a module with a class, a folder of configurations in `crysgen/training/configs/KIND`,
+and a line in `MODELS`. Training, checkpoints, sampling, cards and commands know only the interface.
+Nothing heavy is imported here: commands list the kinds of models without PyTorch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The interface of every generator: what training, sampling, cards and commands know of a model.
 
 A new model is one module in this folder with a subclass of `Model`, a line in
-`crysgen.models.MODELS`, and configurations in `crysgen/configs/KIND/`.
+`crysgen.models.MODELS`, and configurations in `crysgen/training/configs/KIND/`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from crysgen.batch import Batch
 from crysgen.config_values import from_values
 from crysgen.models import MODELS, model_class
 from crysgen.models.targets import Target
+from crysgen.training.batch import Batch
 from crysmetrics.errors import UserError
 
 __all__ = [

@@ -15,22 +15,16 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from crysgen.batch import Batch, pad_atomic_numbers
 from crysgen.config_values import at_least, positive
-from crysgen.lattice import (
+from crysgen.diffusion.cells import CellSpace, LogCells, RawCells
+from crysgen.diffusion.lattice import (
     lattice_parameters,
     normalize_lengths,
     symmetric_exp,
     symmetric_to_vector,
 )
-from crysgen.models.base import Model, ModelConfig, OnStep
-from crysgen.models.cells import CellSpace, LogCells, RawCells
-from crysgen.models.fields import build_fields
-from crysgen.models.noise import Noise, spread_steps
-from crysgen.models.targets import Target
-from crysgen.networks import build_network
-from crysgen.networks.base import check_settings, network_class
-from crysgen.schedules import (
+from crysgen.diffusion.noise import Noise, spread_steps
+from crysgen.diffusion.schedules import (
     LATTICE_BETAS,
     POSITION_BETAS,
     STEPS,
@@ -41,7 +35,13 @@ from crysgen.schedules import (
     preserving_powers,
     strided_steps,
 )
-from crysgen.torus import remove_mean, shortest_path, wrap
+from crysgen.diffusion.torus import remove_mean, shortest_path, wrap
+from crysgen.models.base import Model, ModelConfig, OnStep
+from crysgen.models.fields import build_fields
+from crysgen.models.targets import Target
+from crysgen.networks import build_network
+from crysgen.networks.base import check_settings, network_class
+from crysgen.training.batch import Batch, pad_atomic_numbers
 
 _MOST_STEPS = 100_000
 _LARGEST_POWER = 100.0

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from crysgen.config_values import at_least, shown
-from crysgen.neighbours import nearest_images
+from crysgen.networks.neighbours import nearest_images
 
 _NETWORKS = {
     "gemsnet": ("crysgen.networks.gemsnet", "GemsNet"),

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from crysgen.neighbours import Neighbours
 from crysgen.networks.base import Network
 from crysgen.networks.embedding import AtomEmbedding
 from crysgen.networks.gemsnet_layers import (
@@ -22,6 +21,7 @@ from crysgen.networks.gemsnet_layers import (
     Graph,
     Interaction,
 )
+from crysgen.networks.neighbours import Neighbours
 
 
 class GemsNetFeatures(NamedTuple):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from crysgen.neighbours import Neighbours
+from crysgen.networks.neighbours import Neighbours
 
 _SOFTENING = 1e-3
 """Directions fade below this share of (V/N)^(1/3), where two atoms are in one place."""

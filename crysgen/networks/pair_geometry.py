@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot, softplus
 
-from crysgen.neighbours import Neighbours
 from crysgen.networks.embedding import MAX_ATOMIC_NUMBER
+from crysgen.networks.neighbours import Neighbours
 
 _FIRST_RADIUS = 1.3
 """Å, before learning."""

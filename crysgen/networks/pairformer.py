@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
-from crysgen.neighbours import Neighbours, nearest_images
 from crysgen.networks.base import Network
 from crysgen.networks.embedding import AtomEmbedding
+from crysgen.networks.neighbours import Neighbours, nearest_images
 from crysgen.networks.pair_geometry import LatticeGeometry, PairBasis, PairGeometry
 
 

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from crysgen.batch import Batch
 from crysgen.checkpoints import BEST, save_model
-from crysgen.data import BatchOrder, DeviceCrystals
-from crysgen.optimizer import MOMENTS, GeneratorOptimizer
+from crysgen.training.batch import Batch
+from crysgen.training.data import BatchOrder, DeviceCrystals
 from crysgen.training.fabric import device_name, launch
 from crysgen.training.interruption import SaveTimes, StopRequests
+from crysgen.training.optimizer import MOMENTS, GeneratorOptimizer
 from crysgen.training.settings import TrainingSettings
 from crysmetrics.errors import UserError
 from crysmetrics.parallel import flushed_denormals

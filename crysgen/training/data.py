@@ -1,6 +1,6 @@
 """The crystals a generator is trained on: chosen, brought to one form, packed, batched.
 
-Run as a program it packs this project's data: `python -m crysgen.data DATA -o packed.npz`.
+Run as a program it packs this project's data: `python -m crysgen.training.data DATA -o packed.npz`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crysgen.batch import Batch
-from crysgen.lattice import niggli_reduce
+from crysgen.diffusion.lattice import niggli_reduce
+from crysgen.training.batch import Batch
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.io import Crystals, Failure, read
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from crysgen.lattice import (
+from crysgen.diffusion.lattice import (
     canonical_lattice,
     exp_lattice,
     log_lattice,

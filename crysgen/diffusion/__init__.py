@@ -1,0 +1,1 @@
+"""Diffusion of cells and positions: schedules, spaces of cells, positions on the torus, noise."""
