@@ -20,7 +20,7 @@ from crysmetrics.errors import InputError, MissingPackageError, UserError
 from crysmetrics.features.cache import open_cache
 from crysmetrics.features.extractor import Run
 from crysmetrics.features.sample import Sample
-from crysmetrics.io import Crystals, read
+from crysmetrics.io import Crystals, from_pymatgen, read
 from crysmetrics.matching.pairing import read_table
 from crysmetrics.metrics.base import (
     Measure,
@@ -73,7 +73,7 @@ def as_sample(structures: Any, role: str, run: Run | None = None) -> Sample:
     elif isinstance(structures, Crystals):
         crystals = structures
     elif isinstance(structures, Iterable):
-        crystals = Crystals.from_pymatgen(structures)
+        crystals = from_pymatgen(structures)
     else:
         raise InputError(
             f"The {role} structures are a {type(structures).__name__}; give Crystals, a path, or "

@@ -10,7 +10,7 @@ from sets import random_crystals, rocksalt
 from strategies import ODD_TEXT, assert_same, crystals
 
 from crysmetrics.errors import UserError
-from crysmetrics.io import Crystals, CrystalsBuilder, Failure
+from crysmetrics.io import Crystals, CrystalsBuilder, Failure, from_pymatgen
 from crysmetrics.io.crystals import as_property, wrap
 
 CUBE = np.eye(3)[None] * 4
@@ -117,7 +117,7 @@ def test_wrap_stays_in_the_cell(position):
 @given(crystals())
 def test_pymatgen_and_back(batch):
     pytest.importorskip("pymatgen")
-    back = Crystals.from_pymatgen(batch.to_pymatgen(), batch.ids)
+    back = from_pymatgen(batch.to_pymatgen(), batch.ids)
     assert back.ids == batch.ids
     assert_same(back, batch, 1e-9)
     np.testing.assert_allclose(back.lattices, batch.lattices, atol=1e-12)
@@ -127,7 +127,7 @@ def test_from_pymatgen_names_what_is_no_crystal():
     from pymatgen.core import DummySpecies, Lattice, Molecule, Structure
 
     cube = Lattice.cubic(4)
-    batch = Crystals.from_pymatgen(
+    batch = from_pymatgen(
         [
             Structure(cube, ["Na+", "Cl-"], [[0, 0, 0], [0.5, 0.5, 0.5]]),
             Structure(cube, [{"Na": 0.5, "K": 0.5}], [[0, 0, 0]]),

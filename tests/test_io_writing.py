@@ -19,7 +19,7 @@ from strategies import ODD_TEXT, assert_same, crystals
 from users import as_nobody
 
 from crysmetrics.errors import UserError
-from crysmetrics.io import Crystals, read, write, writing
+from crysmetrics.io import Crystals, from_pymatgen, read, write, writing
 from crysmetrics.io.atomic import atomic_file, atomic_folder, refuse_existing
 from crysmetrics.io.crystals import wrap
 from crysmetrics.io.writing import file_names, p1_cif
@@ -190,7 +190,7 @@ def test_symmetrized(tmp_path):
         ["Mg", "Al", "O"],
         [[0.125] * 3, [0.5] * 3, [0.2624] * 3],
     )
-    batch = Crystals.from_pymatgen([spinel, spinel.get_primitive_structure()], ["whole", "cell"])
+    batch = from_pymatgen([spinel, spinel.get_primitive_structure()], ["whole", "cell"])
     write(batch, tmp_path / "set", symmetrize=True)
     text = (tmp_path / "set" / "whole.cif").read_text()
     assert text.count(" O  ") == 1

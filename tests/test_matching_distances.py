@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from sets import one, random_crystals, rocksalt
 
 from crysmetrics import examples
-from crysmetrics.io import Crystals, read
+from crysmetrics.io import Crystals, from_pymatgen, read
 from crysmetrics.io.elements import SYMBOLS
 from crysmetrics.matching import _kernel as kernel
 from crysmetrics.matching import cells as cells_module
@@ -73,7 +73,7 @@ def supercells(crystals: Crystals, matrix: list[list[int]]) -> Crystals:
     for structure in crystals.to_pymatgen():
         structure.make_supercell(matrix)
         structures.append(structure)
-    return Crystals.from_pymatgen(structures)
+    return from_pymatgen(structures)
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from crysmetrics.io.crystals import Crystals, Failure, as_property
+from crysmetrics.io.crystals import Crystals, Failure, arrays_from_pymatgen, as_property
 from crysmetrics.io.elements import MAX_ATOMIC_NUMBER
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
+    from pymatgen.core import Structure
 
 MIN_THICKNESS = 0.01
 """Thinnest cell (Å, between opposite faces) that still counts as a crystal; pymatgen's limit."""
@@ -153,3 +154,26 @@ def _why_no_crystals(rows: Sequence[_Row]) -> dict[int, str]:
         else:
             reasons[i] = f"has a cell of (almost) no volume ({volumes[i]:.3g} Å³)"
     return reasons
+
+
+def from_pymatgen(structures: Iterable[Structure], ids: Sequence[str] | None = None) -> Crystals:
+    """Pack ordered pymatgen structures; what is no ordered crystal becomes a failure.
+
+    Args:
+        structures: pymatgen `Structure` objects; other objects end in `failures`.
+        ids: one for each; by default their positions, "0", "1", ...
+    """
+    structures = list(structures)
+    if ids is None:
+        ids = [str(i) for i in range(len(structures))]
+    if len(ids) != len(structures):
+        raise ValueError(f"{len(structures)} structures, but {len(ids)} ids")
+    builder = CrystalsBuilder()
+    for name, structure in zip(ids, structures, strict=True):
+        try:
+            numbers, frac, lattice = arrays_from_pymatgen(structure)
+        except ValueError as error:
+            builder.fail(str(name), str(error))
+        else:
+            builder.add(str(name), numbers, frac, lattice, source=str(name))
+    return builder.build()

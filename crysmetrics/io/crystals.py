@@ -205,33 +205,6 @@ class Crystals:
             tuple(f for p in parts for f in p.failures),
         )
 
-    @classmethod
-    def from_pymatgen(
-        cls, structures: Iterable[Structure], ids: Sequence[str] | None = None
-    ) -> Crystals:
-        """Pack ordered pymatgen structures; what is no ordered crystal becomes a failure.
-
-        Args:
-            structures: pymatgen `Structure` objects; other objects end in `failures`.
-            ids: one for each; by default their positions, "0", "1", ...
-        """
-        from crysmetrics.io.builder import CrystalsBuilder
-
-        structures = list(structures)
-        if ids is None:
-            ids = [str(i) for i in range(len(structures))]
-        if len(ids) != len(structures):
-            raise ValueError(f"{len(structures)} structures, but {len(ids)} ids")
-        builder = CrystalsBuilder()
-        for name, structure in zip(ids, structures, strict=True):
-            try:
-                numbers, frac, lattice = arrays_from_pymatgen(structure)
-            except ValueError as error:
-                builder.fail(str(name), str(error))
-            else:
-                builder.add(str(name), numbers, frac, lattice, source=str(name))
-        return builder.build()
-
     # --- converting ------------------------------------------------------------------------
 
     def to_pymatgen(self) -> list[Structure]:
@@ -324,7 +297,7 @@ class Crystals:
         """
         from crysmetrics.io.packed import load
 
-        return load(path)
+        return load(path, cls)
 
 
 def wrap(frac_coords: NDArray[np.float64]) -> NDArray[np.float64]:

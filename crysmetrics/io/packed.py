@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.io.atomic import atomic_file
-from crysmetrics.io.crystals import Crystals
+
+if TYPE_CHECKING:
+    from crysmetrics.io.crystals import Crystals
 
 _FORMAT = "crysmetrics-crystals/1"
 
@@ -44,8 +46,12 @@ def save(crystals: Crystals, path: str | Path) -> None:
         np.savez_compressed(file, **arrays)
 
 
-def load(path: str | Path) -> Crystals:
+def load(path: str | Path, kind: type[Crystals]) -> Crystals:
     """Read what `save` wrote.
+
+    Args:
+        path: of the file.
+        kind: `Crystals`, which knows this module and not the other way round.
 
     Raises:
         InputError: if the file is not one of ours, or is damaged.
@@ -56,7 +62,7 @@ def load(path: str | Path) -> Crystals:
             if text["format"] != _FORMAT:
                 raise ValueError(f"its format is {text['format']!r}, not {_FORMAT!r}")
             names = text["properties"]
-            return Crystals(
+            return kind(
                 data["atomic_numbers"],
                 data["frac_coords"],
                 data["lattices"],

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crysmetrics.metrics.base import Settings
 from crysmetrics.metrics.coverage import sweep
-from crysmetrics.reporting.report import Report
 from crysmetrics.reporting.svg import Chart, label
+
+if TYPE_CHECKING:
+    from crysmetrics.reporting.report import Report
 
 _MOST_BINS = 40
 _MOST_GROUPS = 12

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crysmetrics._version import __version__
 from crysmetrics.metrics.base import Value, all_metrics
@@ -18,9 +18,11 @@ from crysmetrics.reporting.published import (
     other_reference,
     published_rows,
 )
-from crysmetrics.reporting.report import Report
 from crysmetrics.reporting.structures import shown_structures
 from crysmetrics.reporting.tables import cells, heading, notes, shown
+
+if TYPE_CHECKING:
+    from crysmetrics.reporting.report import Report
 
 
 def render(report: Report, name: str | None = None) -> str:

@@ -9,10 +9,11 @@ import numpy as np
 
 from crysmetrics.io import Crystals
 from crysmetrics.io.elements import SYMBOLS
-from crysmetrics.reporting.report import Report
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from crysmetrics.reporting.report import Report
 
 SHOWN = 6
 """Structures of each kind."""
