@@ -103,9 +103,9 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         target = _follow(path)
         with _parent(target):
             remove_left(target.parent, ("folder",))
-        with _parent(target), _temporary_folder(target.parent) as new:
-            yield new
-            new.rename(target)
+            with _temporary_folder(target.parent) as new:
+                yield new
+                new.rename(target)
 
 
 def _exchange(folder: Path, new: Path) -> None:
