@@ -20,8 +20,8 @@ _WHERE = {
     "parse_formula": "crysgen.compositions.formulas",
     "generate": "crysgen.generation",
     "Result": "crysgen.generation",
-    "Settings": "crysgen.settings",
-    "Machine": "crysgen.settings",
+    "SamplingSettings": "crysgen.settings",
+    "Resources": "crysgen.settings",
     "load_model": "crysgen.checkpoints",
     "known_models": "crysgen.checkpoints",
 }

@@ -17,8 +17,8 @@ import numpy as np
 from crysgen.compositions.formulas import parse_formula
 from crysgen.methods import Method, build_methods
 from crysgen.output import NothingMadeError, Store
-from crysgen.requests import Asked, ask_formulas
-from crysgen.settings import Machine, Settings
+from crysgen.requests import CompositionRequest, ask_formulas
+from crysgen.settings import Resources, SamplingSettings
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.io import Crystals
 from crysmetrics.progress import task
@@ -59,8 +59,8 @@ def generate(
     compositions: str | Sequence[str],
     count: int = 16,
     *,
-    settings: Settings | None = None,
-    machine: Machine | None = None,
+    settings: SamplingSettings | None = None,
+    resources: Resources | None = None,
 ) -> Result:
     """Generate crystals of some compositions, in memory.
 
@@ -68,30 +68,30 @@ def generate(
         compositions: a formula, or several.
         count: structures of each.
         settings: what decides the result.
-        machine: what decides how fast.
+        resources: what decides how fast.
 
     Raises:
         UserError: if a composition or a setting makes no sense, or nothing can be made.
     """
-    settings, machine = settings or Settings(), machine or Machine()
+    settings, resources = settings or SamplingSettings(), resources or Resources()
     texts = [compositions] if isinstance(compositions, str) else list(compositions)
     if not texts:
         raise UserError("No composition is given.")
     if count < 1:
         raise UserError(f"At least one structure of each composition must be made, not {count}.")
     formulas = [parse_formula(text) for text in texts]
-    asked = ask_formulas(formulas, count, None, settings.max_atoms)
-    methods = build_methods(asked, settings, machine)
+    requests = ask_formulas(formulas, count, None, settings.max_atoms)
+    methods = build_methods(requests, settings, resources)
     for method in methods:
         method.prepare()
-    return run(asked, methods, settings, machine, Store())
+    return run(requests, methods, settings, resources, Store())
 
 
 def run(
-    asked: Sequence[Asked],
+    requests: Sequence[CompositionRequest],
     methods: Sequence[Method],
-    settings: Settings,
-    machine: Machine,
+    settings: SamplingSettings,
+    resources: Resources,
     store: Store,
 ) -> Result:
     """Make what is missing in a store, rank and describe everything, and finish the store.
@@ -109,20 +109,20 @@ def run(
     if not len(candidates):
         reason = candidates.failures[0].reason if candidates.failures else "nothing was proposed"
         raise NothingMadeError(f"No crystal could be made: the first {reason}.")
-    failures = _failures(candidates, asked, methods)
+    failures = _failures(candidates, requests, methods)
     redrawn = int(np.sum(candidates.properties["redrawn"]))
     merge = not all(method.is_distribution for method in methods)
     # Before relaxation, so that only wanted crystals are relaxed, and after it.
     candidates = symmetric(candidates, settings)
     if settings.relax:
         # Methods propose more than is asked for: energies bring forward what seemed unlikely.
-        everything = [replace(request, sizes=((1, len(candidates)),)) for request in asked]
-        different = np.sort(rank(candidates, everything, settings, machine, merge).rows)
-        relaxed, unrelaxed = relax(candidates[different], asked, settings, machine, store)
+        everything = [replace(request, sizes=((1, len(candidates)),)) for request in requests]
+        different = np.sort(rank(candidates, everything, settings, resources, merge).rows)
+        relaxed, unrelaxed = relax(candidates[different], requests, settings, resources, store)
         candidates = symmetric(relaxed.with_failures(candidates.failures), settings)
         failures += unrelaxed
-    selection = rank(candidates, asked, settings, machine, merge)
-    crystals, table = describe(candidates, selection, asked, settings)
+    selection = rank(candidates, requests, settings, resources, merge)
+    crystals, table = describe(candidates, selection, requests, settings)
     result = Result(crystals, table, failures, redrawn)
     record = result.summary() | {"seconds": round(time.perf_counter() - begun, 1)}
     store.finish(cif_texts(crystals, hall_numbers(crystals)), table, record)
@@ -167,9 +167,9 @@ def _missing(methods: Sequence[Method], store: Store) -> Iterator[tuple[Method, 
 
 def relax(
     candidates: Crystals,
-    asked: Sequence[Asked],
-    settings: Settings,
-    machine: Machine,
+    requests: Sequence[CompositionRequest],
+    settings: SamplingSettings,
+    resources: Resources,
     store: Store,
 ) -> tuple[Crystals, list[dict[str, str]]]:
     """Relax those candidates that the store does not hold relaxed; returns all, and failures."""
@@ -179,7 +179,7 @@ def relax(
     missing = np.array([i for i, name in enumerate(candidates.ids) if name not in done], dtype=int)
     with task("Relaxing (CHGNet)", len(missing)) as advance:
         for crystal in relax(
-            candidates[missing], machine.device, settings.dispersion, machine.workers
+            candidates[missing], resources.device, settings.dispersion, resources.workers
         ):
             store.add_relaxed(crystal)
             advance(1)
@@ -187,40 +187,46 @@ def relax(
     row = {name: i for i, name in enumerate(relaxed.ids)}
     reasons = {failure.file: failure.reason for failure in relaxed.failures}
     failures = [
-        _failure(asked[position], reasons[name])
-        for name, position in zip(candidates.ids, candidates.properties["asked"], strict=True)
+        _failure(requests[position], reasons[name])
+        for name, position in zip(candidates.ids, candidates.properties["request"], strict=True)
         if name in reasons
     ]
     return relaxed[[row[name] for name in candidates.ids]], failures
 
 
 def rank(
-    candidates: Crystals, asked: Sequence[Asked], settings: Settings, machine: Machine, merge: bool
+    candidates: Crystals,
+    requests: Sequence[CompositionRequest],
+    settings: SamplingSettings,
+    resources: Resources,
+    merge: bool,
 ) -> Selection:
     """Measure candidates and select the best of each request; equal ones merged if `merge`."""
     from crysgen.ranking.selection import select
     from crysgen.samples import formation_energies
     from crysmetrics.geometry import min_distances
 
-    distances = min_distances(candidates, machine.workers)
-    energies = formation_energies(candidates, settings, machine)
-    return select(candidates, distances, energies, asked, merge, settings.tolerance)
+    distances = min_distances(candidates, resources.workers)
+    energies = formation_energies(candidates, settings, resources)
+    return select(candidates, distances, energies, requests, merge, settings.tolerance)
 
 
 def _failures(
-    candidates: Crystals, asked: Sequence[Asked], methods: Sequence[Method]
+    candidates: Crystals, requests: Sequence[CompositionRequest], methods: Sequence[Method]
 ) -> list[dict[str, str]]:
     """Say what could not be made of requests that have fewer candidates than they ask for."""
     by_name = {method.name: method for method in methods}
-    made = np.bincount(np.asarray(candidates.properties["asked"], dtype=int), minlength=len(asked))
+    made = np.bincount(
+        np.asarray(candidates.properties["request"], dtype=int), minlength=len(requests)
+    )
     found = []
     for failure in candidates.failures:
         name, _, piece = failure.file.partition("-")
-        position = by_name[name].asked_of(piece)
-        if made[position] < asked[position].count:
-            found.append(_failure(asked[position], failure.reason))
+        position = by_name[name].request_of(piece)
+        if made[position] < requests[position].count:
+            found.append(_failure(requests[position], failure.reason))
     return found
 
 
-def _failure(request: Asked, reason: str) -> dict[str, str]:
+def _failure(request: CompositionRequest, reason: str) -> dict[str, str]:
     return {"formula": request.formula.text, "ref_id": request.ref_id, "reason": reason}

@@ -185,7 +185,7 @@ def _load_part(path: Path, relaxed: bool = False) -> Crystals:
     good = bool(names) and all("-" in name for name in names)
     if len(part):
         good &= all(kinds.get(name, " ") in kind for name, kind in wanted.items())
-        good = good and bool((part.properties["asked"] >= 0).all())
+        good = good and bool((part.properties["request"] >= 0).all())
     if not good:
         raise InputError(f"{path} is damaged: these are no candidates; {advice}.")
     return part

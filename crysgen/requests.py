@@ -1,6 +1,6 @@
-"""What is asked for: compositions, how many samples of each, and every single draw.
+"""Requests: compositions, how many samples of each, and every single draw.
 
-An asked composition is either a formula, whose cell sizes are chosen
+A composition is either a formula, whose cell sizes are chosen
 (`crysgen.compositions.formula_units`), or the exact cell composition of a given structure. The
 draws of one composition in one cell size are numbered, and a draw's seed follows from the run's
 seed, that cell and that number: not from what else is asked for, in which order, or on which
@@ -24,21 +24,21 @@ from crysmetrics.errors import InputError, UserError
 
 if TYPE_CHECKING:
     from crysgen.methods import Method
-    from crysgen.settings import Settings
+    from crysgen.settings import SamplingSettings
     from crysmetrics.io import Crystals
 
 SEED_BITS = 53
-"""Seeds are whole numbers that every reader of JSON and CSV holds exactly."""
+"""Length of seeds: whole numbers that every reader of JSON and CSV holds exactly."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One asked composition.
+class CompositionRequest:
+    """A composition, and how many samples of it are wanted in which cells.
 
     Attributes:
         formula: as written; of a given structure, the whole cell.
         sizes: (formula units in the cell, number of samples), the likeliest size first.
-        ref_id: the structure whose cell was asked for; "" for a formula.
+        ref_id: the structure whose cell is meant; "" for a formula.
         all_units: every cell size that may be proposed, also where there are too few samples for
             each; those of `sizes` if empty.
     """
@@ -50,50 +50,50 @@ class Asked:
 
     @property
     def units(self) -> tuple[int, ...]:
-        """Cell sizes that may be proposed."""
+        """Cell sizes that may be proposed, in formula units."""
         return self.all_units or tuple(unit for unit, _ in self.sizes)
 
     @property
     def count(self) -> int:
-        """Samples over all cell sizes."""
+        """Number of samples over all cell sizes."""
         return sum(n for _, n in self.sizes)
 
     @property
     def is_exact(self) -> bool:
-        """Whether the cell itself was asked for."""
+        """Whether the cell of a given structure is meant."""
         return bool(self.ref_id)
 
     @property
     def label(self) -> str:
-        """A name for files."""
+        """Beginning of the names of its files."""
         return self.ref_id or self.formula.text
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One structure to be made.
+    """One structure for a model to make.
 
     Attributes:
-        number: distinct among all draws of a request.
-        asked: position of its composition among those asked for.
+        number: distinct among all draws of a run.
+        request: position of its request among all.
         target: for the model, with the seed of its noise.
-        index: which of the draws with this cell and run's seed.
-        base_seed: the run's.
+        index: number of the draw among those with the same cell and base seed.
+        base_seed: seed of the run.
     """
 
     number: int
-    asked: int
+    request: int
     target: Target
     index: int
     base_seed: int
 
     @property
     def seed(self) -> int:
-        """Of its noise."""
+        """Seed of its noise."""
         return self.target.seed
 
     def again(self, attempt: int) -> Draw:
-        """The same with another seed, for when what came out was no crystal."""
+        """Repeat the draw with another seed, after an invalid crystal came out."""
         # Atoms that the model chooses are counted as element 0.
         atoms = self.target.atomic_numbers or (0,) * (self.target.num_atoms or 0)
         seed = derived_seed(self.base_seed, atoms, self.index, attempt)
@@ -103,20 +103,20 @@ class Draw:
 def derived_seed(
     seed: int, atomic_numbers: Sequence[int], index: int | str, attempt: int = 0
 ) -> int:
-    """A seed below 2^53 that follows from these alone; the order of atoms plays no part."""
+    """Derive a seed below 2^53 from these alone; the order of atoms plays no part."""
     counts = sorted(Counter(map(int, atomic_numbers)).items())
     text = json.dumps([seed, counts, index, attempt])
     digest = hashlib.sha256(text.encode()).digest()
     return int.from_bytes(digest[:8], "big") >> (64 - SEED_BITS)
 
 
-def draws(asked: Sequence[Asked], seed: int) -> list[Draw]:
-    """Every structure to be made: composition after composition, size after size."""
+def draws(requests: Sequence[CompositionRequest], seed: int) -> list[Draw]:
+    """List every structure to be made: request after request, size after size."""
     found: list[Draw] = []
     used: Counter[tuple[int, ...]] = Counter()
-    for position, one in enumerate(asked):
-        for units, count in one.sizes:
-            atoms = one.formula.times(units).atoms
+    for position, request in enumerate(requests):
+        for units, count in request.sizes:
+            atoms = request.formula.times(units).atoms
             cell = tuple(sorted(atoms))
             for _ in range(count):
                 index = used[cell]
@@ -131,13 +131,13 @@ def ask_formulas(
     count: int,
     units: Sequence[int] | None = None,
     max_atoms: int = MAX_ATOMS,
-) -> list[Asked]:
-    """`count` samples of each formula; one that is asked for twice gets twice as many.
+) -> list[CompositionRequest]:
+    """Request `count` samples of each formula; one that is named twice gets twice as many.
 
     Args:
         formulas: as written.
         count: samples of each.
-        units: sizes asked for; None for those that real compounds have.
+        units: formula units in the cell; None for those that real compounds have.
         max_atoms: of a cell.
 
     Raises:
@@ -145,7 +145,7 @@ def ask_formulas(
     """
     times = Counter(formulas)
     return [
-        Asked(
+        CompositionRequest(
             formula,
             tuple(share_out(formula, n * count, units, max_atoms).items()),
             all_units=tuple(likelihoods(formula, max_atoms) if units is None else units),
@@ -155,7 +155,7 @@ def ask_formulas(
 
 
 def read_structures(path: str | Path, workers: int | None = None) -> Crystals:
-    """Structures of anything that `crysmetrics.io.read` takes, or of a named reference."""
+    """Read structures of anything that `crysmetrics.io.read` takes, or of a named reference."""
     from crysmetrics.io import read
 
     named = _reference(path)
@@ -167,7 +167,7 @@ def read_structures(path: str | Path, workers: int | None = None) -> Crystals:
 
 
 def _reference(path: str | Path) -> Path | None:
-    """The file of a named reference; an existing path wins."""
+    """Find the file of a named reference; an existing path wins."""
     if Path(path).exists():
         return None
     from crysmetrics import references
@@ -175,8 +175,10 @@ def _reference(path: str | Path) -> Path | None:
     return references.find(str(path))
 
 
-def ask_structures(path: str | Path, count: int, max_atoms: int = MAX_ATOMS) -> list[Asked]:
-    """`count` samples of the exact cell composition of each structure; ids become `ref_id`.
+def ask_structures(
+    path: str | Path, count: int, max_atoms: int = MAX_ATOMS
+) -> list[CompositionRequest]:
+    """Request `count` samples of the exact cell of each structure; ids become `ref_id`.
 
     Args:
         path: see `read_structures`.
@@ -205,11 +207,11 @@ def ask_structures(path: str | Path, count: int, max_atoms: int = MAX_ATOMS) -> 
     return ask_crystals(crystals, count)
 
 
-def ask_crystals(crystals: Crystals, count: int) -> list[Asked]:
-    """`count` samples of the exact cell composition of each structure; ids become `ref_id`."""
+def ask_crystals(crystals: Crystals, count: int) -> list[CompositionRequest]:
+    """Request `count` samples of the exact cell of each structure; ids become `ref_id`."""
     offsets = crystals.offsets
     return [
-        Asked(
+        CompositionRequest(
             Formula.of_atoms(crystals.atomic_numbers[offsets[i] : offsets[i + 1]]),
             ((1, count),),
             structure_id,
@@ -219,7 +221,7 @@ def ask_crystals(crystals: Crystals, count: int) -> list[Asked]:
 
 
 def read_formulas(path: str | Path) -> list[Formula]:
-    """Formulas of a text file, one a line; what follows a # is a comment.
+    """Read formulas from a text file, one a line; text behind a # is a comment.
 
     Raises:
         InputError: naming the line, if one is no formula, or the file can't be read.
@@ -250,8 +252,8 @@ def ask_path(
     count: int,
     units: Sequence[int] | None = None,
     max_atoms: int = MAX_ATOMS,
-) -> list[Asked]:
-    """What `--compositions` names: structures, whose exact cells are meant, or a text of formulas.
+) -> list[CompositionRequest]:
+    """Request what `--compositions` names: structures, whose cells are meant, or formulas.
 
     A file whose name ends in `.txt` is a text; of others name and first bytes decide.
 
@@ -270,14 +272,14 @@ def ask_path(
     return ask_formulas(read_formulas(path), count, units, max_atoms)
 
 
-def digest(asked: Sequence[Asked]) -> str:
-    """SHA-256 of what is asked for, by which an interrupted run knows its request again."""
-    rows = [[a.ref_id, a.formula.elements, a.formula.amounts, a.sizes] for a in asked]
+def digest(requests: Sequence[CompositionRequest]) -> str:
+    """Hash requests (SHA-256), so that an interrupted run knows them again."""
+    rows = [[a.ref_id, a.formula.elements, a.formula.amounts, a.sizes] for a in requests]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def request_record(
-    asked: Sequence[Asked], methods: Sequence[Method], settings: Settings
+    requests: Sequence[CompositionRequest], methods: Sequence[Method], settings: SamplingSettings
 ) -> dict[str, Any]:
     """Record what must be equal for an interrupted run to be continued.
 
@@ -293,9 +295,9 @@ def request_record(
         identities["relaxation"] = identity(settings.dispersion)
     return {
         "compositions": {
-            "number": len(asked),
-            "samples": sum(request.count for request in asked),
-            "sha256": digest(asked),
+            "number": len(requests),
+            "samples": sum(request.count for request in requests),
+            "sha256": digest(requests),
         },
         "settings": chosen,
         "methods": identities,

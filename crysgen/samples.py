@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from crysgen.compositions.formulas import Formula
 from crysgen.output import COLUMNS, NothingMadeError
 from crysgen.ranking.selection import Selection
-from crysgen.requests import Asked
-from crysgen.settings import Machine, Settings
+from crysgen.requests import CompositionRequest
+from crysgen.settings import Resources, SamplingSettings
 from crysmetrics.io import Crystals
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _KEPT = ("method", "prototype_id", "seed")
 log = logging.getLogger(__name__)
 
 
-def symmetric(candidates: Crystals, settings: Settings) -> Crystals:
+def symmetric(candidates: Crystals, settings: SamplingSettings) -> Crystals:
     """Symmetrise candidates and keep those of the wanted space group, where either is asked for.
 
     Raises:
@@ -46,7 +46,7 @@ def symmetric(candidates: Crystals, settings: Settings) -> Crystals:
     return candidates[kept].with_failures(candidates.failures)
 
 
-def space_group_numbers(crystals: Crystals, settings: Settings) -> NDArray[np.int64]:
+def space_group_numbers(crystals: Crystals, settings: SamplingSettings) -> NDArray[np.int64]:
     """(B,) numbers: those that files state, or found within the tolerance where they are in P1."""
     from crysmetrics.io.symmetrized import hall_numbers
     from crysmetrics.symmetry import setting_of, space_groups
@@ -58,7 +58,7 @@ def space_group_numbers(crystals: Crystals, settings: Settings) -> NDArray[np.in
 
 
 def formation_energies(
-    crystals: Crystals, settings: Settings, machine: Machine
+    crystals: Crystals, settings: SamplingSettings, resources: Resources
 ) -> NDArray[np.float64]:
     """(B,) formation energies in eV/atom by ALIGNN; NaN where it fails or none are wanted."""
     if not settings.energies:
@@ -68,7 +68,7 @@ def formation_energies(
     from crysmetrics.features.sample import Sample
     from crysmetrics.metrics.alignn import energies
 
-    how = Run(workers=machine.workers, cache=open_cache(machine.cache), device=machine.device)
+    how = Run(workers=resources.workers, cache=open_cache(resources.cache), device=resources.device)
     sample = Sample(crystals, "gen", run=how)
     values = energies(sample)
     for name, reason in sample.failed_features():
@@ -79,38 +79,43 @@ def formation_energies(
 def describe(
     candidates: Crystals,
     selection: Selection,
-    asked: Sequence[Asked],
-    settings: Settings,
+    requests: Sequence[CompositionRequest],
+    settings: SamplingSettings,
 ) -> tuple[Crystals, pd.DataFrame]:
     """Name the selected candidates after their files, and make the table of them.
 
     Args:
         candidates: B.
         selection: of these.
-        asked: the requests.
+        requests: compositions and how many samples of each.
         settings: of the run.
     """
-    chosen = candidates[selection.rows].with_ids(_labels(candidates, selection, asked))
+    chosen = candidates[selection.rows].with_ids(_labels(candidates, selection, requests))
     measured = {
         "min_distance": selection.distances.round(5),
         "predicted_formation_energy_per_atom": selection.energies.round(6),
         "score": selection.scores.round(6),
         "rank": selection.ranks,
     }
-    return chosen, _table(chosen, measured, asked, settings)
+    return chosen, _table(chosen, measured, requests, settings)
 
 
-def _labels(candidates: Crystals, selection: Selection, asked: Sequence[Asked]) -> list[str]:
+def _labels(
+    candidates: Crystals, selection: Selection, requests: Sequence[CompositionRequest]
+) -> list[str]:
     """Name files: `Li2O_0001`, the best first; just the id, if one of a structure is asked."""
-    position = candidates.properties["asked"][selection.rows].tolist()
+    position = candidates.properties["request"][selection.rows].tolist()
     return [
         request.label if request.ref_id and request.count == 1 else f"{request.label}_{rank:04d}"
-        for request, rank in zip((asked[p] for p in position), selection.ranks, strict=True)
+        for request, rank in zip((requests[p] for p in position), selection.ranks, strict=True)
     ]
 
 
 def _table(
-    crystals: Crystals, measured: Mapping[str, Any], asked: Sequence[Asked], settings: Settings
+    crystals: Crystals,
+    measured: Mapping[str, Any],
+    requests: Sequence[CompositionRequest],
+    settings: SamplingSettings,
 ) -> pd.DataFrame:
     """Make the rows of `samples.csv`; they describe the files as they are written."""
     import pandas as pd
@@ -125,7 +130,7 @@ def _table(
         "space_group": space_group_numbers(crystals, settings),
         "density": densities(crystals).round(5),
         "volume_per_atom": (crystals.volumes / crystals.num_atoms).round(5),
-        "ref_id": [asked[p].ref_id for p in crystals.properties["asked"].tolist()],
+        "ref_id": [requests[p].ref_id for p in crystals.properties["request"].tolist()],
         **{name: crystals.properties[name] for name in _KEPT},
         **measured,
     }

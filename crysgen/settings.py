@@ -1,16 +1,21 @@
-"""What decides the structures of a run, and what only decides how fast they are made."""
+"""Settings that decide the structures of a run, and resources that only decide how fast."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from crysgen.compositions.formula_units import MAX_ATOMS
+from crysmetrics.errors import UserError
+
+LARGEST_SEED = 2**63 - 1
+"""Largest seed that the table of samples can hold."""
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Everything beside the asked compositions that decides what comes out.
+class SamplingSettings:
+    """Settings that decide, beside the compositions, which structures come out.
 
     Attributes:
         method: a name of `crysgen.methods.METHODS`.
@@ -25,6 +30,9 @@ class Settings:
         tolerance: Å within which symmetry is found.
         space_group: number of the only space group that is wanted; crystals are symmetrised.
         exclude: ids of known structures that must not be proposed.
+
+    Raises:
+        UserError: if a number is out of range.
     """
 
     method: str = "auto"
@@ -40,19 +48,29 @@ class Settings:
     space_group: int | None = None
     exclude: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise UserError(f"Seeds are whole numbers from 0 to {LARGEST_SEED}, not {self.seed}.")
+        if not (math.isfinite(self.tolerance) and self.tolerance > 0):
+            raise UserError(f"The tolerance must be a positive number of Å, not {self.tolerance}.")
+        if self.max_atoms < 1 or (self.steps is not None and self.steps < 1):
+            raise UserError("Numbers of atoms and of steps must be at least 1.")
+        if self.space_group is not None and not 1 <= self.space_group <= 230:
+            raise UserError(f"Space groups have numbers from 1 to 230; not {self.space_group}.")
+
     @property
     def makes_symmetric(self) -> bool:
         """Whether crystals are symmetrised: asked for, or needed for a space group."""
         return self.symmetrize or self.space_group is not None
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """Convert to what JSON can hold."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
-class Machine:
-    """Where and how fast; results do not depend on it but for rounding.
+class Resources:
+    """Resources of a run; results do not depend on them but for rounding.
 
     Attributes:
         device: `auto`, `cpu` or `cuda`.

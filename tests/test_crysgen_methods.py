@@ -73,8 +73,8 @@ def test_the_table_describes_every_file_as_it_was_written(
     tmp_path: Path, args: tuple[str, ...]
 ) -> None:
     compositions = ("Li2O", "CaTiO3", "MgAl")
-    asked = [part for text in compositions for part in ("--composition", text)]
-    table = sample(tmp_path / "a", *asked, "-n", "6", "--method", "retrieval", *args)
+    requests = [part for text in compositions for part in ("--composition", text)]
+    table = sample(tmp_path / "a", *requests, "-n", "6", "--method", "retrieval", *args)
     made = read(tmp_path / "a", workers=1)
     assert len(made) == len(table)
     crystals = {f"{name}.cif": made[i] for i, name in enumerate(made.ids)}
@@ -104,10 +104,10 @@ def test_refinement_stays_near_what_it_began_with(tmp_path: Path) -> None:
 
 
 def test_auto_leaves_to_diffusion_a_share_and_what_no_library_knows() -> None:
-    asked = ask_formulas([parse_formula("NaCl"), parse_formula("Na7Cl2F3S")], 8)
-    left = left_to_diffusion(asked, [12, 5])
+    requests = ask_formulas([parse_formula("NaCl"), parse_formula("Na7Cl2F3S")], 8)
+    left = left_to_diffusion(requests, [12, 5])
     assert [rest.count for rest in left] == [2, 3]
-    for one, rest in zip(asked, left, strict=True):
+    for one, rest in zip(requests, left, strict=True):
         assert {unit for unit, _ in rest.sizes} <= {unit for unit, _ in one.sizes}
 
 

@@ -29,13 +29,13 @@ from crysgen.output import (
 )
 from crysgen.requests import ask_formulas, ask_structures, draws, request_record
 from crysgen.sampling import ATTEMPTS
-from crysgen.settings import Machine, Settings
+from crysgen.settings import Resources, SamplingSettings
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.io import Crystals, read, write
 from crysmetrics.io.symmetrized import symmetrized
 from crysmetrics.symmetry import space_groups
 
-MACHINE = Machine(device="cpu", workers=1, batch_size=3, cache="off")
+RESOURCES = Resources(device="cpu", workers=1, batch_size=3, cache="off")
 
 
 class Runs:
@@ -43,17 +43,17 @@ class Runs:
 
     def __init__(self, monkeypatch, tmp_path):
         self.monkeypatch, self.tmp_path = monkeypatch, tmp_path
-        self.asked = ask_formulas([parse_formula("Li2O"), parse_formula("NaCl")], 6, (1, 2))
+        self.requests = ask_formulas([parse_formula("Li2O"), parse_formula("NaCl")], 6, (1, 2))
 
-    def __call__(self, name, fake=None, overwrite=False, asked=None, **settings):
-        asked = asked or self.asked
+    def __call__(self, name, fake=None, overwrite=False, requests=None, **settings):
+        requests = requests or self.requests
         given = use(self.monkeypatch, self.tmp_path, fake or FakeModel())
         base = {"model": given, "energies": False, "method": "diffusion"}
-        chosen = Settings(**(base | settings))
-        methods = build_methods(asked, chosen, MACHINE)
-        record = {"request": request_record(asked, methods, chosen)}
+        chosen = SamplingSettings(**(base | settings))
+        methods = build_methods(requests, chosen, RESOURCES)
+        record = {"request": request_record(requests, methods, chosen)}
         with open_run(self.tmp_path / name, record, overwrite) as (folder, continued):
-            return run(asked, methods, chosen, MACHINE, folder), continued
+            return run(requests, methods, chosen, RESOURCES, folder), continued
 
 
 @pytest.fixture
@@ -158,9 +158,9 @@ def test_other_settings_are_refused_and_named(runs, tmp_path):
         (["MgO", "CaO"], 5, "compositions: samples was 12, is 10"),
         (["MgO", "CaO"], 6, "other compositions"),
     ):
-        asked = ask_formulas([parse_formula(t) for t in texts], count, (1, 2))
+        requests = ask_formulas([parse_formula(t) for t in texts], count, (1, 2))
         with pytest.raises(UserError, match=says):
-            runs("out", asked=asked)
+            runs("out", requests=requests)
     other = use(runs.monkeypatch, tmp_path, FakeModel(), "other")
     with pytest.raises(UserError, match="other diffusion"):
         runs("out", model=other)
@@ -174,13 +174,13 @@ def test_overwriting_keeps_the_old_until_the_new_is_complete(runs, tmp_path):
     before = content(tmp_path / "out")
     notes = tmp_path / "out" / "notes.txt"
     notes.write_text("mine")
-    asked = ask_formulas([parse_formula("MgO")], 4, (1,))
+    requests = ask_formulas([parse_formula("MgO")], 4, (1,))
     with pytest.raises(KeyboardInterrupt):
-        runs("out", FakeModel(stop_at=2), overwrite=True, asked=asked)
+        runs("out", FakeModel(stop_at=2), overwrite=True, requests=requests)
     now = content(tmp_path / "out")
     assert {k: now[k] for k in before} == before
     # The unfinished run goes on, with or without --overwrite.
-    _, continued = runs("out", overwrite=True, asked=asked)
+    _, continued = runs("out", overwrite=True, requests=requests)
     assert continued
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert names == {
@@ -209,7 +209,7 @@ def test_foreign_folders_are_left_alone(runs, tmp_path):
 
 
 def test_what_can_have_no_result_leaves_no_folder(runs, tmp_path):
-    never = {d.again(k).seed for d in draws(runs.asked, 0) for k in range(ATTEMPTS)}
+    never = {d.again(k).seed for d in draws(runs.requests, 0) for k in range(ATTEMPTS)}
     with pytest.raises(NothingMadeError):
         runs("out", FakeModel(bad=never))
     with pytest.raises(NothingMadeError, match="space group 227"):
@@ -315,12 +315,12 @@ def test_free_names(runs, tmp_path):
 def test_structures_give_files_their_ids(runs, tmp_path):
     salts = [rocksalt(5 + 0.1 * k, name=f"set/mp-{k}") for k in range(3)]
     write(Crystals.concatenate(salts), tmp_path / "ref.npz")
-    runs("one", asked=ask_structures(tmp_path / "ref.npz", 1))
+    runs("one", requests=ask_structures(tmp_path / "ref.npz", 1))
     table = pd.read_csv(tmp_path / "one" / "samples.csv")
     assert table.file.tolist() == [f"set/mp-{k}.cif" for k in range(3)]
     assert table.ref_id.tolist() == [f"set/mp-{k}" for k in range(3)]
     assert read(tmp_path / "one").ids == ("mp-0", "mp-1", "mp-2")
-    runs("two", asked=ask_structures(tmp_path / "ref.npz", 2))
+    runs("two", requests=ask_structures(tmp_path / "ref.npz", 2))
     table = pd.read_csv(tmp_path / "two" / "samples.csv")
     assert table.file.tolist()[:3] == [
         "set/mp-0_0001.cif",
@@ -328,7 +328,7 @@ def test_structures_give_files_their_ids(runs, tmp_path):
         "set/mp-1_0001.cif",
     ]
     assert table["rank"].tolist() == [1, 2] * 3
-    runs("one", asked=ask_structures(tmp_path / "ref.npz", 2), overwrite=True)
+    runs("one", requests=ask_structures(tmp_path / "ref.npz", 2), overwrite=True)
     assert len(read(tmp_path / "one")) == 6
 
 
@@ -354,7 +354,7 @@ def test_real_energies(runs):
 
 
 def test_failures_are_named_and_counted(runs, tmp_path):
-    wanted = draws(runs.asked, 0)
+    wanted = draws(runs.requests, 0)
     never = {wanted[2].again(k).seed for k in range(ATTEMPTS)}
     result, _ = runs("out", FakeModel(bad=never | {wanted[7].seed}))
     assert len(result.table) == 11
@@ -370,15 +370,15 @@ def test_failures_are_named_and_counted(runs, tmp_path):
 
 def test_store_in_memory_and_python_interface(monkeypatch, tmp_path):
     given = use(monkeypatch, tmp_path, FakeModel())
-    settings = crysgen.Settings(model=given, energies=False, method="diffusion")
-    result = crysgen.generate(["Li2O"], count=5, settings=settings, machine=MACHINE)
+    settings = crysgen.SamplingSettings(model=given, energies=False, method="diffusion")
+    result = crysgen.generate(["Li2O"], count=5, settings=settings, resources=RESOURCES)
     assert len(result.crystals) == 5
     assert result.table["rank"].tolist() == [1, 2, 3, 4, 5]
-    one_string = crysgen.generate("Li2O", count=5, settings=settings, machine=MACHINE)
+    one_string = crysgen.generate("Li2O", count=5, settings=settings, resources=RESOURCES)
     assert one_string.crystals.content_hashes() == result.crystals.content_hashes()
     for compositions, count in (([], 5), (["Li2O"], 0)):
         with pytest.raises(UserError):
-            crysgen.generate(compositions, count, settings=settings, machine=MACHINE)
+            crysgen.generate(compositions, count, settings=settings, resources=RESOURCES)
     store = Store()
     store.add("diffusion", result.crystals.with_ids(["0", "1/a", "1/b", "2", "3"]))
     assert store.done == {f"diffusion-{k}" for k in range(4)}
@@ -419,8 +419,8 @@ def test_symmetrised_files_hold_their_space_group(runs, tmp_path, monkeypatch):
                 made.lattices[i] = made.lattices[i] * 0 + near.lattices[0]
             return made
 
-    asked = ask_formulas([parse_formula("NaCl")], 2, (1,))
-    runs("out", Salt(), asked=asked, symmetrize=True)
+    requests = ask_formulas([parse_formula("NaCl")], 2, (1,))
+    runs("out", Salt(), requests=requests, symmetrize=True)
     table = pd.read_csv(tmp_path / "out" / "samples.csv")
     text = (tmp_path / "out" / "NaCl_0001.cif").read_text()
     assert "Fm-3m" in text

@@ -21,7 +21,7 @@ from crysgen.output import RunFolder
 from crysgen.ranking.energy import RELAXED_SCALE, boltzmann, complexities, simplest_first
 from crysgen.ranking.selection import select
 from crysgen.relaxation import ENERGY, identity, relax
-from crysgen.requests import Asked
+from crysgen.requests import CompositionRequest
 from crysgen.retrieval import Library
 from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals
@@ -209,15 +209,15 @@ def test_the_simplest_comes_first_for_formulas_and_not_for_exact_cells() -> None
         [one(np.tile(salt.atomic_numbers, 2), bent, lattice, "bent"), salt]
     )
     properties = {
-        "asked": np.zeros(2, dtype=np.int64),
+        "request": np.zeros(2, dtype=np.int64),
         "score": np.array([0.9, 0.1]),
         ENERGY: np.array([-3.0, -2.9995]),
     }
     candidates = replace(crystals, properties=properties)
     formula = parse_formula("NaCl")
     for ref_id, first in (("", 1), ("some-id", 0)):
-        asked = [Asked(formula, ((1, 2),), ref_id)]
-        chosen = select(candidates, np.full(2, 2.5), np.zeros(2), asked, True, 0.1)
+        requests = [CompositionRequest(formula, ((1, 2),), ref_id)]
+        chosen = select(candidates, np.full(2, 2.5), np.zeros(2), requests, True, 0.1)
         order, ranks, scores = chosen.rows, chosen.ranks, chosen.scores
         assert order.tolist() == [first, 1 - first]
         assert ranks.tolist() == [1, 2]

@@ -19,7 +19,7 @@ from crysmetrics.errors import InputError, UserError
 from crysmetrics.io import Crystals, write
 
 
-def asked(*texts, count=4, units=None):
+def requests(*texts, count=4, units=None):
     return ask_formulas([parse_formula(t) for t in texts], count, units)
 
 
@@ -27,7 +27,7 @@ def asked(*texts, count=4, units=None):
 
 
 def test_a_formula_asked_twice_gets_twice_as_many():
-    found = asked("Li2O", "NaCl", "Li2O", count=5)
+    found = requests("Li2O", "NaCl", "Li2O", count=5)
     assert [(a.formula.text, a.count) for a in found] == [("Li2O", 10), ("NaCl", 5)]
     assert all(not a.is_exact for a in found)
 
@@ -88,7 +88,7 @@ def test_structures_ask_for_their_own_cells(tmp_path):
 
 
 def test_seeds_follow_from_seed_cell_and_number_alone():
-    few, many = draws(asked("Li2O", count=4), 7), draws(asked("NaCl", "Li2O", count=32), 7)
+    few, many = draws(requests("Li2O", count=4), 7), draws(requests("NaCl", "Li2O", count=32), 7)
     known = {(tuple(sorted(d.target.atomic_numbers)), d.index): d.seed for d in many}
     assert len(set(known.values())) == len(many)
     for d in few:
@@ -96,7 +96,7 @@ def test_seeds_follow_from_seed_cell_and_number_alone():
         assert 0 <= d.seed < 2**53
         assert d.again(1).seed not in known.values()
         assert d.again(0) == d
-    assert {d.seed for d in draws(asked("Li2O"), 8)}.isdisjoint(d.seed for d in few)
+    assert {d.seed for d in draws(requests("Li2O"), 8)}.isdisjoint(d.seed for d in few)
     assert derived_seed(0, (3, 3, 8), 0) == derived_seed(0, (8, 3, 3), 0)
 
 
@@ -108,9 +108,14 @@ def test_polymorphs_of_one_cell_get_different_draws(tmp_path):
 
 
 def test_digests_tell_requests_apart():
-    same = digest(asked("Li2O")), digest(asked("Li2O"))
+    same = digest(requests("Li2O")), digest(requests("Li2O"))
     assert same[0] == same[1]
-    others = [asked("Na2O"), asked("Li2O", count=5), asked("Li2O", units=(1,)), asked("Li4O2")]
+    others = [
+        requests("Na2O"),
+        requests("Li2O", count=5),
+        requests("Li2O", units=(1,)),
+        requests("Li4O2"),
+    ]
     assert len({same[0], *map(digest, others)}) == 5
 
 
@@ -137,7 +142,7 @@ def test_batches_hold_every_draw_once(batch_size, workers):
 
 
 def test_few_small_cells_share_a_batch_with_large_ones():
-    wanted = draws(asked("Li2O", count=8, units=(1, 4)), 0)
+    wanted = draws(requests("Li2O", count=8, units=(1, 4)), 0)
     assert len(plan_batches(wanted)) == 1
     assert plan_batches([]) == []
 
@@ -191,7 +196,7 @@ def test_progress_counts_every_structure_once():
 
 
 def test_what_is_no_crystal_is_drawn_again_with_a_new_seed():
-    wanted = draws(asked("Li2O", count=6, units=(1, 2)), 0)
+    wanted = draws(requests("Li2O", count=6, units=(1, 2)), 0)
     bad, hopeless = wanted[1], wanted[4]
     never = {hopeless.again(k).seed for k in range(ATTEMPTS)}
     model = FakeModel(bad={bad.seed, *never})

@@ -26,7 +26,7 @@ from crysgen.methods import METHODS, build_methods
 from crysgen.output import Store
 from crysgen.requests import ask_crystals
 from crysgen.retrieval import Library
-from crysgen.settings import Machine, Settings
+from crysgen.settings import Resources, SamplingSettings
 from crysmetrics.evaluation import evaluate_measures
 from crysmetrics.features.extractor import Run
 from crysmetrics.io import Crystals
@@ -56,16 +56,19 @@ def main(data: Path, split: str, limit: int | None, methods: str, energies: str,
         chosen = np.random.default_rng(0).permutation(len(targets))[:limit]
         targets = targets[np.sort(chosen)]
     masks = parts_of(targets) if parts else {"all": np.ones(len(targets), dtype=bool)}
-    machine = Machine(device=device, workers=workers, cache="off")
+    resources = Resources(device=device, workers=workers, cache="off")
     with_energies = {"both": (False, True), "yes": (True,), "no": (False,)}[energies]
     ways = [
-        (name, Settings(method=name, energies=e, model=model))
+        (name, SamplingSettings(method=name, energies=e, model=model))
         for name in methods.split(",")
         for e in with_energies
     ]
     if relax:
         ways += [
-            (f"{name}, CHGNet", Settings(method=name, energies=with_energies[-1], relax=True))
+            (
+                f"{name}, CHGNet",
+                SamplingSettings(method=name, energies=with_energies[-1], relax=True),
+            )
             for name in methods.split(",")
         ]
     rows: list[dict[str, Any]] = []
@@ -73,7 +76,7 @@ def main(data: Path, split: str, limit: int | None, methods: str, energies: str,
         if settings.method not in METHODS:
             raise click.UsageError(f"there is no method {settings.method!r}")
         started = time.perf_counter()
-        result = predicted(targets, count, settings, machine)
+        result = predicted(targets, count, settings, resources)
         took = (time.perf_counter() - started) / len(targets)
         title = f"{name}{', energies' if settings.energies else ''}"
         first = measured(result, targets, masks, title, device, workers)
@@ -84,10 +87,12 @@ def main(data: Path, split: str, limit: int | None, methods: str, energies: str,
     print(pd.DataFrame(rows).to_markdown(index=False, floatfmt=".3f"))
 
 
-def predicted(targets: Crystals, count: int, settings: Settings, machine: Machine) -> Result:
+def predicted(
+    targets: Crystals, count: int, settings: SamplingSettings, resources: Resources
+) -> Result:
     """Ranked structures of the exact cell compositions of the targets."""
-    asked = ask_crystals(targets, count)
-    return run(asked, build_methods(asked, settings, machine), settings, machine, Store())
+    requests = ask_crystals(targets, count)
+    return run(requests, build_methods(requests, settings, resources), settings, resources, Store())
 
 
 def parts_of(targets: Crystals) -> dict[str, NDArray[np.bool_]]:

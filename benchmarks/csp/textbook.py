@@ -19,7 +19,7 @@ from crysgen import generate
 from crysgen.compositions.formulas import parse_formula
 from crysgen.methods import METHODS
 from crysgen.retrieval.prototypes import Reduced
-from crysgen.settings import Machine, Settings
+from crysgen.settings import Resources, SamplingSettings
 from crysmetrics.io import Crystals
 
 TOLERANCE, WIDE = 0.03, 0.12
@@ -54,8 +54,8 @@ def main(
         if only and text not in only:
             continue
         exclude = entries_of(str(text)) if others else ()
-        settings = Settings(method=method, exclude=exclude, energies=energies, relax=relax)
-        made = generate([str(text)], count, settings=settings, machine=Machine(workers=workers))
+        settings = SamplingSettings(method=method, exclude=exclude, energies=energies, relax=relax)
+        made = generate([str(text)], count, settings=settings, resources=Resources(workers=workers))
         right = [k for k, crystal in enumerate(made.crystals) if is_right(crystal, rows)]
         ranks[str(text)] = right[0] + 1 if right else None
         known = made.table.prototype_id
@@ -74,13 +74,13 @@ def entries_of(text: str, rows: pd.DataFrame | None = None) -> tuple[str, ...]:
     from crysgen.retrieval import Library
 
     entries = Library.load(extra=[]).entries
-    asked = parse_formula(text).reduced.counts
+    wanted = parse_formula(text).reduced.counts
     found = []
     for i in range(len(entries)):
         slots = entries.slots(i)
-        if set(slots.tolist()) == set(asked):
+        if set(slots.tolist()) == set(wanted):
             own = Formula.of_atoms(np.repeat(slots, entries.counts(i))).reduced.counts
-            if own == asked and (
+            if own == wanted and (
                 rows is None or is_right(as_crystal(entries.reduced(i)), rows, WIDE)
             ):
                 found.append(entries.ids[i])

@@ -1,4 +1,4 @@
-"""Methods: what turns asked compositions into candidate crystals.
+"""Methods: they turn requests into candidate crystals.
 
 A method divides its work into pieces with names, so that an interrupted run goes on with those
 that are missing, and yields the candidates of finished pieces as Crystals. Ranking and output know
@@ -17,8 +17,8 @@ from crysmetrics.errors import UserError
 from crysmetrics.packages import require
 
 if TYPE_CHECKING:
-    from crysgen.requests import Asked
-    from crysgen.settings import Machine, Settings
+    from crysgen.requests import CompositionRequest
+    from crysgen.settings import Resources, SamplingSettings
     from crysmetrics.io import Crystals
     from crysmetrics.progress import Advance
 
@@ -31,14 +31,14 @@ METHODS: dict[str, tuple[str, ...]] = {
 """What `--method` takes: the classes of the methods whose candidates are ranked together."""
 
 CANDIDATE_PROPERTIES = {
-    "asked": "iu",
+    "request": "iu",
     "method": "U",
     "prototype_id": "U",
     "score": "f",
     "seed": "iu",
     "redrawn": "iu",
 }
-"""Properties of candidates and kinds of their arrays: position of the asked composition, name of
+"""Properties of candidates and kinds of their arrays: position of the request, name of
 the method, id of the known structure it came from ("" if none), the method's own score (NaN if
 none; higher is better), the structure's seed, and how many draws before it were no crystals."""
 
@@ -47,9 +47,9 @@ class Method(ABC):
     """One source of candidates, for one request.
 
     Args:
-        asked: the compositions.
+        requests: the compositions.
         settings: what decides the candidates.
-        machine: what decides how fast they are made.
+        resources: what decides how fast they are made.
     """
 
     name: ClassVar[str]
@@ -57,7 +57,12 @@ class Method(ABC):
     """Whether candidates are independent samples: by themselves, equal ones are all kept."""
 
     @abstractmethod
-    def __init__(self, asked: Sequence[Asked], settings: Settings, machine: Machine) -> None: ...
+    def __init__(
+        self,
+        requests: Sequence[CompositionRequest],
+        settings: SamplingSettings,
+        resources: Resources,
+    ) -> None: ...
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
@@ -85,8 +90,8 @@ class Method(ABC):
         """List the names of all pieces of work, without `/`, the same at every run."""
 
     @abstractmethod
-    def asked_of(self, piece: str) -> int:
-        """Return the position of the asked composition that a piece belongs to."""
+    def request_of(self, piece: str) -> int:
+        """Return the position of the request that a piece belongs to."""
 
     @abstractmethod
     def total(self, pieces: Sequence[str]) -> int:
@@ -101,7 +106,9 @@ class Method(ABC):
         """
 
 
-def build_methods(asked: Sequence[Asked], settings: Settings, machine: Machine) -> list[Method]:
+def build_methods(
+    requests: Sequence[CompositionRequest], settings: SamplingSettings, resources: Resources
+) -> list[Method]:
     """Build the methods that the settings name; nothing is loaded or computed yet.
 
     Raises:
@@ -113,5 +120,5 @@ def build_methods(asked: Sequence[Asked], settings: Settings, machine: Machine) 
     built: list[Method] = []
     for place in METHODS[settings.method]:
         module, _, name = place.partition(":")
-        built.append(getattr(import_module(module), name)(asked, settings, machine))
+        built.append(getattr(import_module(module), name)(requests, settings, resources))
     return built

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crysgen.methods.diffusion import Diffusion
-from crysgen.requests import Asked
+from crysgen.requests import CompositionRequest
 
 if TYPE_CHECKING:
-    from crysgen.settings import Machine, Settings
+    from crysgen.settings import Resources, SamplingSettings
     from crysmetrics.io import Crystals
 
 SHARE = 0.25
@@ -26,19 +26,26 @@ class DiffusionShare(Diffusion):
     See `crysgen.methods.Method`.
     """
 
-    def __init__(self, asked: Sequence[Asked], settings: Settings, machine: Machine) -> None:
-        super().__init__(asked, settings, machine)
-        self.asked = asked
+    def __init__(
+        self,
+        requests: Sequence[CompositionRequest],
+        settings: SamplingSettings,
+        resources: Resources,
+    ) -> None:
+        super().__init__(requests, settings, resources)
+        self.requests = requests
 
     def plan(self, earlier: Crystals) -> None:
         """Share out the draws by what the library has proposed for each composition."""
-        known = np.zeros(len(self.asked), dtype=np.int64)
+        known = np.zeros(len(self.requests), dtype=np.int64)
         if len(earlier):
-            known += np.bincount(earlier.properties["asked"], minlength=len(self.asked))
-        self.draw_for(left_to_diffusion(self.asked, known.tolist()))
+            known += np.bincount(earlier.properties["request"], minlength=len(self.requests))
+        self.draw_for(left_to_diffusion(self.requests, known.tolist()))
 
 
-def left_to_diffusion(asked: Sequence[Asked], known: Sequence[int]) -> list[Asked]:
+def left_to_diffusion(
+    requests: Sequence[CompositionRequest], known: Sequence[int]
+) -> list[CompositionRequest]:
     """Ask for a share of each composition, or for as many as are missing.
 
     Args:
@@ -49,9 +56,9 @@ def left_to_diffusion(asked: Sequence[Asked], known: Sequence[int]) -> list[Aske
         The compositions in the same order; one of which nothing is left has no sizes.
     """
     found = []
-    for one, have in zip(asked, known, strict=True):
-        wanted = max(one.count - have, -int(-SHARE * one.count // 1))
-        found.append(replace(one, sizes=_fewer(one.sizes, wanted)))
+    for request, have in zip(requests, known, strict=True):
+        wanted = max(request.count - have, -int(-SHARE * request.count // 1))
+        found.append(replace(request, sizes=_fewer(request.sizes, wanted)))
     return found
 
 

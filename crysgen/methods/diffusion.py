@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crysgen.methods import Method
-from crysgen.requests import Asked, Draw, draws
+from crysgen.requests import CompositionRequest, Draw, draws
 from crysmetrics.errors import UserError
 
 if TYPE_CHECKING:
     from crysgen.models.base import Model
-    from crysgen.settings import Machine, Settings
+    from crysgen.settings import Resources, SamplingSettings
     from crysmetrics.io import Crystals
     from crysmetrics.progress import Advance
 
@@ -26,13 +26,18 @@ class Diffusion(Method):
     name = "diffusion"
     is_distribution = True
 
-    def __init__(self, asked: Sequence[Asked], settings: Settings, machine: Machine) -> None:
-        self.settings, self.machine = settings, machine
-        self.draw_for(asked)
+    def __init__(
+        self,
+        requests: Sequence[CompositionRequest],
+        settings: SamplingSettings,
+        resources: Resources,
+    ) -> None:
+        self.settings, self.resources = settings, resources
+        self.draw_for(requests)
 
-    def draw_for(self, asked: Sequence[Asked]) -> None:
+    def draw_for(self, requests: Sequence[CompositionRequest]) -> None:
         """Make the samples of these compositions the pieces of work."""
-        self.draws = {str(draw.number): draw for draw in draws(asked, self.settings.seed)}
+        self.draws = {str(draw.number): draw for draw in draws(requests, self.settings.seed)}
 
     def identity(self) -> dict[str, Any]:
         """Hashes of the model, under whatever name it is."""
@@ -53,9 +58,9 @@ class Diffusion(Method):
         """One for each structure to be made."""
         return list(self.draws)
 
-    def asked_of(self, piece: str) -> int:
+    def request_of(self, piece: str) -> int:
         """See `Method`."""
-        return self.draws[piece].asked
+        return self.draws[piece].request
 
     @cached_property
     def model(self) -> Model:
@@ -68,7 +73,7 @@ class Diffusion(Method):
     def _device(self) -> str:
         from crysmetrics.device import torch_device
 
-        return torch_device(self.machine.device)
+        return torch_device(self.resources.device)
 
     def _draws(self) -> list[Draw]:
         """All draws; a model that can be told a space group is told the one that is wanted."""
@@ -89,10 +94,10 @@ class Diffusion(Method):
         from crysgen.sampling import plan_batches, sample
         from crysmetrics.parallel import cpu_count
 
-        workers = cpu_count(self.machine.workers)
+        workers = cpu_count(self.resources.workers)
         wanted = set(pieces)
         # All batches are planned, and the finished ones left out: what is left is as it was.
-        planned = plan_batches(self._draws(), self._device, self.machine.batch_size, workers)
+        planned = plan_batches(self._draws(), self._device, self.resources.batch_size, workers)
         missing = [[draw for draw in batch if str(draw.number) in wanted] for batch in planned]
         for crystals in sample(
             self.model,
@@ -106,10 +111,10 @@ class Diffusion(Method):
 
     def _described(self, crystals: Crystals) -> Crystals:
         count = len(crystals)
-        asked = [self.asked_of(name) for name in crystals.ids]
+        positions = [self.request_of(name) for name in crystals.ids]
         properties = {
             **crystals.properties,
-            "asked": np.array(asked, dtype=np.int64),
+            "request": np.array(positions, dtype=np.int64),
             "method": np.full(count, self.name),
             "prototype_id": np.full(count, "", dtype="<U1"),
             "score": np.full(count, np.nan),

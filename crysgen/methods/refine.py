@@ -14,28 +14,33 @@ import numpy as np
 from crysgen.methods import Method
 from crysgen.methods.diffusion import Diffusion
 from crysgen.methods.retrieval import Retrieval
-from crysgen.requests import Asked, derived_seed
+from crysgen.requests import CompositionRequest, derived_seed
 from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals, Failure
 
 if TYPE_CHECKING:
     from crysgen.models.base import Noises
     from crysgen.retrieval import Proposal
-    from crysgen.settings import Machine, Settings
+    from crysgen.settings import Resources, SamplingSettings
     from crysmetrics.progress import Advance
 
 _AT_ONCE = 64
 
 
 class Refine(Method):
-    """See `crysgen.methods.Method`; a piece is one asked composition."""
+    """See `crysgen.methods.Method`; a piece is one request."""
 
     name = "refine"
 
-    def __init__(self, asked: Sequence[Asked], settings: Settings, machine: Machine) -> None:
-        self.asked, self.settings = asked, settings
-        self.retrieval = Retrieval(asked, settings, machine)
-        self.diffusion = Diffusion(asked, settings, machine)
+    def __init__(
+        self,
+        requests: Sequence[CompositionRequest],
+        settings: SamplingSettings,
+        resources: Resources,
+    ) -> None:
+        self.requests, self.settings = requests, settings
+        self.retrieval = Retrieval(requests, settings, resources)
+        self.diffusion = Diffusion(requests, settings, resources)
 
     def identity(self) -> dict[str, Any]:
         """Of the library and the model."""
@@ -64,7 +69,7 @@ class Refine(Method):
         """One for each composition."""
         return self.retrieval.pieces()
 
-    def asked_of(self, piece: str) -> int:
+    def request_of(self, piece: str) -> int:
         """See `Method`."""
         return int(piece)
 
@@ -75,16 +80,18 @@ class Refine(Method):
     def run(self, pieces: Sequence[str], advance: Advance) -> Iterator[Crystals]:
         """One composition after the other, its proposals together."""
         for piece in pieces:
-            one = self.asked[int(piece)]
-            found = self.retrieval.proposals(one, one.count)
+            request = self.requests[int(piece)]
+            found = self.retrieval.proposals(request, request.count)
             if found:
-                yield self._refined(piece, one, found)
+                yield self._refined(piece, request, found)
             else:
-                reason = f"the library knows no structure of {one.formula} to refine"
+                reason = f"the library knows no structure of {request.formula} to refine"
                 yield Crystals.empty([Failure(piece, reason)])
             advance(1)
 
-    def _refined(self, piece: str, one: Asked, found: Sequence[Proposal]) -> Crystals:
+    def _refined(
+        self, piece: str, request: CompositionRequest, found: Sequence[Proposal]
+    ) -> Crystals:
         """As many as asked for; the likelier a proposal, the more often it is the start."""
         import torch
 
@@ -92,7 +99,7 @@ class Refine(Method):
         from crysgen.training.batch import Batch
 
         # Each proposal once, then the likeliest again with other noise.
-        places = np.arange(one.count) % len(found)
+        places = np.arange(request.count) % len(found)
         chosen = [found[i] for i in places.tolist()]
         seeds = [
             derived_seed(self.settings.seed, p.atomic_numbers.tolist(), f"refine-{i}")
@@ -108,7 +115,7 @@ class Refine(Method):
         crystals = Crystals.concatenate(parts)
         count = len(chosen)
         properties = {
-            "asked": np.full(count, int(piece), dtype=np.int64),
+            "request": np.full(count, int(piece), dtype=np.int64),
             "method": np.full(count, self.name),
             "prototype_id": np.array([p.template_id for p in chosen]),
             # A little noise takes nothing from how likely the start was.

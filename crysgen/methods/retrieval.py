@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crysgen.methods import Method
-from crysgen.requests import Asked
+from crysgen.requests import CompositionRequest
 from crysmetrics.io import Crystals, Failure
 
 if TYPE_CHECKING:
     from crysgen.retrieval import Library, Proposal
-    from crysgen.settings import Machine, Settings
+    from crysgen.settings import Resources, SamplingSettings
     from crysmetrics.progress import Advance
 
 MORE = 4
@@ -32,8 +32,13 @@ class Retrieval(Method):
 
     name = "retrieval"
 
-    def __init__(self, asked: Sequence[Asked], settings: Settings, machine: Machine) -> None:
-        self.asked, self.settings, self.machine = asked, settings, machine
+    def __init__(
+        self,
+        requests: Sequence[CompositionRequest],
+        settings: SamplingSettings,
+        resources: Resources,
+    ) -> None:
+        self.requests, self.settings, self.resources = requests, settings, resources
 
     def identity(self) -> dict[str, Any]:
         """Hashes of the libraries and of what was learned from them."""
@@ -50,9 +55,9 @@ class Retrieval(Method):
 
     def pieces(self) -> list[str]:
         """One for each composition."""
-        return [str(position) for position in range(len(self.asked))]
+        return [str(position) for position in range(len(self.requests))]
 
-    def asked_of(self, piece: str) -> int:
+    def request_of(self, piece: str) -> int:
         """See `Method`."""
         return int(piece)
 
@@ -73,13 +78,13 @@ class Retrieval(Method):
             yield self._candidates(piece)
             advance(1)
 
-    def proposals(self, one: Asked, count: int) -> list[Proposal]:
+    def proposals(self, request: CompositionRequest, count: int) -> list[Proposal]:
         """What the library proposes for a composition in all its cell sizes."""
         settings = self.settings
         return self.library.propose(
-            one.formula.counts,
+            request.formula.counts,
             count,
-            units=one.units,
+            units=request.units,
             exclude_ids=settings.exclude,
             space_group=settings.space_group,
         )
@@ -87,19 +92,21 @@ class Retrieval(Method):
     def _candidates(self, piece: str) -> Crystals:
         from crysgen.retrieval import to_crystals
 
-        one = self.asked[int(piece)]
+        request = self.requests[int(piece)]
         if self.settings.relax:
-            found = to_relax(self.proposals(one, max(POOL, one.count + MORE)), one.count)
+            found = to_relax(
+                self.proposals(request, max(POOL, request.count + MORE)), request.count
+            )
         else:
-            found = self.proposals(one, one.count + MORE)
+            found = self.proposals(request, request.count + MORE)
         if not found:
-            reason = f"the library knows no structure that {one.formula} could have"
+            reason = f"the library knows no structure that {request.formula} could have"
             return Crystals.empty([Failure(piece, reason)])
         count = len(found)
         return replace(
             to_crystals(found, f"{piece}/"),
             properties={
-                "asked": np.full(count, int(piece), dtype=np.int64),
+                "request": np.full(count, int(piece), dtype=np.int64),
                 "method": np.array([p.method for p in found]),
                 "prototype_id": np.array([p.template_id for p in found]),
                 "score": np.array([p.score for p in found]),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from crysgen.ranking.energy import boltzmann, complexities, lowest, simplest_first
 from crysgen.ranking.merge import rank
 from crysgen.relaxation import ENERGY
-from crysgen.requests import Asked
+from crysgen.requests import CompositionRequest
 from crysmetrics.io import Crystals
 
 SHORTEST_DISTANCE = 0.5
@@ -43,23 +43,23 @@ def select(
     candidates: Crystals,
     distances: NDArray[np.float64],
     energies: NDArray[np.float64],
-    asked: Sequence[Asked],
+    requests: Sequence[CompositionRequest],
     merge: bool,
     tolerance: float,
 ) -> Selection:
     """Choose as many of the best candidates for each request as it asks for.
 
     Args:
-        candidates: with the property `asked`; where `crysgen.relaxation.ENERGY` is among the
+        candidates: with the property `request`; where `crysgen.relaxation.ENERGY` is among the
             properties, these energies change scores and take the place of `energies`.
         distances: (B,) shortest ones in Å.
         energies: (B,) predicted ones in eV/atom; NaN where there is none.
-        asked: the requests.
+        requests: compositions and how many samples of each.
         merge: keep one of equal structures.
         tolerance: Å within which symmetry is found.
     """
     is_relaxed = ENERGY in candidates.properties
-    position = np.asarray(candidates.properties["asked"], dtype=np.int64)
+    position = np.asarray(candidates.properties["request"], dtype=np.int64)
     scores = np.asarray(candidates.properties["score"], dtype=np.float64)
     judged = energies
     if is_relaxed:
@@ -67,7 +67,7 @@ def select(
         scores = scores * boltzmann(judged, position)
     drawn = _order_drawn(candidates)
     parts = []
-    for number, request in enumerate(asked):
+    for number, request in enumerate(requests):
         here = np.flatnonzero(position == number)
         apart = distances[here] > SHORTEST_DISTANCE
         here = here[np.lexsort((drawn[here], ~apart))]

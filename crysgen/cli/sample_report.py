@@ -1,0 +1,94 @@
+"""Result of `crysgen sample`, as JSON and for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crysgen.cli.sample_options import SampleCall
+
+if TYPE_CHECKING:
+    from crysgen.generation import Result
+    from crysgen.requests import CompositionRequest
+
+_SHOWN = 16
+"""Structures and failures that are listed; files have all."""
+
+
+def show(
+    call: SampleCall,
+    path: Path,
+    record: Mapping[str, Any],
+    result: Result,
+    requests: Sequence[CompositionRequest],
+) -> None:
+    """Write the JSON where it is wanted, and print a table of the first structures.
+
+    Args:
+        call: options of the command.
+        path: folder of the run.
+        record: source and request of the run.
+        result: of the run.
+        requests: compositions and how many samples of each.
+    """
+    if call.json_path is not None:
+        from crysmetrics.io.json_files import write_json
+
+        document = {
+            "schema": "crysgen/1",
+            **record,
+            "output": str(path),
+            "result": result.summary(),
+            "samples": json.loads(result.table.to_json(orient="records")),
+        }
+        write_json(document, call.json_path)
+    if call.quiet:
+        return
+    from crysmetrics.console import console
+
+    screen = console(stderr=call.json_path == "-")
+    screen.print(_rich_table(result, len(requests)))
+    for failure in result.failures[:_SHOWN]:
+        name = failure["ref_id"] or failure["formula"]
+        screen.print(f"not made: one of {name}: {failure['reason']}")
+    if len(result.failures) > _SHOWN:
+        screen.print(f"... and {len(result.failures) - _SHOWN} more; {path}/request.json has all")
+    screen.print(_summary(path, result, sum(request.count for request in requests)), soft_wrap=True)
+
+
+def _summary(path: Path, result: Result, wanted: int) -> str:
+    """Say how many of the wanted structures there are, and why there are no more."""
+    again = f" ({result.redrawn} draws were no crystals and were repeated)" * bool(result.redrawn)
+    fewer = wanted - len(result.crystals) - len(result.failures)
+    equal = f" of {wanted:,} asked for, the others being equal to these," * (fewer > 0)
+    return f"{len(result.crystals):,} structures{equal} in {path}{again}."
+
+
+def _rich_table(result: Result, num_requests: int) -> Any:
+    """Tabulate the first structures: all of one composition, or the best of each."""
+    from rich.table import Table
+
+    from crysmetrics.symmetry import short_symbol
+
+    rows = result.table if num_requests == 1 else result.table[result.table["rank"] == 1]
+    shown = Table(box=None, pad_edge=False)
+    shown.add_column("File")
+    for title in ("Rank", "Atoms", "Space group", "g/cm³", "Min. Å", "eV/atom"):
+        shown.add_column(title, justify="left" if title == "Space group" else "right")
+    for row in rows.head(_SHOWN).to_dict("records"):
+        energy = row["predicted_formation_energy_per_atom"]
+        symbol = short_symbol(int(row["space_group"]))
+        shown.add_row(
+            row["file"],
+            str(row["rank"]),
+            str(row["num_atoms"]),
+            f"{symbol} ({row['space_group']})",
+            f"{row['density']:.3f}",
+            f"{row['min_distance']:.3f}",
+            "" if energy != energy else f"{energy:.3f}",
+        )
+    if len(rows) > _SHOWN:
+        shown.caption = f"and {len(rows) - _SHOWN:,} more in samples.csv"
+    return shown
