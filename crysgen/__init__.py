@@ -19,7 +19,7 @@ _WHERE = {
     "Formula": "crysgen.compositions.formulas",
     "parse_formula": "crysgen.compositions.formulas",
     "generate": "crysgen.generation",
-    "Result": "crysgen.generation",
+    "Result": "crysgen.samples",
     "SamplingSettings": "crysgen.settings",
     "Resources": "crysgen.settings",
     "load_model": "crysgen.checkpoints",

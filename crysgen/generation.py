@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,35 +24,8 @@ from crysmetrics.io import Crystals
 from crysmetrics.progress import task
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from crysgen.ranking.selection import Selection
-
-
-@dataclass(frozen=True)
-class Result:
-    """Crystals that a run made.
-
-    Attributes:
-        crystals: request after request, the best of each first; ids are names of files without
-            suffix.
-        table: one row for each, with the columns of `samples.csv`.
-        failures: one for each structure that could not be made: `formula`, `ref_id`, `reason`.
-        redrawn: number of draws that were invalid and were repeated.
-    """
-
-    crystals: Crystals
-    table: pd.DataFrame
-    failures: list[dict[str, str]]
-    redrawn: int
-
-    def summary(self) -> dict[str, Any]:
-        """Count what was made, for the record of the run."""
-        return {
-            "structures": len(self.crystals),
-            "redrawn": self.redrawn,
-            "failures": self.failures,
-        }
+    from crysgen.samples import Result
 
 
 def generate(
@@ -99,7 +72,7 @@ def run(
     Raises:
         NothingMadeError: if not a single crystal could be made.
     """
-    from crysgen.samples import describe, symmetric
+    from crysgen.samples import Result, describe, symmetric
     from crysmetrics.io.symmetrized import hall_numbers
     from crysmetrics.io.writing import cif_texts
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,32 @@ _KEPT = ("method", "prototype_id", "seed")
 """Properties of candidates that are columns of the table."""
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Crystals that a run made.
+
+    Attributes:
+        crystals: request after request, the best of each first; ids are names of files without
+            suffix.
+        table: one row for each, with the columns of `samples.csv`.
+        failures: one for each structure that could not be made: `formula`, `ref_id`, `reason`.
+        redrawn: number of draws that were invalid and were repeated.
+    """
+
+    crystals: Crystals
+    table: pd.DataFrame
+    failures: list[dict[str, str]]
+    redrawn: int
+
+    def summary(self) -> dict[str, Any]:
+        """Count what was made, for the record of the run."""
+        return {
+            "structures": len(self.crystals),
+            "redrawn": self.redrawn,
+            "failures": self.failures,
+        }
 
 
 def symmetric(candidates: Crystals, settings: SamplingSettings) -> Crystals:

@@ -21,11 +21,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from retrieval import atoms_of, formulas_in, targets_of
 
-from crysgen.generation import Result, run
+from crysgen.generation import run
 from crysgen.methods import METHODS, build_methods
 from crysgen.output import Store
 from crysgen.requests import ask_crystals
 from crysgen.retrieval import Library
+from crysgen.samples import Result
 from crysgen.settings import Resources, SamplingSettings
 from crysmetrics.evaluation import evaluate_measures
 from crysmetrics.features.extractor import Run

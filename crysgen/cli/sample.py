@@ -13,8 +13,8 @@ from crysmetrics.console import echo
 from crysmetrics.interrupts import advice
 
 if TYPE_CHECKING:
-    from crysgen.generation import Result
     from crysgen.requests import CompositionRequest
+    from crysgen.samples import Result
 
 
 @click.command()

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from crysgen.cli.sample_options import SampleCall
 
 if TYPE_CHECKING:
-    from crysgen.generation import Result
     from crysgen.requests import CompositionRequest
+    from crysgen.samples import Result
 
 _SHOWN = 16
 """Structures and failures that are listed; files have all."""
