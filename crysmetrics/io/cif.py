@@ -36,7 +36,7 @@ from crysmetrics.io.cif_syntax import (
     without_wrapping,
 )
 from crysmetrics.io.crystals import Failure
-from crysmetrics.io.parsed import Parsed, one_line, shorten, why_no_text
+from crysmetrics.io.parsed import Parsed, one_line, printable, shorten, why_no_text
 
 FRACTION_TOLERANCE = 1e-4
 """Relative distance to 1/3 or 2/3 below which a coordinate is taken to be it (pymatgen's)."""
@@ -103,12 +103,12 @@ def parse_cif(text: str, source: str, max_atoms: int | None = None) -> list[Pars
     try:
         # Checks are off because repeated block names are common in concatenated files.
         document = gemmi.cif.read_string(text, 0)
+    except TypeError:  # bytes that were no text, which its strings can't hold
+        return parse_cif(printable(text), source, max_atoms)
     except (ValueError, RuntimeError) as error:
         return _parse_broken(text, source, _say_syntax(error), max_atoms)
-    blocks: list[Any] = list(document)
-    if text.count("_atom_site_fract_x") > len(blocks):  # twice in one block
-        blocks = [loose_copy(block) for block in blocks]
-    blocks = [found for block in blocks if (found := _structure_block(block)) is not None]
+    # One is asked for first, since nearly all files have one.
+    blocks = _structure_blocks([document[0]] if len(document) == 1 else list(document), text)
     if len(blocks) > 1:
         # Some programs repeat the cell among what is true of all blocks.
         blocks = [b for b in blocks if _has_sites(b) or not b.name.lower().startswith("global")]
@@ -139,16 +139,31 @@ def _parse_broken(
         return parse_cif(inside, source, max_atoms)
     parts = split_blocks(text)
     if len(parts) == 1:
-        block = parse_loosely(parts[0], why)
-        if _structure_block(block) is None:
-            return [Failure(source, f"can't be read as CIF ({why})")]
-        return [_parse_named(block, source, max_atoms)]
+        return [_parse_loose(text, source, why, max_atoms)]
     results: list[Parsed | Failure] = []
     for number, part in enumerate(parts, start=1):
         if re.search(r"(?im)^[ \t]*_(cell[_.]length_a|atom_site[_.])", part):
             name = shorten(part[5:60].split()[0]) if part[5:60].strip() else ""
-            results += parse_cif(part, f"{source} block {number} ({name})", max_atoms)
+            results += _parse_part(part, f"{source} block {number} ({name})", max_atoms)
     return results or [Failure(source, f"can't be read as CIF ({why})")]
+
+
+def _parse_part(text: str, source: str, max_atoms: int | None) -> list[Parsed | Failure]:
+    """The structure of one block's text, which may be the one with the error."""
+    import gemmi
+
+    try:
+        blocks = _structure_blocks(list(gemmi.cif.read_string(text, 0)), text)
+    except (ValueError, RuntimeError) as error:
+        return [_parse_loose(text, source, _say_syntax(error), max_atoms)]
+    return [_parse_named(block, source, max_atoms) for block in blocks]
+
+
+def _parse_loose(text: str, source: str, why: str, max_atoms: int | None) -> Parsed | Failure:
+    block = parse_loosely(text, why)
+    if _structure_block(block) is None:
+        return Failure(source, f"can't be read as CIF ({why})")
+    return _parse_named(block, source, max_atoms)
 
 
 def _say_syntax(error: Exception) -> str:
@@ -193,6 +208,16 @@ def lattice_from_parameters(
         ],
         [0.0, 0.0, c],
     ]
+
+
+def _structure_blocks(blocks: list[Any], text: str) -> list[Any]:
+    """Blocks with atoms or a cell; others hold a publication's text."""
+    found = [b for block in blocks if (b := _structure_block(block)) is not None]
+    if text.count("_atom_site_fract_x") > (1 if len(found) == 1 else sum(map(_has_sites, found))):
+        # Perhaps two lists of sites in one block, of which gemmi would find the first.
+        copies = map(loose_copy, blocks)
+        found = [copy for copy in copies if _structure_block(copy) is not None]
+    return found
 
 
 def _structure_block(block: Any) -> Any:
@@ -273,14 +298,14 @@ def _cell(block: Any) -> list[float]:
 
 def _site_columns(block: Any) -> dict[str, list[str]]:
     """Columns of the atom sites by tag in lower case."""
-    loop = (
-        None if isinstance(block, LooseBlock) else block.find_loop("_atom_site_fract_x").get_loop()
-    )
+    found = None if isinstance(block, LooseBlock) else block.find_loop("_atom_site_fract_x")
+    loop = found.get_loop() if found else None
     if loop is None:  # a single atom may be written without a loop
         return {tag: list(block.find_values(tag)) for tag in _SITE_TAGS}
     # One call for all values is several times faster than one for each column.
     tags, values = loop.tags, loop.values
-    return {tag.lower(): values[k :: len(tags)] for k, tag in enumerate(tags)}
+    width = len(tags)
+    return {tag.lower(): values[k::width] for k, tag in enumerate(tags)}
 
 
 def _number(value: str, what: str) -> float:
@@ -306,9 +331,12 @@ def _coordinates(values: list[str], axis: str) -> list[float]:
 
 def _with_exact_thirds(coords: NDArray[np.float64]) -> NDArray[np.float64]:
     """Coordinates with 0.3333 as 1/3 and 0.6667 as 2/3: a threefold axis would move them."""
-    if (np.abs(np.abs(coords - 0.5) - 1 / 6) < FRACTION_TOLERANCE).any():
-        coords[(coords > _LOW) & (coords < _HIGH)] = 1 / 3
-        coords[(coords > 2 * _LOW) & (coords < 2 * _HIGH)] = 2 / 3
+    near = np.abs(np.abs(coords - 0.5) - 1 / 6) < FRACTION_TOLERANCE
+    if near.any():
+        values = coords.reshape(-1)
+        for i in near.reshape(-1).nonzero()[0].tolist():  # a few, for which this is faster
+            v = values[i]
+            values[i] = 1 / 3 if _LOW < v < _HIGH else 2 / 3 if _LOW < v / 2 < _HIGH else v
     return coords
 
 

@@ -25,6 +25,7 @@ _CHUNK = 1 << 18
 """Images that are held at once while atoms are counted."""
 _SMALL = 256
 """Number of positions up to which all pairs are compared."""
+_TWICE = "lists the same atom twice: two sites share a position"
 
 
 class Operations(NamedTuple):
@@ -195,6 +196,8 @@ def expand(
         frac = _on_special_positions(frac, operations, rounding)
     if max_atoms is not None and len(frac) * len(rotations) > max_atoms:
         refuse_large(_count_atoms(frac, operations), max_atoms)
+    if not first_of_its_place(frac).all():
+        raise ValueError(_TWICE)
     orbits = []
     for site in frac:
         images = rotations @ site + translations
@@ -202,7 +205,7 @@ def expand(
         orbits.append(images[first_of_its_place(images)])
     positions = np.concatenate(orbits)
     if len(orbits) > 1 and not first_of_its_place(positions).all():
-        raise ValueError("lists the same atom twice: two sites share a position")
+        raise ValueError(_TWICE)
     return np.array([len(orbit) for orbit in orbits]), positions
 
 
