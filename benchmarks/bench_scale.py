@@ -25,7 +25,7 @@ from common import table
 from make_noisy_sets import perturb
 
 from crysmetrics.io import Crystals, read
-from crysmetrics.io.writing import p1_cif
+from crysmetrics.io.formats.cif import p1_cif
 
 REFERENCE = "mp20-test-bt"
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from crysmetrics.io import Crystals, read, write
-from crysmetrics.io.writing import p1_cif
+from crysmetrics.io.formats.cif import p1_cif
 
 BROKEN = {
     "empty.cif": "",

@@ -147,7 +147,7 @@ def _table(
     """Make the rows of `samples.csv`; they describe the files as they are written."""
     import pandas as pd
 
-    from crysmetrics.io.writing import file_names
+    from crysmetrics.io.file_names import file_names
     from crysmetrics.metrics.emd import densities
 
     columns = {

@@ -69,7 +69,10 @@ def as_sample(structures: Any, role: str, run: Run | None = None) -> Sample:
             sample = references.load(path, named, role, run)
             sample.seconds_reading = time.perf_counter() - start
             return sample
-        crystals = read(path, workers=None if run is None else run.workers)
+        how = run or Run()
+        crystals = read(
+            path, id_column=how.id_column, cif_column=how.cif_column, workers=how.workers
+        )
     elif isinstance(structures, Crystals):
         crystals = structures
     elif isinstance(structures, Iterable):

@@ -93,9 +93,12 @@ def evaluate_stream(
     if settings.subset != "all" or settings.limit or settings.reference_space_groups:
         raise UserError("--stream takes all structures; protocols that draw some go without it.")
     start = time.perf_counter()
-    stream = _Stream(chosen, ref, run or Run())
+    how = run or Run()
+    stream = _Stream(chosen, ref, how)
     reading = 0.0
-    parts = read_parts(path, part, workers=None if run is None else run.workers)
+    parts = read_parts(
+        path, part, id_column=how.id_column, cif_column=how.cif_column, workers=how.workers
+    )
     while True:
         before = time.perf_counter()
         crystals = next(parts, None)

@@ -9,7 +9,7 @@ from sets import rocksalt
 
 from crysmetrics.errors import InputError
 from crysmetrics.io import read
-from crysmetrics.io.writing import p1_cif
+from crysmetrics.io.formats.cif import p1_cif
 
 GOOD = p1_cif(rocksalt())
 no_thread_dies = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")

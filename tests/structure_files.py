@@ -11,7 +11,7 @@ import pytest
 from sets import rocksalt
 
 from crysmetrics.io import Crystals
-from crysmetrics.io.writing import p1_cif
+from crysmetrics.io.formats.cif import p1_cif
 
 
 def cif(name: str = "NaCl", a: float = 5.64) -> str:

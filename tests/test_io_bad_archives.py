@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from bad_input import GOOD, sentence
 
-from crysmetrics.io import read, sources
+from crysmetrics.io import limits, read
 
 
 def zip_with(path: Path, name: str | zipfile.ZipInfo, data: str | bytes = GOOD) -> Path:
@@ -139,7 +139,7 @@ def test_truncated_archives(tmp_path, name):
 
 
 def test_archives_that_unpack_to_huge_sizes(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "MAX_TOTAL_BYTES", 10_000)
+    monkeypatch.setattr(limits, "MAX_TOTAL_BYTES", 10_000)
     bomb = GOOD + " " * 20_000
     info = tarfile.TarInfo("bad.cif")
     for path in (
@@ -147,11 +147,12 @@ def test_archives_that_unpack_to_huge_sizes(tmp_path, monkeypatch):
         tar_with(tmp_path / "x.tar.gz", info, bomb.encode()),
     ):
         assert path.stat().st_size < 5000
-        assert sentence(path).endswith("GB, more than 1e-05 GB; refused.")
+        assert "unpacks to" in sentence(path)
+        assert sentence(path).endswith("refused.")
 
 
 def test_single_members_that_unpack_to_huge_sizes(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "MAX_FILE_BYTES", 10_000)
+    monkeypatch.setattr(limits, "MAX_FILE_BYTES", 10_000)
     bomb = GOOD + " " * 20_000
     assert "unpacks to" in reason_in(zip_with(tmp_path / "x.zip", "bad.cif", bomb), "bad.cif")
     info = tarfile.TarInfo("bad.cif")

@@ -12,7 +12,7 @@ from bad_input import GOOD, reason_beside_good, sentence
 from sets import random_crystals
 
 from crysmetrics.io import MAX_ATOMS, read, reading
-from crysmetrics.io.writing import p1_cif
+from crysmetrics.io.formats.cif import p1_cif
 
 # --- contents of a file ----------------------------------------------------------------------
 
@@ -67,8 +67,8 @@ CONTENTS: dict[str, tuple[str | bytes, str]] = {
         GOOD.replace("loop_", SYMMETRIC + "loop_", 1).replace("0.5000000000", "0.0000000000"),
         "",
     ),
-    "UTF-16": (GOOD.encode("utf-16"), "is not text: byte 0xff at 0 is not UTF-8"),
-    "latin-1": (b"# \xc5ngstr\xf6m\n" + GOOD.encode(), "is not text: byte 0xc5 at 2 is not UTF-8"),
+    "UTF-16 without a mark": (GOOD.encode("utf-16-le"), "is a binary file, not text"),
+    "half a character of UTF-16": (GOOD.encode("utf-16")[:-1], "is not text: byte 0x0a at"),
     "binary": (bytes(range(32)) * 20, "is a binary file, not text"),
     "noise": (np.random.default_rng(0).bytes(1000), "is not text"),
     "prose": ("The structure of rock salt is well known.", "can't be read as CIF (line 1"),
@@ -97,7 +97,9 @@ def test_bad_contents(tmp_path, kind):
 
 
 @pytest.mark.parametrize("name", ["x.vasp", "x.xyz", "x.json"])
-@pytest.mark.parametrize("kind", ["empty", "blank", "HTML", "binary", "noise", "prose", "UTF-16"])
+@pytest.mark.parametrize(
+    "kind", ["empty", "blank", "HTML", "binary", "noise", "prose", "UTF-16 without a mark"]
+)
 def test_bad_contents_of_other_formats(tmp_path, name, kind):
     content, _ = CONTENTS[kind]
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())

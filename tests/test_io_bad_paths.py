@@ -13,7 +13,8 @@ import pytest
 from bad_input import GOOD, reason_beside_good, sentence
 from users import as_nobody
 
-from crysmetrics.io import read, sources, write
+from crysmetrics.io import limits, read, sources, write
+from crysmetrics.io.loading import load
 
 # --- files and folders -----------------------------------------------------------------------
 
@@ -101,11 +102,12 @@ def test_file_that_vanishes_while_reading(tmp_path):
     (tmp_path / "bad.cif").unlink()
     (entry,) = source.entries
     with pytest.raises(ValueError, match="does not exist"):
-        sources.load(entry)
+        load(entry)
 
 
 def test_files_too_large(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "MAX_FILE_BYTES", 2000)
+    monkeypatch.setattr(limits, "MAX_FILE_BYTES", 2000)
+    monkeypatch.setattr(limits, "MAX_PLAIN_BYTES", 2000)
     (tmp_path / "bad.cif").write_text(GOOD + " " * 2000)
     assert "is too large" in reason_beside_good(tmp_path, "bad.cif")
     assert len(read(tmp_path / "bad.cif")) == 1  # alone it may be larger

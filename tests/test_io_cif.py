@@ -19,8 +19,8 @@ from strategies import lattice_parameters
 from crysmetrics.io import Crystals, Failure, read
 from crysmetrics.io.cif import parse_cif
 from crysmetrics.io.crystals import arrays_from_pymatgen, wrap
+from crysmetrics.io.formats.cif import p1_cif
 from crysmetrics.io.parsed import Parsed
-from crysmetrics.io.writing import p1_cif
 
 DATA = os.environ.get("CRYSMETRICS_DATA")
 

@@ -80,11 +80,11 @@ def test_frames_in_a_folder(tmp_path):
     [
         ("1\nno cell\nPo 1 2 3\n", "has no Lattice"),
         (FRAME.format(' pbc="T T F"'), "is periodic in 2 directions"),
-        (FRAME.format("").replace("Po", "Xx"), "can't be read as extended XYZ"),
+        (FRAME.format("").replace("Po", "Xx"), "unknown element 'Xx'"),
         (FRAME.format("").replace("Po", "X"), "unknown element"),
         (FRAME.format("").replace("1 2 3", "1 nan 3"), "not a finite number"),
         (FRAME.format("").replace("1 2 3", "1 2"), "declares 4 columns where its rows have 3"),
-        (FRAME.format("").replace("R:3", "R:" + "9" * 20), "declares 1000000000 columns"),
+        (FRAME.format("").replace("R:3", "R:" + "9" * 20), "has no column pos of three numbers"),
         (FRAME.format("").replace("4 0 0 0 4", "4 0 0 4 0"), "cell without volume"),
         ("0\ncomment\n", "has no atoms"),
     ],
@@ -103,7 +103,9 @@ def test_damaged_frames_do_not_harm_their_neighbours(tmp_path, frame, reason):
     [
         ("3\nLattice\nPo 1 2 3\n", "is truncated: 1 of 3 atoms"),
         ("two\n", "'two' where a number of atoms should stand"),
-        ("-1\n", "is truncated"),
+        ("-1\n", "'-1' where a number of atoms should stand"),
+        ("9" * 5000 + "\n", "where a number of atoms should stand"),
+        ("999999999999\nLattice\nPo 1 2 3\n", "is truncated: 1 of 999999999999 atoms"),
     ],
 )
 def test_frames_that_lead_nowhere(tmp_path, tail, reason):
@@ -148,12 +150,12 @@ def test_poscar(tmp_path, name, text):
         ("Na Cl\n", "", "names no elements"),
         ("Na Cl", "Na Qq", "unknown element"),
         (".5 .5 .5\n", "", "is truncated"),
-        ("1 1\n", "1 999999999999\n", "is truncated: it states 1000000000 atoms in 10 lines"),
+        ("1 1\n", "1 999999999999\n", "has 1000000000000 atoms, more than the 5000 allowed"),
         ("Direct\n0 0 0\n.5 .5 .5\n", "", "is truncated: a POSCAR has at least 8 lines"),
         ("0 0 0\n", "0 0 nan\n", "not a finite number"),
         ("2.82 0 2.82", "0 2.82 2.82", "volume"),
         ("1 1\n", "0 0\n", ""),
-        ("1 1\n", "one one\n", "can't be read as POSCAR"),
+        ("1 1\n", "one one\n", "has 'one one' where numbers of atoms should stand"),
     ],
 )
 def test_damaged_poscar(tmp_path, old, new, reason):

@@ -19,10 +19,12 @@ from strategies import ODD_TEXT, assert_same, crystals
 from users import as_nobody
 
 from crysmetrics.errors import UserError
-from crysmetrics.io import Crystals, from_pymatgen, read, write, writing
+from crysmetrics.io import Crystals, from_pymatgen, read, write
 from crysmetrics.io.atomic import atomic_file, atomic_folder, refuse_existing
 from crysmetrics.io.crystals import wrap
-from crysmetrics.io.writing import file_names, p1_cif
+from crysmetrics.io.file_names import file_names
+from crysmetrics.io.formats import cif, extxyz
+from crysmetrics.io.formats.cif import p1_cif
 
 
 def refused(crystals: Crystals, path: Path | str, **options: object) -> str:
@@ -239,8 +241,8 @@ def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch, name, error):
     def interrupt(*_: object, **__: object) -> str:
         raise error
 
-    for function in ("_right_handed", "_info_value"):
-        monkeypatch.setattr(writing, function, interrupt)
+    monkeypatch.setattr(cif, "right_handed", interrupt)
+    monkeypatch.setattr(extxyz, "_quoted", interrupt)
     monkeypatch.setattr(np, "savez_compressed", interrupt)
     wanted = UserError if isinstance(error, OSError) else error
     with pytest.raises(wanted) as caught:
@@ -258,8 +260,8 @@ def test_interrupted_overwriting_leaves_the_old(tmp_path, monkeypatch, name):
     def interrupt(*_: object, **__: object) -> str:
         raise KeyboardInterrupt
 
-    for function in ("_right_handed", "_info_value"):
-        monkeypatch.setattr(writing, function, interrupt)
+    monkeypatch.setattr(cif, "right_handed", interrupt)
+    monkeypatch.setattr(extxyz, "_quoted", interrupt)
     monkeypatch.setattr(np, "savez_compressed", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write(random_crystals(3), tmp_path / name, overwrite=True)
@@ -302,7 +304,7 @@ def test_folders_with_other_things_are_never_replaced(tmp_path):
         (folder / other).parent.mkdir(parents=True)
         (folder / other).write_text("mine")
         text = refused(rocksalt(), folder, overwrite=True)
-        assert "holds other files than CIFs" in text
+        assert "holds other files than of CIF" in text
         assert (folder / other).read_text() == "mine"
 
 
@@ -365,9 +367,9 @@ def test_the_wrong_kind_of_place(tmp_path):
     assert "can't be written (File name too long)" in refused(batch, too_long)
 
 
-@pytest.mark.parametrize("name", ["x.csv", "x.json", "x.tar.gz", "x.cif.gz", "x.vasp", "x.csv.gz"])
+@pytest.mark.parametrize("name", ["x.csv", "x.json", "x.tar.gz", "x.cif.gz", "x.pt", "x.csv.gz"])
 def test_formats_that_are_not_written(tmp_path, name):
-    assert "can write .npz, .zip, .cif" in refused(rocksalt(), tmp_path / name)
+    assert "can write .cif, .mcif, .vasp" in refused(rocksalt(), tmp_path / name)
 
 
 def test_nothing_to_write(tmp_path):

@@ -13,8 +13,8 @@ from crysmetrics.errors import UserError
 from crysmetrics.evaluation import as_sample, evaluate_plan
 from crysmetrics.io import Crystals, read, write
 from crysmetrics.io.digest import SetDigest
+from crysmetrics.io.formats.cif import p1_cif
 from crysmetrics.io.reading import read_parts
-from crysmetrics.io.writing import p1_cif
 from crysmetrics.metrics.base import Settings
 from crysmetrics.metrics.frechet import Statistics, frechet_distance, frechet_value
 from crysmetrics.metrics.moments import Moments, Reservoir

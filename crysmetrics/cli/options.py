@@ -47,6 +47,16 @@ workers_option = click.option(
 )
 SEED = click.IntRange(0, 2**64 - 1)
 """Seeds that NumPy and PyTorch take alike."""
+id_column_option = click.option(
+    "--id-column",
+    metavar="NAME",
+    help="Column of ids in a table or JSON; material_id, id, ... by default.",
+)
+cif_column_option = click.option(
+    "--cif-column",
+    metavar="NAME",
+    help="Their column of structures (CIF, or JSON of pymatgen); cif, structure, ... by default.",
+)
 seed_option = click.option(
     "--seed", type=SEED, default=0, show_default=True, help="Of random draws."
 )

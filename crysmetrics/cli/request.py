@@ -20,7 +20,9 @@ from crysmetrics.cli.options import (
     Finite,
     cache_option,
     check_outputs,
+    cif_column_option,
     device_option,
+    id_column_option,
     json_option,
     overwrite_option,
     per_structure_option,
@@ -69,13 +71,17 @@ _RUN: dict[str, Callable[[Command], Command]] = {
         metavar="SCHEDULER",
         help="Compute features on a Dask cluster: its address, or its file (extra: dask).",
     ),
+    "id_column": id_column_option,
+    "cif_column": cif_column_option,
     "workers": workers_option,
 }
-FINGERPRINTS = ("fingerprint-backend", "cache", "dask", "workers")
+READING = ("id_column", "cif_column", "workers")
+"""Options of commands that read sets."""
+FINGERPRINTS = ("fingerprint-backend", "cache", "dask", *READING)
 """Options of commands that compute fingerprints."""
-NETWORK = ("alignn-backend", "alignn", "device", "cache", "dask", "workers")
+NETWORK = ("alignn-backend", "alignn", "device", "cache", "dask", *READING)
 """Options of commands that run ALIGNN."""
-EVERYTHING = ("backend", "alignn", "device", "cache", "dask", "workers")
+EVERYTHING = ("backend", "alignn", "device", "cache", "dask", *READING)
 """Options of commands that may compute any feature."""
 
 
@@ -203,14 +209,14 @@ class Request:
 
 
 def requested(
-    run: Sequence[str] = ("workers",),
+    run: Sequence[str] = READING,
     settings: Sequence[str] = (),
     output: Sequence[str] = ("json", "quiet", "overwrite"),
 ) -> Callable[[Command], Command]:
     """Give a command these options; it gets them as `request`, and user errors are caught.
 
     Args:
-        run: names in FINGERPRINTS, NETWORK or EVERYTHING.
+        run: names in READING, FINGERPRINTS, NETWORK or EVERYTHING.
         settings: names of `Settings`.
         output: of `per_structure`, `json`, `quiet`, `overwrite`.
     """

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from crysmetrics.cli.options import (
     Finite,
+    cif_column_option,
+    id_column_option,
     overwrite_option,
     progress,
     quiet_option,
@@ -15,9 +19,54 @@ from crysmetrics.cli.options import (
 from crysmetrics.console import echo
 
 
-@click.command()
+class _FormatName(click.ParamType):
+    """The name of a format that can be written; the table of them is read when it is needed."""
+
+    name = "format"
+
+    def get_metavar(self, param: click.Parameter, ctx: Any = None) -> str:
+        """Names of the formats."""
+        from crysmetrics.io.writing import WRITTEN
+
+        return f"[{'|'.join(WRITTEN)}]"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        """The name, in lower case."""
+        from crysmetrics.io.writing import WRITTEN
+
+        if str(value).lower() not in WRITTEN:
+            self.fail(f"{value!r} is not one of {', '.join(WRITTEN)}.", param, ctx)
+        return str(value).lower()
+
+
+class _WithFormats(click.Command):
+    """A command whose help ends with the formats that are read and written."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one line for each format."""
+        from crysmetrics.io.formats import FORMATS
+        from crysmetrics.io.writing import WRITTEN
+
+        rows = [
+            (
+                f"{', '.join(found.suffixes)}",
+                f"{found.title}, {found.note}" + ("" if found.name in WRITTEN else "; read only"),
+            )
+            for found in FORMATS.values()
+        ]
+        with formatter.section("Formats"):
+            formatter.write_dl(rows)
+
+
+@click.command(cls=_WithFormats)
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT")
+@click.option(
+    "--format",
+    "format_name",
+    type=_FormatName(),
+    help="Of the files in a folder or .zip; CIF by default.",
+)
 @click.option("--symmetrize", is_flag=True, help="Write CIFs in the space group found, not P1.")
 @click.option(
     "--tolerance",
@@ -26,7 +75,8 @@ from crysmetrics.console import echo
     show_default=True,
     help="Å within which symmetry is found.",
 )
-@click.option("--id-column", metavar="NAME", help="Of a CSV; material_id, id, ... by default.")
+@id_column_option
+@cif_column_option
 @workers_option
 @quiet_option
 @overwrite_option
@@ -34,25 +84,40 @@ from crysmetrics.console import echo
 def convert(
     source: str,
     target: str,
+    format_name: str | None,
     symmetrize: bool,
     tolerance: float,
     id_column: str | None,
+    cif_column: str | None,
     workers: int | None,
     quiet: bool,
     overwrite: bool,
 ) -> None:
     """Read structures and write them in another format.
 
-    OUT says which: .npz (packed, loss-free), .zip of CIFs, .cif, .xyz or .extxyz; anything else
-    is a folder of CIFs. What can't be read is named, and only .npz keeps the note of it.
+    The name of OUT says which, if it ends in a suffix listed below or is POSCAR; any other name is
+    a folder with one file for each structure, and .zip the same packed. What can't be read is
+    named, and only .npz keeps the note of it.
     """
+    from pathlib import Path
+
     from crysmetrics.cli.options import check_outputs
     from crysmetrics.io import read, write
+    from crysmetrics.io.writing import refuse_inside, target_format
 
+    target_format(Path(target), format_name)
+    refuse_inside(source, target, format_name)
     check_outputs(overwrite, target)
     with progress(quiet):
-        crystals = read(source, id_column=id_column, workers=workers)
-        write(crystals, target, symmetrize=symmetrize, tolerance=tolerance, overwrite=overwrite)
+        crystals = read(source, id_column=id_column, cif_column=cif_column, workers=workers)
+        write(
+            crystals,
+            target,
+            format=format_name,
+            symmetrize=symmetrize,
+            tolerance=tolerance,
+            overwrite=overwrite,
+        )
     for failure in crystals.failures:
         echo(f"not converted: {failure.file}: {failure.reason}", err=True)
     if not quiet:

@@ -65,7 +65,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Run:
-    """How features are computed: everything that may change their cost.
+    """How structures are read and features computed: nothing of it changes a number.
 
     Attributes:
         backend: whose code computes them; ours where it has none of its own.
@@ -73,6 +73,7 @@ class Run:
         cache: where features are kept between runs; None to compute all.
         device: for networks: `auto`, `cpu`, `cuda`.
         alignn: name of ALIGNN's weights; None for those that are shipped.
+        id_column, cif_column: where ids and structures stand in tables; None for the usual names.
         dask: address of a Dask scheduler whose workers compute; None to compute here.
     """
 
@@ -82,3 +83,5 @@ class Run:
     device: str = "auto"
     alignn: str | None = None
     dask: str | None = None
+    id_column: str | None = None
+    cif_column: str | None = None

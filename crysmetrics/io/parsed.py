@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from crysmetrics.io.texts import encoding_of
+
+ID_KEYS = ("material_id", "id", "structure_id", "entry_id", "mp_id", "jid", "name")
+"""Where an id is looked for in rows, frames and JSON records; the first one present is used."""
+
+STRUCTURE_KEYS = ("cif", "structure", "cif_str", "cif_string", "poscar", "atoms", "final_structure")
+"""Where a structure is looked for in rows and JSON records, in this order."""
+
+MAX_PROPERTY_TEXT = 256
+"""Longer texts beside a structure (a second CIF, a list of sites) are no properties."""
 
 
 class Parsed(NamedTuple):
@@ -37,6 +48,17 @@ def why_no_text(text: str) -> str | None:
     return None
 
 
+def why_no_bytes(head: bytes) -> str | None:
+    """The reason why a file that begins with these bytes can't be any structure format, or None."""
+    if encoding_of(head) is not None:
+        return None
+    if b"\0" in head[:512]:
+        return "is a binary file, not text"
+    if head[:512].lstrip().startswith(b"<"):
+        return "is an HTML or XML page, not a structure"
+    return None
+
+
 def cart_to_frac(cart_coords: ArrayLike, lattice: ArrayLike) -> NDArray[np.float64]:
     """Fractional coordinates (n, 3) of Cartesian ones in Å.
 
@@ -52,6 +74,34 @@ def cart_to_frac(cart_coords: ArrayLike, lattice: ArrayLike) -> NDArray[np.float
         raise ValueError("has a cell without volume") from error
 
 
+def number(word: str) -> float:
+    """The value of a number as people and Fortran write it (1.0D-3 is 0.001).
+
+    Raises:
+        ValueError: if it is no number.
+    """
+    if "_" in word:  # Python's own literals may hold them
+        raise ValueError(f"{word[:40]!r} is no number")
+    try:
+        return float(word)
+    except ValueError:
+        return float(word.replace("d", "e").replace("D", "e"))
+
+
+def lines_of(text: str, end: int | None = None, start: int = 0) -> Iterator[str]:
+    """Lines of a text from position `start` up to `end`, without their ends, one at a time.
+
+    Only line feeds end a line (with a carriage return before them or not): an id may hold one of
+    the exotic characters that `splitlines` takes for line ends. Nothing is held but the line.
+    """
+    end = len(text) if end is None else end
+    while start <= end:
+        stop = text.find("\n", start, end)
+        stop = end if stop < 0 else stop
+        yield text[start:stop].removesuffix("\r")
+        start = stop + 1
+
+
 def one_line(error: BaseException, limit: int = 160) -> str:
     """The first line of an error's text, cut to a readable length."""
     return shorten((str(error).strip() or type(error).__name__).splitlines()[0], limit)
@@ -65,3 +115,10 @@ def shorten(text: str, limit: int = 40) -> str:
 def printable(text: str) -> str:
     r"""The text as it can be printed and stored: bytes that were no UTF-8 become `\udcff`."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def is_scalar(value: Any) -> bool:
+    """Whether a value beside a structure can be one of its properties."""
+    if isinstance(value, str):
+        return len(value) <= MAX_PROPERTY_TEXT
+    return isinstance(value, (int, float, bool, np.number, np.bool_))

@@ -7,33 +7,23 @@ import os
 import stat
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 
 from crysmetrics.errors import InputError
+from crysmetrics.io import archives, limits
 from crysmetrics.io.archives import archive_source
 from crysmetrics.io.builder import CrystalsBuilder, say_duplicate
-from crysmetrics.io.cif import parse_cif
 from crysmetrics.io.crystals import Crystals, Failure
-from crysmetrics.io.formats import parse_extxyz, parse_json, parse_poscar
-from crysmetrics.io.parsed import Parsed, printable
-from crysmetrics.io.sources import (
-    COMPANIONS,
-    JSON_SUFFIXES,
-    TABLE_SUFFIXES,
-    TAR_SUFFIXES,
-    Entry,
-    Source,
-    folder_source,
-    format_of,
-    has_suffix,
-    load,
-    why_unreadable,
-    without_suffix,
-)
-from crysmetrics.io.tables import table_entries
+from crysmetrics.io.entries import Columns, Entry, Source
+from crysmetrics.io.formats import FORMATS, SEARCHED, format_of, sniff, suffixes, without_suffix
+from crysmetrics.io.formats.base import Format
+from crysmetrics.io.loading import load, why_unreadable
+from crysmetrics.io.parsed import Parsed, one_line, printable
+from crysmetrics.io.sources import COMPANIONS, folder_source, has_suffix
 from crysmetrics.parallel import cpu_count, process_pool, submit
 from crysmetrics.progress import task
 from crysmetrics.scratch import Names
@@ -46,12 +36,8 @@ _CHUNK = 200
 _PATIENCE = 3.0
 """Seconds of reading after which processes are started, which itself takes a second or more."""
 
-_PARSERS: dict[str, Callable[[str, str], list[Parsed | Failure]]] = {
-    "cif": parse_cif,
-    "poscar": parse_poscar,
-    "extxyz": parse_extxyz,
-    "json": parse_json,
-}
+_MAX_PROPERTIES = 4000
+"""Most different properties of a set; further ones are left out, with a word."""
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +46,7 @@ def read(
     path: str | os.PathLike[str],
     *,
     id_column: str | None = None,
+    cif_column: str | None = None,
     max_atoms: int | None = MAX_ATOMS,
     workers: int | None = None,
 ) -> Crystals:
@@ -67,15 +54,17 @@ def read(
 
     Takes a folder of CIF (or POSCAR, extended XYZ) files, searched recursively; a `.zip` or
     `.tar[.gz]` of such files; one CIF with one or many data blocks; extended XYZ with one or
-    many frames; a CSV (`.csv`, `.csv.gz`) with a `cif` column; JSON of pymatgen structures (a
-    list, a mapping from ids, or one per line); a POSCAR; our own `.npz`.
+    many frames; a CSV with a column of CIFs or JSON; JSON of pymatgen, JARVIS or OPTIMADE
+    structures in any layout; a POSCAR; the `.pt` files of CDVAE and DiffCSP; our own `.npz`.
+    Texts may be compressed by gzip, bzip2 or xz.
 
     Order is that of sorted names, or of rows. What can't be read, or is no ordered crystal,
     stands in `failures` with its reason.
 
     Args:
         path: the file or folder.
-        id_column: of a CSV; by default `material_id`, `id` or the like.
+        id_column: of a CSV or of JSON records; by default `material_id`, `id` or the like.
+        cif_column: their column of structures; by default `cif`, `structure` or the like.
         max_atoms: larger cells become failures; None allows all.
         workers: processes for parsing; by default all cores.
 
@@ -91,10 +80,11 @@ def read(
         raise InputError(_why_no_path(path, error)) from error
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):  # a pipe would be waited for for ever
         raise InputError(f"{path} is neither a file nor a folder.")
-    if has_suffix(path, (".npz",)) and stat.S_ISREG(mode):
-        crystals, ignored = Crystals.load(path), []
+    known = format_of(path.name) if stat.S_ISREG(mode) else None
+    if known is not None and known.load is not None:
+        crystals, ignored = known.load(path), []
     else:
-        source = _source(path, id_column)
+        source = _source(path, Columns(id_column, cif_column))
         ignored = source.ignored
         others = [name for name in ignored if name.rpartition("/")[2] not in COMPANIONS]
         if others:
@@ -127,14 +117,17 @@ def takes(path: str | os.PathLike[str]) -> bool:
         path.stat()
     except (OSError, ValueError) as error:
         raise InputError(_why_no_path(path, error)) from error
-    known = (*TABLE_SUFFIXES, *TAR_SUFFIXES, *JSON_SUFFIXES, ".zip", ".npz")
-    return has_suffix(path, known) or (format_of(path.name) or _sniff(path)) is not None
+    if format_of(path.name) is not None or has_suffix(path, archives.SUFFIXES):
+        return True
+    return _sniff(path) is not None
 
 
 def read_parts(
     path: str | os.PathLike[str],
     size: int,
     *,
+    id_column: str | None = None,
+    cif_column: str | None = None,
     max_atoms: int | None = MAX_ATOMS,
     workers: int | None = None,
 ) -> Iterator[Crystals]:
@@ -150,15 +143,17 @@ def read_parts(
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist.")
-    if has_suffix(path, (".npz",)) and path.is_file():
-        crystals = Crystals.load(path)
+    known = format_of(path.name) if path.is_file() else None
+    if known is not None and known.load is not None:
+        crystals = known.load(path)
         failures = crystals.failures
         for start in range(0, len(crystals), size):
             yield crystals[start : start + size].with_failures(failures)
             failures = ()
         return
     waiting: list[Crystals] = []
-    for part in _parsed(_source(path, None), max_atoms, cpu_count(workers), Names()):
+    columns = Columns(id_column, cif_column)
+    for part in _parsed(_source(path, columns), max_atoms, cpu_count(workers), Names()):
         waiting.append(part)
         if sum(p.num_total for p in waiting) >= size:
             yield Crystals.concatenate(waiting)
@@ -167,42 +162,29 @@ def read_parts(
         yield Crystals.concatenate(waiting)
 
 
-def _source(path: Path, id_column: str | None) -> Source:
+def _source(path: Path, columns: Columns) -> Source:
     if path.is_dir():
         return folder_source(path)
-    if has_suffix(path, TABLE_SUFFIXES):
-        return Source(table_entries(path, id_column), None, [])
-    if has_suffix(path, (*TAR_SUFFIXES, ".zip")):
+    known = format_of(path.name)
+    if known is None and has_suffix(path, archives.SUFFIXES):
         return archive_source(path)
-    if has_suffix(path, JSON_SUFFIXES):
-        kind: str | None = "json"
-    else:
-        kind = format_of(path.name) or _sniff(path)
-    if kind is None:
-        raise InputError(
-            f"{path} has no known format; give a folder or a .cif, .zip, .tar.gz, .csv, .json, "
-            ".xyz, .extxyz, .vasp or .npz file."
-        )
-    stem = path.name.split(".")[0] if kind == "json" else without_suffix(path.name)
-    return Source([Entry(path.name, kind, stem, path=str(path), is_all=True)], 1, [])
+    known = known or _sniff(path)
+    if known is None:
+        given = ", ".join((".zip", ".tar.gz", *suffixes()))
+        raise InputError(f"{path} has no known format; give a folder or a file named {given}.")
+    if known.open is not None:
+        return known.open(path, columns)
+    stem = without_suffix(path.name)
+    return Source([Entry(path.name, known.name, stem, path=str(path), is_all=True)], 1, [])
 
 
-def _sniff(path: Path) -> str | None:
+def _sniff(path: Path) -> Format | None:
     """The format of a single file whose name does not say it."""
     try:
         with path.open("rb") as file:
-            head = file.read(4096)
+            return sniff(file.read(4096))
     except OSError as error:
         raise InputError(f"{path} {why_unreadable(path, error)}.") from error
-    head = head.removeprefix(b"\xef\xbb\xbf")
-    lines = [line.strip() for line in head.split(b"\n")]
-    if any(line.lower().startswith(b"data_") for line in lines):
-        return "cif"
-    if head.lstrip()[:1] in (b"{", b"["):
-        return "json"
-    if lines[0].isdigit() and len(lines) > 1 and b"Lattice=" in lines[1]:
-        return "extxyz"
-    return None
 
 
 def _parse_all(source: Source, max_atoms: int | None, workers: int) -> Crystals:
@@ -214,10 +196,28 @@ def _parsed(
     source: Source, max_atoms: int | None, workers: int, seen: dict[str, str] | Names
 ) -> Iterator[Crystals]:
     """Small parts in order; ids are distinct over all of them, for which `seen` keeps them."""
+    failed = 0
+    names: set[str] = set()
     with task("Reading structures", source.total) as advance:
         for part, sources in _parse_chunks(_chunks(source.entries), max_atoms, workers):
-            yield _without_duplicates(part, sources, seen)
+            failed += len(part.failures)
+            if failed > limits.MAX_FAILURES:
+                raise InputError(f"The input {_say_too_many(part.failures[-1])}")
+            yield _with_few_properties(_without_duplicates(part, sources, seen), names)
             advance(part.num_total)
+
+
+def _with_few_properties(part: Crystals, names: set[str]) -> Crystals:
+    """The part without properties beyond the most that a set may have; `names` collects them."""
+    new = [name for name in part.properties if name not in names]
+    room = _MAX_PROPERTIES - len(names)
+    names.update(new[:room])
+    if len(new) <= room:
+        return part
+    if room > 0:
+        log.warning(f"More than {_MAX_PROPERTIES} properties; the others are left out.")
+    kept = {name: values for name, values in part.properties.items() if name in names}
+    return replace(part, properties=kept)
 
 
 def _chunks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
@@ -256,44 +256,94 @@ def _parse_chunks(
 
 def _parse_chunk(chunk: list[Entry], max_atoms: int | None) -> tuple[Crystals, list[str]]:
     """Crystals of some entries, and for each structure the name of its source."""
+    try:
+        return _parse_together(chunk, max_atoms)
+    except Exception as error:
+        # Whatever a file does, it becomes a failure with its name.
+        if len(chunk) == 1:
+            return Crystals.empty([Failure(chunk[0].name, _say_unexpected(error))]), []
+    parts = [_parse_chunk([entry], max_atoms) for entry in chunk]
+    seen: dict[str, str] = {}
+    crystals = [_without_duplicates(part, sources, seen) for part, sources in parts]
+    kept = [seen[structure_id] for part in crystals for structure_id in part.ids]
+    return Crystals.concatenate(crystals), kept
+
+
+def _parse_together(chunk: list[Entry], max_atoms: int | None) -> tuple[Crystals, list[str]]:
     builder = CrystalsBuilder(max_atoms)
+    names: set[str] = set()
     for entry in chunk:
         parsed = _parse_entry(entry, max_atoms)
         ids = map(printable, _ids_within(entry, parsed))
         for structure_id, item in zip(ids, parsed, strict=True):
             if isinstance(item, Failure):
                 builder.fail(item.file, item.reason)
-            else:
-                builder.add(
-                    structure_id,
-                    item.numbers,
-                    item.frac_coords,
-                    item.lattice,
-                    source=item.source,
-                    properties=item.properties,
-                )
+                continue
+            properties = item.properties
+            if len(names := names | properties.keys()) > 2 * _MAX_PROPERTIES:
+                properties = {}  # left out anyway
+            builder.add(
+                structure_id,
+                item.numbers,
+                item.frac_coords,
+                item.lattice,
+                source=item.source,
+                properties=properties,
+            )
     return builder.build_with_sources()
 
 
 def _parse_entry(entry: Entry, max_atoms: int | None) -> list[Parsed | Failure]:
+    """Structures and failures of an entry, whatever its parser raises."""
     if entry.reason is not None:
         return [Failure(entry.name, entry.reason)]
     try:
-        text = load(entry)
+        if entry.job is not None:
+            found = _collect(entry.job(max_atoms), entry.name)
+        else:
+            parse = FORMATS[entry.format].parse
+            assert parse is not None  # entries are made for formats that have one
+            found = _collect(parse(load(entry), entry.name, max_atoms), entry.name)
     except ValueError as error:
-        return [Failure(entry.name, str(error))]
-    if entry.format == "cif":  # whose cells may be refused before symmetry expands them
-        parsed = parse_cif(text, entry.name, max_atoms)
-    else:
-        parsed = _PARSERS[entry.format](text, entry.name)
+        return [Failure(entry.name, one_line(error))]
+    except Exception as error:
+        return [Failure(entry.name, _say_unexpected(error))]
     if not entry.properties:
-        return parsed
+        return found
     return [
         item._replace(properties={**item.properties, **entry.properties})
         if isinstance(item, Parsed)
         else item
-        for item in parsed
+        for item in found
     ]
+
+
+def _collect(items: Iterable[Parsed | Failure], name: str) -> list[Parsed | Failure]:
+    """All items of one text, unless more of them fail than any text has structures."""
+    found: list[Parsed | Failure] = []
+    failed = 0
+    for item in items:
+        found.append(item)
+        failed += isinstance(item, Failure)
+        if failed > limits.MAX_FAILURES:
+            return [Failure(name, _say_too_many(item)[:-1])]  # type: ignore[arg-type]
+    return found or [Failure(name, "holds no structures")]
+
+
+def _say_unexpected(error: Exception) -> str:
+    """The reason, as a clause, for a file at which a parser came to grief."""
+    if isinstance(error, MemoryError):
+        return "takes more memory than there is"
+    if isinstance(error, RecursionError):
+        return "is nested too deeply"
+    return f"can't be read ({type(error).__name__}: {one_line(error)})"
+
+
+def _say_too_many(failure: Failure) -> str:
+    return (
+        f"holds more than {limits.MAX_FAILURES:,} structures that can't be read; "
+        f"{failure.file} {failure.reason}."
+    )
 
 
 def _ids_within(entry: Entry, parsed: list[Parsed | Failure]) -> list[str]:
@@ -304,7 +354,7 @@ def _ids_within(entry: Entry, parsed: list[Parsed | Failure]) -> list[str]:
     text is all that is read and names every structure itself.
     """
     names = [item.name if isinstance(item, Parsed) else None for item in parsed]
-    is_cif = entry.format == "cif"
+    is_cif = entry.format == "cif"  # of its blocks
     if len(parsed) == 1:
         # A CIF block's name is a formula more often than an id.
         return [names[0] if entry.is_all and names[0] and not is_cif else entry.id]
@@ -349,6 +399,6 @@ def _say_nothing_found(path: Path, ignored: list[str]) -> str:
     if not ignored:
         return f"{path} is empty." if path.is_dir() else f"{path} holds no structures."
     return (
-        f"{path} holds no structure files (.cif, .vasp, .xyz, .extxyz), only other ones such as "
-        f"{sorted(ignored)[0]}; tables and JSON are read when given themselves."
+        f"{path} holds no structure files ({', '.join(suffixes(SEARCHED))}), only other ones such "
+        f"as {sorted(ignored)[0]}; tables and JSON are read when given themselves."
     )

@@ -1,95 +1,23 @@
-"""Where structures come from: entries, their names and ids, and files in folders.
-
-An entry is one text (or the reason why there is none) with its name and the id it gives.
-"""
+"""Structure files in folders, and the ids that file names give."""
 
 from __future__ import annotations
 
-import errno
-import gzip
-import io
 import os
 import posixpath
-import re
-import stat
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
 
 from crysmetrics.errors import InputError
+from crysmetrics.io.entries import Entry, Source
+from crysmetrics.io.formats import searched_format, without_suffix
+from crysmetrics.io.loading import why_unreadable
 from crysmetrics.io.parsed import printable
 
-MAX_FILE_BYTES = 256 * 1024**2
-"""Largest structure file among many, unpacked."""
-MAX_TOTAL_BYTES = 4 * 1024**3
-"""Largest total that an archive or a compressed file may unpack to, and largest single file."""
-
-SUFFIXES: dict[str, str] = {
-    ".cif": "cif",
-    ".mcif": "cif",
-    ".vasp": "poscar",
-    ".poscar": "poscar",
-    ".xyz": "extxyz",
-    ".extxyz": "extxyz",
-}
-"""Formats looked for inside folders and archives, by suffix."""
-TABLE_SUFFIXES = (".csv", ".csv.gz", ".csv.bz2", ".csv.xz", ".csv.zip")
-JSON_SUFFIXES = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 SAMPLES_TABLE = "samples.csv"
 """Stands beside structures: which was made for what (see `crysmetrics.matching.pairing`)."""
 COMPANIONS = (SAMPLES_TABLE, "request.json")
 """What `crysgen sample` writes beside structures: that these are not read is not worth a word."""
-
-_POSCAR_NAME = re.compile(r"(poscar|contcar)([^a-z].*)?$")
-
-
-class SupportsRead(Protocol):
-    """An open binary file, unpacked on the fly or not."""
-
-    def read(self, size: int, /) -> bytes:
-        """Up to `size` bytes."""
-
-
-class Entry(NamedTuple):
-    """One text to be parsed, or the reason why there is none."""
-
-    name: str
-    """For failures: the path inside what is read, or the row."""
-    format: str
-    """A key of the parsers in `crysmetrics.io.reading`, or "" if `reason` is set."""
-    id: str
-    """The id of the structure; with several in one text, their prefix."""
-    content: str | bytes = b""
-    path: str | None = None
-    """A file to be read, instead of `content`, by whoever parses it."""
-    is_all: bool = False
-    """Whether this one text is all that is read: ids inside it then go before `id`."""
-    properties: Mapping[str, Any] = {}
-    reason: str | None = None
-    """Why there is nothing to parse."""
-
-
-class Source(NamedTuple):
-    """Entries to be read once, in order."""
-
-    entries: Iterable[Entry]
-    total: int | None
-    """How many there are, where that is known beforehand."""
-    ignored: list[str]
-    """Names of files of other kinds."""
-
-
-# --- names and ids -------------------------------------------------------------------------
-
-
-def format_of(name: str) -> str | None:
-    """The structure format that a file's name says, or None."""
-    base = name.rpartition("/")[2].lower().removesuffix(".gz")
-    found = SUFFIXES.get(base[base.rfind(".") :]) if "." in base else None
-    return found or ("poscar" if _POSCAR_NAME.match(base) else None)
 
 
 def is_hidden(part: str) -> bool:
@@ -102,11 +30,10 @@ def has_suffix(path: Path, suffixes: Iterable[str]) -> bool:
     return path.name.lower().endswith(tuple(suffixes))
 
 
-def without_suffix(name: str) -> str:
-    """A file's name without `.gz` and the suffix of a structure format."""
-    bare = name[: -len(".gz")] if name.lower().endswith(".gz") else name
-    stem, dot, suffix = bare.rpartition(".")
-    return stem if (dot + suffix).lower() in SUFFIXES else bare
+def format_name(name: str) -> str:
+    """Name of the format of a file that folders and archives are searched for, or ""."""
+    found = searched_format(name)
+    return "" if found is None else found.name
 
 
 def file_ids(names: list[str]) -> dict[str, str]:
@@ -124,73 +51,6 @@ def file_ids(names: list[str]) -> dict[str, str]:
     return {name: stem if clashes[stem] == 1 else name[cut:] for name, stem in stems.items()}
 
 
-# --- one file ------------------------------------------------------------------------------
-
-
-def load(entry: Entry) -> str:
-    """The text of an entry.
-
-    Raises:
-        ValueError: with the reason, if there is no readable text.
-    """
-    content = entry.content
-    limit = MAX_TOTAL_BYTES if entry.is_all else MAX_FILE_BYTES
-    if entry.path is not None:
-        content = _read_file(entry.path, limit)
-    if isinstance(content, str):
-        try:
-            content.encode()  # a table's undecodable bytes arrive as lone surrogates
-        except UnicodeEncodeError as error:
-            byte = ord(content[error.start]) & 0xFF
-            raise ValueError(f"is not text: byte 0x{byte:02x} is not UTF-8") from error
-        return content
-    if content[:2] == b"\x1f\x8b":
-        try:
-            with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-                content = read_at_most(file, limit)
-        except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"is a damaged gzip file ({error})") from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        byte = content[error.start]
-        raise ValueError(f"is not text: byte 0x{byte:02x} at {error.start} is not UTF-8") from error
-
-
-def _read_file(path: str, limit: int) -> bytes:
-    try:
-        info = os.stat(path)  # noqa: PTH116 - Path objects cost more than reading the file
-        if not stat.S_ISREG(info.st_mode):  # opening a pipe would wait for ever
-            raise ValueError("is not a regular file")
-        if info.st_size > limit:
-            raise ValueError(f"is too large ({info.st_size / 1e6:.0f} MB)")
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
-            return file.read()
-    except OSError as error:
-        raise ValueError(why_unreadable(path, error)) from error
-
-
-def why_unreadable(path: str | Path, error: OSError) -> str:
-    """The reason, as a clause, why a file or folder can't be opened."""
-    if error.errno == errno.ELOOP:
-        return "is a link that leads back to itself"
-    if isinstance(error, FileNotFoundError):
-        return "is a broken link" if Path(path).is_symlink() else "does not exist"
-    return f"can't be read ({error.strerror or error})"
-
-
-def read_at_most(file: SupportsRead, limit: int) -> bytes:
-    """All of an open file.
-
-    Raises:
-        ValueError: with the reason, if it is longer than `limit` bytes.
-    """
-    data = file.read(limit + 1)
-    if len(data) > limit:
-        raise ValueError(f"unpacks to more than {limit / 1e6:.0f} MB; refused")
-    return data
-
-
 # --- folders -------------------------------------------------------------------------------
 
 
@@ -204,7 +64,7 @@ def folder_source(root: str | Path) -> Source:
     if "" in reasons:
         raise InputError(f"{root} {reasons['']}.")
     ids = file_ids(list(files))
-    entries = [Entry(n, format_of(n) or "", ids[n], path=path) for n, path in files.items()]
+    entries = [Entry(n, format_name(n), ids[n], path=path) for n, path in files.items()]
     entries += [Entry(n, "", n, reason=reason) for n, reason in reasons.items()]
     entries.sort(key=lambda entry: entry.name)
     return Source(entries, len(entries), ignored)
@@ -238,7 +98,7 @@ def _walk(root: str) -> tuple[dict[str, str], dict[str, str], list[str]]:
                 ignored.append(name)
             elif _is_folder(child):
                 stack.append((child.path, name + "/", above | {here}))
-            elif format_of(name) is not None:
+            elif searched_format(name) is not None:
                 files[name] = child.path
             elif child.is_symlink() and not Path(child.path).exists():
                 reasons[name] = "is a broken link or one that leads back to itself"

@@ -22,16 +22,13 @@ from numpy.typing import NDArray
 
 from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals
+from crysmetrics.io.archives import TAR_SUFFIXES
 from crysmetrics.io.csv_files import unquoted
+from crysmetrics.io.formats import without_suffix
+from crysmetrics.io.limits import MAX_FILE_BYTES
 from crysmetrics.io.parsed import one_line
-from crysmetrics.io.sources import (
-    MAX_FILE_BYTES,
-    SAMPLES_TABLE,
-    TAR_SUFFIXES,
-    has_suffix,
-    without_suffix,
-)
-from crysmetrics.io.sources import read_at_most as read_bytes
+from crysmetrics.io.sources import SAMPLES_TABLE, has_suffix
+from crysmetrics.io.unpacking import read_at_most as read_bytes
 
 PAIRINGS = ("auto", "order")
 """How structures find each other: by table, properties or ids; or by their order in both sets."""

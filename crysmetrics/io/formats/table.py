@@ -1,0 +1,240 @@
+"""Tables: CSV with a column of structures, as CDVAE, DiffCSP and others publish them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import lzma
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from crysmetrics.errors import InputError
+from crysmetrics.io import limits
+from crysmetrics.io.crystals import Failure
+from crysmetrics.io.entries import Columns, Entry, Source
+from crysmetrics.io.formats.base import Format
+from crysmetrics.io.formats.json_records import parse_text
+from crysmetrics.io.parsed import (
+    ID_KEYS,
+    MAX_PROPERTY_TEXT,
+    STRUCTURE_KEYS,
+    Parsed,
+    one_line,
+    printable,
+    why_no_text,
+)
+from crysmetrics.io.texts import decode_cell, encoding_of
+from crysmetrics.io.unpacking import Bounded, TooLarge, open_bounded
+
+_ROWS = 200
+_MAX_ROWS_BYTES = 128 * 1024**2
+"""Most bytes that so many rows may have: one unclosed quote makes a row of a whole file."""
+_HEAD = 65_536
+_SEPARATORS = (",", ";", "\t")
+
+
+class _Dialect(NamedTuple):
+    """How a table is written."""
+
+    separator: str = ","
+    encoding: str = "utf-8-sig"
+    skipped: int = 0
+    """Lines before the header."""
+
+
+def open_table(path: Path, columns: Columns) -> Source:
+    """Entries of a table's rows; other columns than ids and structures become properties.
+
+    Args:
+        path: separated by commas, semicolons or tabs, compressed or not.
+        columns: names of columns; by default the first of `material_id`, `id`, ... for ids
+            (without any, rows are numbered from 0) and of `cif`, `structure`, ... for structures.
+
+    Raises:
+        InputError: when iterated, if the table can't be parsed, or lacks a column.
+    """
+    return Source(_entries(path, columns), None, [])
+
+
+def _entries(path: Path, columns: Columns) -> Iterator[Entry]:
+    import pandas as pd
+
+    row = 0
+    try:
+        with _open(path) as file:
+            dialect = _dialect(path, file.read(_HEAD), columns)
+        with _open(path) as file:
+            paced = _Paced(file)
+            # Text first: an id 0012 stays 0012, and the formula NaN stays a formula.
+            with pd.read_csv(
+                io.BufferedReader(paced),
+                dtype=str,
+                keep_default_na=False,
+                chunksize=_ROWS,
+                sep=dialect.separator,
+                encoding=dialect.encoding,
+                encoding_errors="surrogateescape",  # one bad row is that row's failure
+                skipinitialspace=True,
+                skiprows=dialect.skipped,
+            ) as frames:
+                for frame in frames:
+                    if not isinstance(frame.index, pd.RangeIndex):
+                        # pandas takes the first column for row labels then, and shifts all names.
+                        raise InputError(f"{path} has rows with more fields than its header.")
+                    yield from _rows(frame.fillna(""), path, columns, row)
+                    row += len(frame)
+                    paced.read_since = 0
+    except pd.errors.EmptyDataError as error:
+        raise InputError(f"{path} is empty.") from error
+    except TooLarge as error:
+        raise InputError(f"{path} {error}.") from error
+    except (pd.errors.ParserError, ValueError) as error:
+        raise InputError(f"{path} is no CSV table ({one_line(error)}).") from error
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise InputError(f"{path} can't be read ({reason}).") from error
+
+
+def _open(path: Path) -> IO[bytes]:
+    """The table's bytes, unpacked, as far as they may go.
+
+    Raises:
+        InputError: if an archive holds more than one table.
+    """
+    if path.suffix.lower() != ".zip":
+        return open_bounded(path)
+    archive = zipfile.ZipFile(path)
+    infos = [i for i in archive.infolist() if i.filename.lower().endswith(FORMAT.suffixes)]
+    if len(infos) != 1:
+        raise InputError(f"{path} holds {len(infos)} CSV files instead of one.")
+    limit = limits.unpacked_limit(infos[0].compress_size, limits.MAX_TOTAL_BYTES)
+    return io.BufferedReader(Bounded(archive.open(infos[0]), limit))
+
+
+class _Paced(io.RawIOBase):
+    """A stream of rows of bounded length."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.read_since = 0
+        """Bytes read since the last rows were taken."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        self.read_since += len(data)
+        if self.read_since > _MAX_ROWS_BYTES:
+            size = _MAX_ROWS_BYTES / 1e6
+            raise TooLarge(f"has {_ROWS} rows of more than {size:.0f} MB together; refused")
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _dialect(path: Path, head: bytes, columns: Columns) -> _Dialect:
+    """Separator and encoding, by the first bytes of a table."""
+    encoding = encoding_of(head) or "utf-8-sig"
+    encoding = "utf-8-sig" if encoding == "utf-8" else encoding
+    text = head.decode(encoding, errors="replace").removeprefix("\ufeff").lstrip("\r\n")
+    stated = re.match(r'"?sep=([,;\t])"?\r?\n', text)  # as Excel writes it
+    if stated:
+        return _Dialect(stated[1], encoding, 1)
+    wanted = {columns.structure.strip().lower()} if columns.structure else {*STRUCTURE_KEYS}
+    default = "\t" if ".tsv" in path.name.lower() else ","
+
+    def merit(separator: str) -> tuple[bool, int, bool]:
+        try:
+            names = next(csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True))
+        except (csv.Error, StopIteration):
+            names = []
+        found = not wanted.isdisjoint(name.strip().lower() for name in names)
+        return found, len(names), separator == default
+
+    return _Dialect(max(_SEPARATORS, key=merit), encoding)
+
+
+def _rows(frame: Any, path: Path, columns: Columns, first: int) -> Iterator[Entry]:
+    names = [str(c).strip() for c in frame.columns]
+    frame.columns = names
+    structure = _column(names, columns.structure, STRUCTURE_KEYS)
+    if structure is None:
+        shown = printable(" ".join(", ".join(names[:8]).split())[:200])
+        wanted = columns.structure or STRUCTURE_KEYS[0]
+        hint = "" if columns.structure else "; --cif-column names another"
+        raise InputError(f"{path} has no column named {wanted} (its columns: {shown}){hint}.")
+    id_column = _column(names, columns.id, ID_KEYS)
+    if columns.id is not None and id_column is None:
+        raise InputError(f"{path} has no column named {columns.id}.")
+    properties = {
+        c: values
+        for k, c in enumerate(names)
+        if c not in (structure, id_column) and not c.startswith("Unnamed:")
+        if (values := _property(frame.iloc[:, k])) is not None
+    }
+    texts = frame.iloc[:, names.index(structure)].tolist()
+    ids = [""] * len(texts)
+    if id_column is not None:
+        ids = [_readable(n) for n in frame.iloc[:, names.index(id_column)]]
+    is_cif = "cif" in structure.lower()
+    for k, (text, name) in enumerate(zip(texts, ids, strict=True)):
+        label = f"{path.name} row {first + k + 1}" + (f" ({name})" if name else "")
+        found = {c: values[k] for c, values in properties.items()}
+        entry_id = name or str(first + k)
+        if is_cif and text.lstrip()[:1] not in ("{", "["):
+            yield Entry(label, "cif", entry_id, text, properties=found)
+        else:
+            job = partial(_parse_cell, text, label)
+            yield Entry(label, "", entry_id, job=job, properties=found)
+
+
+def _parse_cell(text: str, label: str, max_atoms: int | None = None) -> list[Parsed | Failure]:
+    text = decode_cell(text)
+    reason = why_no_text(text)
+    return parse_text(text, label, max_atoms) if reason is None else [Failure(label, reason)]
+
+
+def _column(names: list[str], wanted: str | None, usual: tuple[str, ...]) -> str | None:
+    """The column of a name, or the first of those usual, in any case; None without one."""
+    folded = {name.lower(): name for name in reversed(names)}
+    for key in usual if wanted is None else (wanted.strip(),):
+        if key in names:
+            return key
+        if key.lower() in folded:
+            return folded[key.lower()]
+    return None
+
+
+def _property(column: Any) -> list[Any] | None:
+    """The column as numbers (None where empty) if all of it is, else as text; None if too long."""
+    import pandas as pd
+
+    if int(column.str.len().max()) > MAX_PROPERTY_TEXT:
+        return None
+    numbers = pd.to_numeric(column.where(column != ""), errors="coerce")
+    if (numbers.isna() & (column != "")).any():
+        return [_readable(text) for text in column]
+    return [None if pd.isna(v) else v for v in numbers.tolist()]
+
+
+def _readable(text: str) -> str:
+    try:
+        return printable(decode_cell(text))
+    except ValueError:
+        return printable(text)
+
+
+_NAMES = (".csv", ".tsv")
+
+FORMAT = Format(
+    name="table",
+    title="CSV",
+    suffixes=_NAMES,
+    open=open_table,
+    note="with a column of CIFs or JSON",
+)

@@ -1,0 +1,73 @@
+"""Files and members of archives as texts, as far as `limits` allows."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from crysmetrics.io import limits
+from crysmetrics.io.entries import Entry
+from crysmetrics.io.parsed import why_no_bytes
+from crysmetrics.io.texts import decode, decode_cell
+from crysmetrics.io.unpacking import is_compressed, unpack
+
+_HEAD = 4096
+
+
+def load(entry: Entry) -> str:
+    """The text of an entry.
+
+    Raises:
+        ValueError: with the reason, if there is no readable text.
+    """
+    if entry.path is not None:
+        limit = limits.MAX_TOTAL_BYTES if entry.is_all else limits.MAX_PLAIN_BYTES
+        return load_file(entry.path, limit)
+    if isinstance(entry.content, str):
+        return decode_cell(entry.content)
+    return decode(unpack(entry.content, limits.MAX_FILE_BYTES))
+
+
+def load_file(path: str | Path, limit: int | None = None) -> str:
+    """The text of a file.
+
+    Args:
+        path: compressed or not.
+        limit: of its size, in bytes; by default that of a file read alone.
+
+    Raises:
+        ValueError: with the reason, if there is no readable text.
+    """
+    limit = limits.MAX_TOTAL_BYTES if limit is None else limit
+    return decode(unpack(_read(path, limit), limits.MAX_FILE_BYTES))
+
+
+def _read(path: str | Path, limit: int) -> bytes:
+    try:
+        info = os.stat(path)  # noqa: PTH116 - Path objects cost more than reading the file
+        if not stat.S_ISREG(info.st_mode):  # opening a pipe would wait for ever
+            raise ValueError("is not a regular file")
+        if info.st_size > limit:
+            raise ValueError(f"is too large ({info.st_size / 1e6:.0f} MB)")
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+            if info.st_size <= _HEAD:
+                return file.read()
+            # A large file that is no text is not worth its memory.
+            head = file.read(_HEAD)
+            if not is_compressed(head) and (reason := why_no_bytes(head)) is not None:
+                raise ValueError(reason)
+            file.seek(0)
+            return file.read()
+    except OSError as error:
+        raise ValueError(why_unreadable(path, error)) from error
+
+
+def why_unreadable(path: str | Path, error: OSError) -> str:
+    """The reason, as a clause, why a file or folder can't be opened."""
+    if error.errno == errno.ELOOP:
+        return "is a link that leads back to itself"
+    if isinstance(error, FileNotFoundError):
+        return "is a broken link" if Path(path).is_symlink() else "does not exist"
+    return f"can't be read ({error.strerror or error})"
