@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 _IDLE = 300
 """Seconds that workers wait for further jobs."""
+_STARTING = threading.Lock()
 _LOOK_AFTER = 0.5
 """Seconds from one look of a worker after its parent to the next."""
 _THREAD_COUNTS = (
@@ -116,15 +117,16 @@ def _start_trackers() -> None:
     from joblib.externals.loky.backend import resource_tracker
 
     name = "PYTHONWARNINGS"
-    before = os.environ.get(name)
-    os.environ[name] = ",".join(filter(None, (before, "ignore:resource_tracker")))
-    try:
-        standard.ensure_running()
-        resource_tracker.ensure_running()
-    finally:
-        os.environ.pop(name)
-        if before is not None:
-            os.environ[name] = before
+    with _STARTING:
+        before = os.environ.get(name)
+        os.environ[name] = ",".join(filter(None, (before, "ignore:resource_tracker")))
+        try:
+            standard.ensure_running()
+            resource_tracker.ensure_running()
+        finally:
+            os.environ.pop(name)
+            if before is not None:
+                os.environ[name] = before
 
 
 def _begin_worker(parent: int, is_watched: bool) -> None:
