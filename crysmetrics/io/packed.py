@@ -157,4 +157,3 @@ def _text(array: np.ndarray[Any, Any], packed: int) -> dict[str, Any]:
     if len(set(text["properties"])) != len(text["properties"]):
         raise ValueError("two of its properties have one name")
     return text
-

@@ -26,8 +26,8 @@ from crysmetrics.io.formats import arrays, json_layouts
 from crysmetrics.io.formats.base import Format
 from crysmetrics.io.formats.extxyz import FORMAT as EXTXYZ
 from crysmetrics.io.formats.extxyz import parse_extxyz
-from crysmetrics.io.json_text import load_json
 from crysmetrics.io.formats.poscar import parse_poscar
+from crysmetrics.io.json_text import load_json
 from crysmetrics.io.loading import load_file
 from crysmetrics.io.parsed import (
     ID_KEYS,
