@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from crysgen.compositions.formula_units import MAX_ATOMS
+from crysmetrics.device import refuse_missing_device
 from crysmetrics.errors import UserError
 
 LARGEST_SEED = 2**63 - 1
@@ -77,9 +78,15 @@ class Resources:
         workers: cores to use; None for all.
         batch_size: structures that are denoised together; None to choose.
         cache: where features are kept between runs, as `--cache` has it.
+
+    Raises:
+        UserError: if there is no such device here, even if no network will run.
     """
 
     device: str = "auto"
     workers: int | None = None
     batch_size: int | None = None
     cache: str | None = None
+
+    def __post_init__(self) -> None:
+        refuse_missing_device(self.device)

@@ -50,3 +50,23 @@ def test_a_missing_device_is_refused_though_nothing_needs_it(no_gpu, tmp_path, m
     assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match="no cuda here"):
         crysmetrics.validity(random_crystals(3), device="cuda")
+
+
+def test_generation_refuses_a_missing_device_before_it_begins(no_gpu, tmp_path, monkeypatch):
+    from crysgen.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    args = [
+        "sample",
+        "--composition",
+        "Li2O",
+        "--method",
+        "retrieval",
+        "-o",
+        "out",
+        "--no-energies",
+    ]
+    result = CliRunner().invoke(main, [*args, "--device", "cuda"])
+    assert result.exit_code == 2
+    assert "There is no cuda here" in result.stderr
+    assert not (tmp_path / "out").exists()

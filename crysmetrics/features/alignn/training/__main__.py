@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
+from crysmetrics.device import torch_device
 from crysmetrics.errors import UserError
 from crysmetrics.features.alignn.network import ALIGNN
 from crysmetrics.features.alignn.training.data import load_packed
@@ -31,9 +32,7 @@ from crysmetrics.training_state import STATE
 
 def train(arguments: argparse.Namespace) -> None:
     """The subcommand `train`."""
-    device = arguments.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch_device(arguments.device)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     # On a CPU `medium` multiplies in bfloat16 and adds in float32, on a GPU `high` in TF32.
