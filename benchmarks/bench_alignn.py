@@ -19,6 +19,7 @@ from common import once, seconds, table
 from safetensors.torch import save_file
 
 from crysmetrics.features.alignn import extractor as alignn
+from crysmetrics.features.alignn import weights as weights_of
 from crysmetrics.features.alignn.graph import LineGraphs, line_graphs
 from crysmetrics.features.alignn.network import ALIGNN, GraphBatch
 from crysmetrics.io import Crystals, read
@@ -53,8 +54,8 @@ def main(data: Path, limit: int, ours: int, workers: int, device: str, peer: boo
 
 def weights_here(folder: Path) -> str | Path:
     """The shipped weights' name, or a file with random ones."""
-    if alignn.DEFAULT_WEIGHTS in shipped_weights():
-        return alignn.DEFAULT_WEIGHTS
+    if weights_of.DEFAULT_WEIGHTS in shipped_weights():
+        return weights_of.DEFAULT_WEIGHTS
     torch.manual_seed(0)
     save_file(ALIGNN().state_dict(), folder / "random.safetensors")
     return folder / "random.safetensors"
@@ -79,7 +80,7 @@ def measured(
 ) -> list[tuple[Any, ...]]:
     """Milliseconds a structure of ours: graphs, forward pass, both with everything around."""
     count = len(crystals)
-    loaded = alignn.load_weights(weights)
+    loaded = weights_of.load_weights(weights)
     network = ALIGNN.from_state(loaded.network.state_dict()).to(device)
 
     def forward(fold: float) -> float:
@@ -116,7 +117,7 @@ def with_peer(
 
     from crysmetrics.features.alignn import dgl as original
 
-    network = original._original(alignn.load_weights(weights)).network
+    network = original._original(weights_of.load_weights(weights)).network
     original.evaluate(crystals[:3], weights=weights, workers=torch.get_num_threads())
     graphs: list[Any] = []
     build = once(lambda: graphs.extend(original.original_graphs(c) for c in crystals))

@@ -14,13 +14,12 @@ from crysmetrics.features.alignn.extractor import (
     evaluate,
     extractor,
     formation_energies,
-    load_weights,
 )
 from crysmetrics.features.alignn.graph import line_graphs
 from crysmetrics.features.alignn.network import ALIGNN, BatchNorm, EdgeGatedGraphConv, GraphBatch
+from crysmetrics.features.alignn.weights import load_weights
 from crysmetrics.features.extractor import Run
 from crysmetrics.io import Crystals
-from crysmetrics.weights import shipped_weights
 
 
 def random_network(seed=0):
@@ -297,7 +296,6 @@ def test_other_sizes_load(crystals):
     assert again(batch).shape == (len(crystals), 3)
 
 
-@pytest.mark.skipif("alignn-mp-v0" not in shipped_weights(), reason="no weights are shipped yet")
 def test_noise_costs_energy(tmp_path):
     from crysmetrics.examples import unpack
     from crysmetrics.io import read

@@ -17,9 +17,9 @@ from crysmetrics.features.alignn.extractor import (
     evaluate,
     extractor,
     formation_energies,
-    load_weights,
 )
 from crysmetrics.features.alignn.network import ALIGNN
+from crysmetrics.features.alignn.weights import load_weights
 from crysmetrics.features.extractor import Run
 
 NAME = "mp_e_form_alignn"

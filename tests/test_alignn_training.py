@@ -18,6 +18,7 @@ from crysmetrics.features.alignn.extractor import formation_energies
 from crysmetrics.features.alignn.training.__main__ import main
 from crysmetrics.features.alignn.training.data import TARGET, load_packed, packed_from, save_packed
 from crysmetrics.features.alignn.training.trainer import Settings, Trainer, open_run
+from crysmetrics.features.alignn.weights import load_weights
 from crysmetrics.io import Crystals, write
 from crysmetrics.training_state import STATE
 
@@ -191,6 +192,9 @@ def test_from_the_command_line_to_the_card(packed, tmp_path, capsys):
     assert (
         sum(x["n"] for x in card["mean_absolute_error"]["mp20_test"]["by_elements"].values()) == 5
     )
+    assert card["training"]["init"] == {"weights": "random"}
+    assert card["architecture"]["graph_rule"] == "cell_independent"
+    assert load_weights(shipped / "trial.safetensors").rule == "cell_independent"
     names = set(load_file(shipped / "trial.safetensors"))
     assert names == set(Trainer(load_packed(packed), SETTINGS, run).network.state_dict())
     capsys.readouterr()

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import crysmetrics
-from crysmetrics.features.alignn.extractor import DEFAULT_WEIGHTS, formation_energies
+from crysmetrics.features.alignn.extractor import formation_energies
+from crysmetrics.features.alignn.weights import DEFAULT_WEIGHTS
 from crysmetrics.io import Crystals, read
 from crysmetrics.weights import model_card
 

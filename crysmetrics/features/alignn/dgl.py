@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysmetrics.errors import UserError
-from crysmetrics.features.alignn.extractor import (
+from crysmetrics.features.alignn.extractor import LABELS
+from crysmetrics.features.alignn.weights import (
     DEFAULT_WEIGHTS,
     FEATURE_WIDTH,
-    LABELS,
     Weights,
     load_weights,
 )

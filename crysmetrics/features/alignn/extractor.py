@@ -8,10 +8,6 @@ Fréchet distance and the earth mover's distance of energies share a computation
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,23 +18,24 @@ from crysmetrics.device import torch_device
 from crysmetrics.errors import UserError
 from crysmetrics.features.alignn.graph import (
     FOLD,
-    GRAPH_RULES,
     TOLERANCE,
-    GraphRule,
     LineGraphs,
     line_graphs,
 )
+from crysmetrics.features.alignn.weights import (
+    DEFAULT_WEIGHTS,
+    FEATURE_WIDTH,
+    load_weights,
+    network_on,
+)
 from crysmetrics.features.extractor import Extractor, Run
 from crysmetrics.io import Crystals
-from crysmetrics.packages import require
 from crysmetrics.parallel import chunks_of, in_threads, torch_threads
 from crysmetrics.progress import task
 
 if TYPE_CHECKING:
     from crysmetrics.features.alignn.network import ALIGNN
 
-DEFAULT_WEIGHTS = "alignn-mp-v0"
-FEATURE_WIDTH = 256
 FEATURE_COLUMNS = slice(0, FEATURE_WIDTH)
 """Columns of the extractor that the Fréchet distance compares."""
 ENERGY_COLUMN = FEATURE_WIDTH
@@ -51,25 +48,6 @@ PAIRS_AT_ONCE = 16_000
 """Bond pairs in one pass of one core: 16 MB an array of 256 float32 a pair, two of them alive."""
 PAIRS_AT_ONCE_ON_GPU = 500_000
 """Likewise 0.5 GB, of which some six are alive: there all edges are one block."""
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A network that is ready to be used.
-
-    Attributes:
-        name: as it was asked for.
-        sha256: of the file it came from.
-        network: on the CPU, for inference.
-        gives_energy: whether its one output is a formation energy in eV/atom.
-        rule: of the graphs that it was trained on.
-    """
-
-    name: str
-    sha256: str
-    network: ALIGNN
-    gives_energy: bool
-    rule: GraphRule
 
 
 def extractor(name: str, run: Run) -> Extractor:
@@ -94,7 +72,7 @@ def extractor(name: str, run: Run) -> Extractor:
         return np.column_stack([features, energies]), failures
 
     parameters = {"weights_sha256": loaded.sha256, "tolerance": TOLERANCE, "fold": FOLD}
-    if loaded.rule != "published":
+    if loaded.rule != "published":  # which had no name when results were made with it before
         parameters["graph_rule"] = loaded.rule
     made_by = f"crysmetrics 1, ALIGNN weights {loaded.sha256[:8]}"
     return Extractor(name, made_by, LABELS, compute, parameters)
@@ -149,7 +127,7 @@ def evaluate(
     """
     loaded = load_weights(weights)
     where = torch_device(device)
-    network = loaded.network if where == "cpu" else _moved(loaded, where)
+    network = loaded.network if where == "cpu" else network_on(loaded, where)
     at_once = pairs_at_once or (PAIRS_AT_ONCE if where == "cpu" else PAIRS_AT_ONCE_ON_GPU)
     features = np.full((len(crystals), FEATURE_WIDTH), np.nan)
     energies = np.full(len(crystals), np.nan)
@@ -194,74 +172,3 @@ def _apply(
         features = network.features(GraphBatch.of(graphs, device))
         out = network.fc(features)[:, 0]
         return features.double().cpu().numpy(), out.double().cpu().numpy()
-
-
-def load_weights(weights: str | Path) -> Weights:
-    """The network with these weights; kept for the next time.
-
-    Args:
-        weights: a name (shipped here or published by NIST) or a `.safetensors` file.
-
-    Raises:
-        UserError: if there are none, or they are not ALIGNN's.
-    """
-    require("torch", "torch", "ALIGNN")
-    from crysmetrics.features.alignn.published import PUBLISHED, published_file
-    from crysmetrics.weights import weights_path
-
-    name = str(weights)
-    if name in PUBLISHED:
-        path = published_file(name)
-    elif isinstance(weights, Path) or name.endswith(".safetensors"):
-        path = Path(weights)
-        if not path.is_file():
-            raise UserError(f"There is no file {path} with weights.")
-    else:
-        path = weights_path(name)
-    status = path.stat()
-    return _read(name, path, status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=4)
-def _read(name: str, path: Path, changed: int, size: int) -> Weights:
-    """Read a file; its time and size are there to notice that it is another one now."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    from crysmetrics.features.alignn.network import ALIGNN
-    from crysmetrics.features.alignn.published import PUBLISHED, state_from_zip
-
-    data = path.read_bytes()
-    try:
-        state = state_from_zip(name, data) if name in PUBLISHED else load(data)
-        rule = "published" if name in PUBLISHED else _graph_rule(data)
-        network = ALIGNN.from_state(state)
-        if network.fc.in_features != FEATURE_WIDTH:
-            raise ValueError(f"it is {network.fc.in_features} wide, not {FEATURE_WIDTH}")
-    except (SafetensorError, ValueError) as error:
-        raise UserError(f"{path} holds no weights of ALIGNN: {error}.") from error
-    energy = PUBLISHED[name].gives_energy if name in PUBLISHED else network.fc.out_features == 1
-    return Weights(name, hashlib.sha256(data).hexdigest(), network, energy, rule)
-
-
-def _graph_rule(data: bytes) -> GraphRule:
-    """The rule of graphs that a safetensors file names; the published one if it names none.
-
-    Raises:
-        ValueError: if it names another one.
-    """
-    # Eight bytes with the length of a JSON header, which safetensors has checked by now.
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    named = header.get("__metadata__", {}).get("graph_rule", "published")
-    for rule in GRAPH_RULES:
-        if rule == named:
-            return rule
-    raise ValueError(f"its graphs follow an unknown rule, {named!r}")
-
-
-@lru_cache(maxsize=2)
-def _moved(weights: Weights, device: str) -> ALIGNN:
-    """A copy of the network on another device."""
-    from crysmetrics.features.alignn.network import ALIGNN
-
-    return ALIGNN.from_state(weights.network.state_dict()).to(device)

@@ -4,7 +4,7 @@
     python -m crysmetrics.features.alignn.training train packed.npz --out RUN --minutes 60
     python -m crysmetrics.features.alignn.training train packed.npz --out RUN --resume
     python -m crysmetrics.features.alignn.training finish RUN packed.npz --data ../shared/data \
-        --name alignn-mp-v0
+        --name alignn-mp-v1
 
 `train` needs PyTorch, NumPy and safetensors alone; graphs are in the packed file.
 """
@@ -118,6 +118,7 @@ def parser() -> argparse.ArgumentParser:
     finish.add_argument("--folder", type=Path, help="by default that of the shipped weights")
     finish.add_argument("--hardware", default="", help="as the card should name it")
     finish.add_argument("--status", default="provisional", help="provisional or frozen")
+    finish.add_argument("--note", default="", help="a sentence for the card")
     finish.set_defaults(function="finish")
     return top
 

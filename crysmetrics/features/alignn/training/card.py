@@ -59,6 +59,7 @@ def finish(arguments: argparse.Namespace) -> None:
         "data": packed.origin,
         "training": {
             **asdict(trainer.settings),
+            "init": _initial_weights(trainer.settings.init),
             "loss": "mean absolute error",
             "optimizer": "AdamW; linear warm-up, then cosine to zero over the budget",
             "steps_taken": trainer.step,
@@ -68,6 +69,7 @@ def finish(arguments: argparse.Namespace) -> None:
             "torch": torch.__version__,
             "history": _history(arguments.run / "log.csv"),
         },
+        **({"note": arguments.note} if arguments.note else {}),
         "mean_absolute_error": {"unit": "eV/atom", "val": val, "mp20_test": test},
         "licence": "MIT for the weights; trained on Materials Project data, CC BY 4.0",
         "cite": [
@@ -80,6 +82,15 @@ def finish(arguments: argparse.Namespace) -> None:
         temporary.write_bytes(data)
     write_json(card, path.with_suffix(".json"))
     print(json.dumps({"val": val, "mp20_test": test, "file": str(path)}, indent=2))
+
+
+def _initial_weights(sha256: str) -> dict[str, str | None]:
+    """The weights that a run began with, by hash and, where they are known, by name."""
+    from crysmetrics.weights import weights_name
+
+    if not sha256:
+        return {"weights": "random"}
+    return {"weights": weights_name(sha256[:8]), "sha256": sha256}
 
 
 def _selected(trainer: Trainer, packed: Packed) -> tuple[ALIGNN, dict[str, float]]:
