@@ -107,6 +107,36 @@ def min_distance(cell, frac):
 
 
 @njit(nogil=True, cache=True)
+def pair_distances(cell, frac):
+    """Shortest distances (n, n) in Å between the atoms of one crystal, over all periodic images.
+
+    On the diagonal stands the distance of an atom from its own nearest image. `cell` (3, 3) has
+    rows in Å, `frac` (n, 3) fractional coordinates.
+    """
+    rows = reduce_cell(cell)
+    reduced = frac @ cell @ np.linalg.inv(rows)
+    n = len(frac)
+    out = np.empty((n, n))
+    for i in range(n):
+        out[i, i] = np.sqrt(rows[0] @ rows[0])
+        for j in range(i + 1, n):
+            d = reduced[i] - reduced[j]
+            d -= np.round(d)
+            best = np.inf
+            for u in range(-1, 2):  # enough in a reduced cell, see `min_distance`
+                for v in range(-1, 2):
+                    for w in range(-1, 2):
+                        square = 0.0
+                        for k in range(3):
+                            x = (d[0] + u) * rows[0, k] + (d[1] + v) * rows[1, k]
+                            x += (d[2] + w) * rows[2, k]
+                            square += x * x
+                        best = min(best, square)
+            out[i, j] = out[j, i] = np.sqrt(best)
+    return out
+
+
+@njit(nogil=True, cache=True)
 def _shortest_of_all(cells, frac, offsets):
     result = np.empty(len(cells))
     for i in range(len(cells)):

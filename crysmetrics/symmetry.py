@@ -295,6 +295,79 @@ def _is_same_compound(one: Cell, other: Cell) -> bool:
     return bool((a * len(other.atomic_numbers) == b * len(one.atomic_numbers)).all())
 
 
+# --- cells by spglib -------------------------------------------------------------------------
+#
+# The library of known structures and the training data hold spglib's cells. moyo chooses other
+# origins and axes, so that results for a seed would change.
+
+_CENTRING = {
+    "P": np.eye(3),
+    "A": np.array([[2, 0, 0], [0, 1, -1], [0, 1, 1]]) / 2,
+    "C": np.array([[1, -1, 0], [1, 1, 0], [0, 0, 2]]) / 2,
+    "F": np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]) / 2,
+    "I": np.array([[-1, 1, 1], [1, -1, 1], [1, 1, -1]]) / 2,
+    "R": np.array([[2, 1, 1], [-1, 1, 1], [-1, -2, 1]]) / 3,
+}
+"""Primitive vectors (rows) in terms of those of a standard cell, by kind of centring."""
+
+
+def standard_primitive_cell(cell: Cell, tolerance: float) -> tuple[Cell, int] | None:
+    """Make the symmetry of a crystal exact, in the primitive cell of its conventional one.
+
+    Args:
+        cell: the crystal.
+        tolerance: Å within which symmetry is found.
+
+    Returns:
+        The cell and the number of its space group; None if none is found.
+    """
+    found = _spglib("get_symmetry_dataset", tuple(cell), symprec=tolerance)
+    matrix = None if found is None else _CENTRING.get(str(found.international)[0])
+    if matrix is None:
+        return None
+    numbers = found.std_types.astype(np.int64)
+    copies = round(1 / np.linalg.det(matrix))
+    small = matrix @ found.std_lattice
+    moved = found.std_positions @ np.linalg.inv(matrix)
+    moved -= np.floor(moved)
+    keep: list[int] = []
+    for i in range(len(moved)):
+        steps = moved[keep] - moved[i]
+        steps -= np.round(steps)
+        same = numbers[keep] == numbers[i]
+        if not (same & ((steps @ small) ** 2 < 1e-4).all(axis=1)).any():
+            keep.append(i)
+    if len(keep) * copies != len(moved):  # the atoms do not fit the centring
+        return None
+    return Cell(small, moved[keep], numbers[keep]), int(found.number)
+
+
+def primitive_cell(cell: Cell, tolerance: float) -> Cell:
+    """Find the primitive cell of a crystal, its atoms where they are but for averages.
+
+    The crystal itself comes back where there is none, or none that is smaller.
+    """
+    found = _spglib("find_primitive", tuple(cell), symprec=tolerance)
+    return cell if found is None or len(found[2]) >= len(cell.atomic_numbers) else Cell(*found)
+
+
+def symmetry_operations(
+    cell: Cell, tolerance: float
+) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+    """Find the rotations (m, 3, 3) and translations (m, 3) of a crystal in its own cell."""
+    found = _spglib("get_symmetry", tuple(cell), symprec=tolerance)
+    return None if found is None else (found["rotations"], found["translations"])
+
+
+def niggli_lattice(lattice: NDArray[np.float64], tolerance: float) -> NDArray[np.float64] | None:
+    """Reduce a lattice (rows in Å) to its Niggli cell, within a tolerance in Å; None if it fails.
+
+    Other than the Niggli cells of `crysmetrics.matching`, which are pymatgen's axis by axis.
+    """
+    found = _spglib("niggli_reduce", lattice, eps=tolerance)
+    return None if found is None else np.array(found)
+
+
 # --- moyo and spglib -------------------------------------------------------------------------
 
 
@@ -339,7 +412,7 @@ def _dataset(cell: Cell, tolerance: float) -> _Dataset:
 
 
 def _dataset_by_spglib(cell: Cell, tolerance: float) -> _Dataset:
-    found = spglib_dataset(cell, tolerance)
+    found = _spglib("get_symmetry_dataset", tuple(cell), symprec=tolerance)
     if found is None:
         raise ValueError("No space group was found.")
     return _Dataset(
@@ -348,11 +421,11 @@ def _dataset_by_spglib(cell: Cell, tolerance: float) -> _Dataset:
     )  # fmt: skip
 
 
-def spglib_dataset(cell: Cell, tolerance: float) -> Any:
-    """Ask spglib for its dataset of a crystal; None if it finds nothing."""
+def _spglib(function: str, *args: Any, **options: Any) -> Any:
+    """None where spglib finds nothing, whether it says so by an error or by None."""
     import spglib
 
     try:
-        return spglib.get_symmetry_dataset(tuple(cell), symprec=tolerance)
+        return getattr(spglib, function)(*args, **options)
     except Exception:  # its own error types differ between its versions
         return None

@@ -1,6 +1,9 @@
 """The compiled matcher against pymatgen's own, pair by pair."""
 
+import ast
 import os
+import subprocess
+import sys
 import warnings
 from itertools import permutations
 from pathlib import Path
@@ -16,6 +19,7 @@ from crysmetrics import examples
 from crysmetrics.io import Crystals, from_pymatgen, read
 from crysmetrics.io.elements import SYMBOLS
 from crysmetrics.matching import _kernel as kernel
+from crysmetrics.matching import _linear as linear
 from crysmetrics.matching import cells as cells_module
 from crysmetrics.matching import distances as distances_module
 from crysmetrics.matching.cells import reduce_arrays, reduce_cells
@@ -330,3 +334,29 @@ def test_distances_equal_pymatgen_on_mp20():
     data = read(Path(os.environ["CRYSMETRICS_DATA"]) / "mp20" / "val.csv.gz")[::8]
     for noise, strain in ((0.0, 0.0), (0.02, 0.02), (0.07, 0.05)):
         assert_equal_pymatgen(perturbed(data, noise, strain), data)
+
+
+def test_multiplication_and_addition_rounded_once_without_compilation():
+    """What runs where nothing is compiled yet: the last bits are the same."""
+    code = (
+        "import numpy as np\n"
+        "from crysmetrics.features._numeric import _fma\n"
+        "x = np.random.default_rng(0).normal(size=(300, 3))\n"
+        "x[:100, 2] = -x[:100, 0] * x[:100, 1]\n"
+        "print(repr([float(_fma(*row)) for row in x]))\n"
+    )
+    environment = dict(os.environ, NUMBA_DISABLE_JIT="1")
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    x = np.random.default_rng(0).normal(size=(300, 3))
+    x[:100, 2] = -x[:100, 0] * x[:100, 1]
+    matrix = np.zeros((3, 3))
+    expected = []
+    for a, b, c in x.tolist():
+        # fma(z, m2, fma(y, m1, x * m0)) with x * m0 = c, m1 = b and z = 0 is fma(a, b, c).
+        matrix[:, 0] = 1.0, b, 0.0
+        out = np.zeros((1, 3))
+        linear.times(np.array([[c, a, 0.0]]), 0, 1, matrix, out)
+        expected.append(out[0, 0])
+    np.testing.assert_array_equal(ast.literal_eval(done.stdout), expected)

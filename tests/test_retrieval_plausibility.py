@@ -14,7 +14,7 @@ from scipy.special import softmax
 
 from crysgen.retrieval import Library
 from crysgen.retrieval import plausibility as judging
-from crysgen.retrieval.calibration import FEATURES, WEIGHTS, features, logits_of
+from crysgen.retrieval.calibration import FEATURES, WEIGHTS, contacts, features, logits_of
 from crysgen.retrieval.fit_calibration import HELD_OUT, fitted, held_out
 from crysgen.retrieval.library import shipped_library
 from crysgen.retrieval.plausibility import (
@@ -204,3 +204,11 @@ def _with(question: Question, column: int) -> NDArray[np.float32]:
     found = question.features.copy()
     found[:, column] = question.right
     return found
+
+
+def test_contacts_do_not_depend_on_the_cell(library: Library) -> None:
+    [proposal] = library.propose({11: 1, 17: 1}, 1)
+    shear = np.array([[1, 3, -5], [0, 1, 4], [0, 0, 1]])
+    frac = proposal.frac_coords @ np.linalg.inv(shear) % 1.0
+    skewed = replace(proposal, lattice=shear @ proposal.lattice, frac_coords=frac)
+    np.testing.assert_allclose(contacts(skewed), contacts(proposal), rtol=1e-9)

@@ -9,7 +9,7 @@ from sets import one, random_crystals, rocksalt
 
 import crysmetrics
 from crysmetrics.errors import UserError
-from crysmetrics.geometry import min_distances, reduce_cell
+from crysmetrics.geometry import min_distances, pair_distances, reduce_cell
 from crysmetrics.io import Crystals, Failure
 from crysmetrics.io.elements import ATOMIC_NUMBERS
 from crysmetrics.metrics.oxidation import OXIDATION_STATE_SETS, oxidation_data, valid_compositions
@@ -153,3 +153,20 @@ def test_pymatgen_structures_do_as_well():
     report = crysmetrics.validity([*rocksalt().to_pymatgen(), "not a structure"])
     assert report["struct_validity"] == 0.5
     assert report.failures[0]["reason"] == "is a str, not a periodic structure"
+
+
+def test_pair_distances_are_shortest_in_cells_of_any_shape():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        cell = rng.normal(0, 3, (3, 3))
+        frac = rng.random((4, 3))
+        plain = pair_distances(cell, frac)
+        # The same crystal in a cell sheared by many lattice vectors.
+        shear = np.eye(3) + np.array([[0, 5, -7], [0, 0, 4], [0, 0, 0]])
+        skewed = pair_distances(shear @ cell, frac @ np.linalg.inv(shear))
+        np.testing.assert_allclose(skewed, plain, atol=1e-7)
+        crystal = one([1] * 4, frac.tolist(), cell)
+        assert plain.min() == pytest.approx(min_distances(crystal)[0], abs=1e-9)
+        images = np.stack(np.meshgrid(*[np.arange(-9, 10)] * 3, indexing="ij"), -1).reshape(-1, 3)
+        vectors = (frac[0] - frac[1] + images) @ cell
+        assert plain[0, 1] <= np.linalg.norm(vectors, axis=1).min() + 1e-9

@@ -180,13 +180,13 @@ def niggli_reduce(
 
 def _niggli_transform(lattice: NDArray[np.float64], tolerance: float) -> NDArray[np.int64] | None:
     """The whole numbers that make a right-handed Niggli cell of a lattice, if there are any."""
-    import spglib
+    from crysmetrics.symmetry import niggli_lattice
 
     if _is_flat(lattice):
         return None
     # The steps go in circles where a tie is missed by just the tolerance.
     for eps in (tolerance, 10 * tolerance, 0.1 * tolerance, 100 * tolerance, 0.01 * tolerance):
-        found = spglib.niggli_reduce(lattice, eps=eps)
+        found = niggli_lattice(lattice, eps)
         if found is not None:
             transform = np.rint(found @ np.linalg.inv(lattice)).astype(np.int64)
             if round(abs(float(np.linalg.det(transform)))) == 1:

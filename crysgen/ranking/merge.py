@@ -109,22 +109,7 @@ def probabilities(
 
 def same_structures(candidates: Crystals) -> NDArray[np.int64]:
     """(B,) labels, equal for candidates that match by pymatgen's default tolerances."""
-    from crysgen.retrieval.prototypes import STRICT, displacements, reduced, shape_of
+    from crysgen.retrieval.prototypes import reduced
+    from crysgen.retrieval.prototypes import same_structures as labels_of
 
-    cells = [reduced(crystal) for crystal in candidates]
-    shapes = [shape_of(cell.lattice, cell.frac_coords, cell.slots) for cell in cells]
-    labels = np.full(len(cells), -1, dtype=np.int64)
-    leaders: list[int] = []
-    for i, cell in enumerate(cells):
-        same = np.arange(len(cell.counts))[None]
-        for label, leader in enumerate(leaders):
-            other = cells[leader]
-            if cell.counts != other.counts or (cell.elements != other.elements).any():
-                continue
-            if np.isfinite(displacements(shapes[i], shapes[leader], same, True, STRICT)[0]):
-                labels[i] = label
-                break
-        else:
-            labels[i] = len(leaders)
-            leaders.append(i)
-    return labels
+    return labels_of([reduced(crystal) for crystal in candidates])

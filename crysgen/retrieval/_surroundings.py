@@ -65,60 +65,14 @@ def surroundings(lattice, frac, slots, kinds, centres, width):
 
 
 @njit(cache=True)
-def nearest_neighbours(cell, frac, cutoff, most):
-    """The nearest neighbours of each atom within a cutoff.
-
-    Args:
-        cell: rows (3, 3).
-        frac: fractional coordinates (n, 3).
-        cutoff: in units of the cell.
-        most: how many are kept of each atom, the nearest.
-
-    Returns:
-        Which atom (n, most), and the vectors to its images (n, most, 3), those beyond the cutoff
-        where there are fewer.
-    """
-    n = len(frac)
-    reach = _reach(cell, cutoff)
-    atoms = np.zeros((n, most), np.int64)
-    vectors = np.zeros((n, most, 3))
-    vectors[:, :, 0] = 2 * cutoff
-    squares = np.empty(most)
-    vector = np.empty(3)
-    for i in range(n):
-        squares[:] = cutoff * cutoff
-        for j in range(n):
-            d = frac[j] - frac[i]
-            d -= np.round(d)
-            for x in range(-reach[0], reach[0] + 1):
-                for y in range(-reach[1], reach[1] + 1):
-                    for z in range(-reach[2], reach[2] + 1):
-                        square = 0.0
-                        for k in range(3):
-                            c = (d[0] + x) * cell[0, k] + (d[1] + y) * cell[1, k]
-                            c += (d[2] + z) * cell[2, k]
-                            vector[k] = c
-                            square += c * c
-                        if square >= squares[most - 1] or square < 1e-4:
-                            continue
-                        place = most - 1
-                        while place > 0 and squares[place - 1] > square:
-                            squares[place] = squares[place - 1]
-                            atoms[i, place] = atoms[i, place - 1]
-                            vectors[i, place] = vectors[i, place - 1]
-                            place -= 1
-                        squares[place], atoms[i, place] = square, j
-                        vectors[i, place] = vector
-    return atoms, vectors
-
-
-@njit(cache=True)
 def equal_sites(numbers, atoms, vectors, cutoff, tolerance):
     """Which atoms have the same surroundings, as far as invariants tell.
 
     Args:
         numbers: atomic numbers (n,).
-        atoms, vectors, cutoff: from `nearest_neighbours`.
+        atoms: (n, K) nearest neighbours of each atom.
+        vectors: (n, K, 3) to them, beyond the cutoff where there are fewer.
+        cutoff: of the neighbours.
         tolerance: by how much invariants may differ.
 
     Returns:

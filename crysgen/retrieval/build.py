@@ -172,7 +172,7 @@ def sorted_entries(entries: Entries) -> Entries:
 
 def sort_into(entries: Entries, counts: Counts, members: NDArray[np.int64]) -> Any:
     """Leaders and hits of one group."""
-    return sort_into_prototypes([entries.shape(int(i)) for i in members], counts)
+    return sort_into_prototypes(entries.shapes(members), counts)
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import files
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,6 @@ from numpy.typing import NDArray
 from crysgen.retrieval.proposals import Proposal
 
 _FLOOR = 1e-6
-_IMAGES = np.array(list(product((-1, 0, 1), repeat=3)), dtype=np.float64)
 
 MOST_ABOVE = 0.06
 """eV/atom above the hull beyond which a known structure becomes no less likely."""
@@ -72,15 +70,11 @@ def contacts(proposal: Proposal) -> tuple[float, float]:
     """The shortest distance, and the mean of all atoms' shortest, over sums of covalent radii."""
     from ase.data import covalent_radii
 
+    from crysmetrics.geometry import pair_distances
+
     radii = covalent_radii[proposal.atomic_numbers]
-    frac = proposal.frac_coords
-    steps = frac[:, None] - frac[None]
-    steps -= np.round(steps)
-    vectors = (steps[:, :, None] + _IMAGES) @ proposal.lattice
-    distances = np.sqrt((vectors**2).sum(-1))
-    distances[distances < 1e-3] = np.inf  # an atom and itself
-    ratios = distances.min(-1) / (radii[:, None] + radii[None])
-    nearest = ratios.min(axis=1)
+    distances = pair_distances(proposal.lattice, proposal.frac_coords)
+    nearest = (distances / (radii[:, None] + radii[None])).min(axis=1)
     return float(nearest.min()), float(nearest.mean())
 
 

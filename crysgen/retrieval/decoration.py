@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from crysgen.retrieval.proposals import Proposal, to_crystals
-from crysgen.retrieval.prototypes import SYMPREC, quietly, reduced
+from crysgen.retrieval.proposals import Proposal, repeated, to_crystals
+from crysgen.retrieval.prototypes import SYMPREC, reduced
 from crysgen.retrieval.species import sorted_slots
+from crysmetrics.symmetry import Cell, niggli_lattice, symmetry_operations
 
 if TYPE_CHECKING:
     from crysgen.retrieval.library import Library
@@ -183,15 +184,13 @@ def site_patterns(
 
 def permutations_of(parent: Proposal, sites: NDArray[np.int64]) -> NDArray[np.int64]:
     """(G, n) where each symmetry operation of the parent takes its sites."""
-    import spglib
-
-    cell = (parent.lattice, parent.frac_coords, parent.atomic_numbers)
-    found = quietly(spglib.get_symmetry, cell, symprec=SYMPREC / 2)
+    cell = Cell(parent.lattice, parent.frac_coords, parent.atomic_numbers)
+    found = symmetry_operations(cell, SYMPREC / 2)
     identity = np.arange(len(sites))[None]
     if found is None:
         return identity
     frac = parent.frac_coords[sites]
-    moved = np.einsum("gij,nj->gni", found["rotations"], frac) + found["translations"][:, None]
+    moved = np.einsum("gij,nj->gni", found[0], frac) + found[1][:, None]
     difference = moved[:, :, None] - frac[None, None]
     difference -= np.round(difference)
     squares = ((difference @ parent.lattice) ** 2).sum(-1)
@@ -241,13 +240,11 @@ def supercells(lattice: NDArray[np.float64], multiple: int) -> list[NDArray[np.i
         lattice: (3, 3) rows in Å, of the primitive cell.
         multiple: how many of these the cells hold.
     """
-    import spglib
-
     inverse = np.linalg.inv(lattice)
     found: dict[tuple[float, ...], tuple[float, NDArray[np.int64]]] = {}
     unit = (abs(np.linalg.det(lattice)) * multiple) ** (1 / 3)
     for form in hermite_forms(multiple):
-        cell = quietly(spglib.niggli_reduce, form @ lattice, eps=1e-3 * unit)
+        cell = niggli_lattice(form @ lattice, 1e-3 * unit)
         if cell is None:
             continue
         metric = (cell @ cell.T)[np.triu_indices(3)] / unit**2
@@ -257,23 +254,3 @@ def supercells(lattice: NDArray[np.float64], multiple: int) -> list[NDArray[np.i
             continue
         found.setdefault(tuple(np.round(metric, 1)), (extent, matrix))
     return [matrix for _, matrix in sorted(found.values(), key=lambda item: item[0])]
-
-
-def repeated(
-    lattice: NDArray[np.float64],
-    frac_coords: NDArray[np.float64],
-    numbers: NDArray[np.int64],
-    matrix: NDArray[np.int64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """A crystal in the cell whose vectors are integer combinations of its own."""
-    multiple = round(abs(np.linalg.det(matrix)))
-    # Lattice points within the cell: all that corners span, up to equal ones.
-    reach = np.abs(matrix).sum(axis=0)
-    axes = [np.arange(-r, r + 1) for r in reach]
-    points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-    inside = points @ np.linalg.inv(matrix)
-    kept = points[((inside > -1e-6) & (inside < 1 - 1e-6)).all(axis=1)]
-    if len(kept) != multiple:
-        raise ValueError(f"{len(kept)} points in a cell of {multiple}")
-    frac = (frac_coords[:, None] + kept) @ np.linalg.inv(matrix)
-    return matrix @ lattice, frac.reshape(-1, 3) % 1.0, np.repeat(numbers, multiple)

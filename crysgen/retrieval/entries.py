@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crysgen.retrieval.prototypes import Reduced, Shape, shape_of
+from crysgen.retrieval.prototypes import Reduced, shapes_of
 from crysgen.retrieval.species import Counts
 from crysmetrics.errors import InputError
 from crysmetrics.io.elements import MAX_ATOMIC_NUMBER
 from crysmetrics.io.parsed import one_line
+from crysmetrics.matching.cells import ReducedCells
 
 SCHEMA = "crysgen-library/1"
 GRID = 65520
@@ -110,10 +111,18 @@ class Entries:
         """(n, 3) its fractional coordinates."""
         return self.frac_coords[self.atom_offsets[i] : self.atom_offsets[i + 1]] / GRID
 
-    def shape(self, i: int) -> Shape:
-        """The entry as the matcher wants it."""
-        slots = np.repeat(np.arange(int(self.kinds[i])), self.counts(i))
-        return shape_of(self.lattices[i].astype(np.float64), self.frac(i), slots)
+    def shapes(self, chosen: NDArray[np.int64]) -> ReducedCells:
+        """Some entries as the matcher wants them."""
+        return shapes_of(
+            [
+                (
+                    self.lattices[i].astype(np.float64),
+                    self.frac(i),
+                    np.repeat(np.arange(int(self.kinds[i])), self.counts(i)),
+                )
+                for i in chosen.tolist()
+            ]
+        )
 
     def source_of(self, i: int) -> tuple[str, str]:
         """Database and licence of an entry."""

@@ -68,7 +68,7 @@ class Group:
         if (members < entries.sorted_entries).all():
             return leaders, entry, leader, renaming
         # A user's entries are sorted when they are first needed.
-        shapes = [entries.shape(int(i)) for i in members]
+        shapes = entries.shapes(members)
         new = int((members < entries.sorted_entries).sum())
         leaders, found = sort_into_prototypes(shapes, self.counts, leaders, new)
         return (

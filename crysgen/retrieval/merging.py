@@ -14,13 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysgen.retrieval.proposals import Proposal, to_crystals
-from crysgen.retrieval.prototypes import (
-    STRICT,
-    Shape,
-    displacements,
-    reduced,
-    shape_of,
-)
+from crysgen.retrieval.prototypes import STRICT, Reduced, displacements, reduced, shapes_of
 from crysgen.retrieval.species import Counts, slot_numbers, slots_of
 
 if TYPE_CHECKING:
@@ -88,27 +82,26 @@ def symmetrised(proposal: Proposal) -> Proposal:
 
 def distinct(proposals: list[Proposal], others: list[Proposal]) -> list[Proposal]:
     """Those of the first that are none of the others, nor each other, by strict tolerances."""
-    seen = [_shape(p) for p in others]
+    # A larger cell may now be a multiple of a smaller one.
+    cells = [as_proposed(p) for p in others] + [reduced(to_crystals([p])) for p in proposals]
+    if not len(cells):
+        return []
+    shapes = shapes_of([(cell.lattice, cell.frac_coords, cell.slots) for cell in cells])
+    seen = list(range(len(others)))
     kept = []
-    for proposal in proposals:
-        # A larger cell may now be a multiple of a smaller one.
-        cell = reduced(to_crystals([proposal]))
-        shape = shape_of(cell.lattice, cell.frac_coords, cell.slots)
-        if not any(_same(shape, other) for other in seen):
+    for k, proposal in enumerate(proposals, len(others)):
+        pairs = [(k, j) for j in seen if cells[j].counts == cells[k].counts]
+        case = np.arange(len(cells[k].counts))[None]
+        found = displacements(shapes, shapes, pairs, case, STRICT, any_mapping=True)
+        if not np.isfinite(found).any():
             kept.append(proposal)
-            seen.append(shape)
+            seen.append(k)
     return kept
 
 
-def _shape(proposal: Proposal) -> Shape:
-    elements, _ = slots_of(proposal.atomic_numbers)
-    slots = slot_numbers(proposal.atomic_numbers, elements)
-    order = np.argsort(slots, kind="stable")
-    return shape_of(proposal.lattice, proposal.frac_coords[order], slots[order])
-
-
-def _same(first: Shape, second: Shape) -> bool:
-    if len(first.slots) != len(second.slots):
-        return False
-    case = np.arange(int(first.slots.max()) + 1)[None]
-    return bool(np.isfinite(displacements(first, second, case, True, STRICT)[0]))
+def as_proposed(proposal: Proposal) -> Reduced:
+    """The very cell of a proposal, atoms sorted by slot."""
+    elements, counts = slots_of(proposal.atomic_numbers)
+    order = np.argsort(slot_numbers(proposal.atomic_numbers, elements), kind="stable")
+    frac = proposal.frac_coords[order]
+    return Reduced(elements, counts, proposal.lattice, frac, proposal.space_group)

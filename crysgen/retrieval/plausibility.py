@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from crysmetrics.errors import InputError
+from crysmetrics.io import Crystals
 
 SHIPPED = "plausibility.safetensors"
 
@@ -71,7 +72,7 @@ class Surroundings:
 
 def surroundings_of(crystals: Sequence[Cell]) -> Surroundings:
     """Of crystals as (atomic numbers (n,), fractional coordinates (n, 3), lattice (3, 3) in Å)."""
-    from crysgen.retrieval._surroundings import equal_sites, nearest_neighbours
+    from crysgen.retrieval._surroundings import equal_sites
 
     elements, shares, sizes, scale, neighbours, vectors = [], [], [], [], [], []
     total = 0
@@ -79,7 +80,7 @@ def surroundings_of(crystals: Sequence[Cell]) -> Surroundings:
         cell = np.ascontiguousarray(lattice, dtype=np.float64)
         unit = (abs(np.linalg.det(cell)) / len(numbers)) ** (1 / 3)
         positions = np.ascontiguousarray(frac, dtype=np.float64)
-        near, there = nearest_neighbours(cell / unit, positions, CUTOFF, MOST_NEIGHBOURS)
+        near, there = _nearest_neighbours(cell / unit, positions)
         kinds = np.ascontiguousarray(numbers, dtype=np.int64)
         # Equal sites have equal states: one of each is enough.
         first = equal_sites(kinds, near, there, CUTOFF, SAME_SITE)
@@ -99,6 +100,28 @@ def surroundings_of(crystals: Sequence[Cell]) -> Surroundings:
         torch.from_numpy(np.concatenate(neighbours)),
         torch.from_numpy(np.concatenate(vectors).astype(np.float32)),
     )
+
+
+def _nearest_neighbours(
+    lattice: NDArray[np.float64], frac_coords: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Which atoms (n, K) are nearest to each, and the vectors (n, K, 3) to their images.
+
+    Vectors are longer than the cutoff where there are fewer than K within it.
+    """
+    from crysmetrics.features.periodic_neighbours import periodic_neighbours
+
+    n = len(frac_coords)
+    kinds = np.ones(n, dtype=np.int64)
+    crystal = Crystals(kinds, frac_coords, lattice[None], np.array([n]), ("x",))
+    found = periodic_neighbours(crystal, CUTOFF, nearest=MOST_NEIGHBOURS, workers=1)
+    atoms = np.zeros((n, MOST_NEIGHBOURS), dtype=np.int64)
+    vectors = np.zeros((n, MOST_NEIGHBOURS, 3))
+    vectors[:, :, 0] = 2 * CUTOFF
+    rank = np.arange(len(found.source)) - found.atom_offsets[found.source]
+    atoms[found.source, rank] = found.target
+    vectors[found.source, rank] = found.vectors
+    return atoms, vectors
 
 
 class Round(nn.Module):

@@ -90,10 +90,32 @@ def supercell(
                 sides = lengths * (a, b, m // (a * b))
                 if sides.max() / sides.min() < least:
                     best, least = (a, b, m // (a * b)), sides.max() / sides.min()
-    repeat = np.array(best)
-    shifts = np.stack(np.meshgrid(*(np.arange(r) for r in repeat), indexing="ij"), -1)
-    frac = (frac_coords[:, None] + shifts.reshape(-1, 3)) / repeat
-    return lattice * repeat[:, None], frac.reshape(-1, 3), np.repeat(numbers, m)
+    return repeated(lattice, frac_coords, numbers, np.diag(best))
+
+
+def repeated(
+    lattice: NDArray[np.float64],
+    frac_coords: NDArray[np.float64],
+    numbers: NDArray[np.int64],
+    matrix: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Repeat a crystal in the cell whose vectors are whole combinations of its own.
+
+    Args:
+        lattice: (3, 3) rows in Å.
+        frac_coords: (n, 3).
+        numbers: (n,) atomic numbers.
+        matrix: (3, 3) of determinant M.
+
+    Returns:
+        The same of M n atoms, all copies of an atom in a row.
+    """
+    from ase import Atoms
+    from ase.build import make_supercell
+
+    atoms = Atoms(numbers=numbers, cell=lattice, scaled_positions=frac_coords, pbc=True)
+    whole = make_supercell(atoms, matrix, order="atom-major")
+    return matrix @ lattice, whole.get_scaled_positions(), whole.numbers.astype(np.int64)
 
 
 def source_of(entries: Entries, i: int) -> dict[str, str]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crysgen.retrieval.species import Counts, renamings, slots_of
 from crysmetrics.io import Crystals
+from crysmetrics.matching.cells import ReducedCells, reduce_arrays
+from crysmetrics.matching.distances import ANGLE_TOL, LTOL, STOL, permuted_distances
+from crysmetrics.symmetry import cells_of, standard_primitive_cell
 
 SYMPREC = 0.1
 """Å within which atoms are moved onto the symmetry they nearly have."""
@@ -39,31 +43,15 @@ class Reduced:
         return np.repeat(np.arange(len(self.counts)), self.counts)
 
 
-@dataclass(frozen=True)
-class Shape:
-    """What the matcher needs of a crystal: a Niggli cell, positions and slots."""
-
-    lattice: NDArray[np.float64]
-    frac_coords: NDArray[np.float64]
-    slots: NDArray[np.int64]
-
-
 def reduced(crystal: Crystals, symprec: float = SYMPREC) -> Reduced:
     """The standard primitive cell of one crystal, symmetrised within `symprec` (Å)."""
-    import spglib
-
-    cell = (crystal.lattices[0], crystal.frac_coords, crystal.atomic_numbers)
+    whole = cells_of(crystal)[0]
+    lattice, frac, numbers = whole
     space_group = 1
-    lattice, frac, numbers = cell[0], cell[1], np.asarray(cell[2], dtype=np.int64)
     for tolerance in (symprec, symprec / 10):
-        dataset = quietly(spglib.get_symmetry_dataset, cell, symprec=tolerance)
-        if dataset is None:
-            continue
-        standard = (dataset.std_lattice, dataset.std_positions, dataset.std_types)
-        found = _primitive(*standard, str(dataset.international)[0])
-        if found is not None and len(found[2]) <= len(crystal.atomic_numbers):
-            lattice, frac, numbers = found[0], found[1], found[2].astype(np.int64)
-            space_group = int(dataset.number)
+        found = standard_primitive_cell(whole, tolerance)
+        if found is not None and len(found[0].atomic_numbers) <= len(numbers):
+            (lattice, frac, numbers), space_group = found
             break
     elements, counts = slots_of(np.asarray(numbers, dtype=np.int64))
     lut = {int(z): slot for slot, z in enumerate(elements)}
@@ -72,84 +60,89 @@ def reduced(crystal: Crystals, symprec: float = SYMPREC) -> Reduced:
     return Reduced(elements, counts, np.array(lattice, dtype=np.float64), frac, space_group)
 
 
-_CENTRING = {
-    "P": np.eye(3),
-    "A": np.array([[2, 0, 0], [0, 1, -1], [0, 1, 1]]) / 2,
-    "C": np.array([[1, -1, 0], [1, 1, 0], [0, 0, 2]]) / 2,
-    "F": np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]) / 2,
-    "I": np.array([[-1, 1, 1], [1, -1, 1], [1, 1, -1]]) / 2,
-    "R": np.array([[2, 1, 1], [-1, 1, 1], [-1, -2, 1]]) / 3,
-}
-"""Primitive vectors (rows) in terms of those of a standard cell, by kind of centring."""
+class Tolerances(NamedTuple):
+    """Those of the matcher: see `crysmetrics.matching.distances`."""
+
+    stol: float
+    angle_tol: float
+    ltol: float
 
 
-def _primitive(
-    lattice: NDArray[np.float64], frac: NDArray[np.float64], numbers: NDArray[np.int32], kind: str
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32]] | None:
-    """The primitive cell of a standard one; None if the atoms do not fit its centring."""
-    matrix = _CENTRING.get(kind)
-    if matrix is None:
-        return None
-    copies = round(1 / np.linalg.det(matrix))
-    small = matrix @ lattice
-    moved = frac @ np.linalg.inv(matrix)
-    moved -= np.floor(moved)
-    keep: list[int] = []
-    for i in range(len(moved)):
-        steps = moved[keep] - moved[i]
-        steps -= np.round(steps)
-        same = numbers[keep] == numbers[i]
-        if not (same & ((steps @ small) ** 2 < 1e-4).all(axis=1)).any():
-            keep.append(i)
-    if len(keep) * copies != len(moved):
-        return None
-    return small, moved[keep], numbers[keep]
-
-
-def quietly(function, *args, **kwargs):  # type: ignore[no-untyped-def]
-    """None where spglib finds nothing, whether it says so by an error or by None."""
-    try:
-        return function(*args, **kwargs)
-    except Exception:  # spglib's own error types differ between its versions
-        return None
-
-
-def shape_of(
-    lattice: NDArray[np.float64], frac_coords: NDArray[np.float64], slots: NDArray[np.int64]
-) -> Shape:
-    """The same crystal in its Niggli cell, for `match`."""
-    import spglib
-
-    niggli = quietly(spglib.niggli_reduce, lattice, eps=1e-5)
-    if niggli is not None:
-        frac_coords = frac_coords @ lattice @ np.linalg.inv(niggli)
-        lattice = np.array(niggli)
-    wrapped = np.ascontiguousarray(frac_coords - np.floor(frac_coords))
-    return Shape(np.ascontiguousarray(lattice), wrapped, np.ascontiguousarray(slots))
-
-
-LOOSE = (0.3, 10.0, 0.5)
-"""Tolerances of lengths, angles (degrees) and sites (share of (V/N)^(1/3)) in match rates."""
-STRICT = (0.2, 5.0, 0.3)
+LOOSE = Tolerances(STOL, ANGLE_TOL, LTOL)
+"""Those of match rates."""
+STRICT = Tolerances(0.3, 5.0, 0.2)
 """pymatgen's defaults, by which zinc blende and rock salt differ."""
+WINDOW = 0.5
+"""Share of the matcher's window for coordinates that is searched, here and in the shipped library.
+With all of it, half as many matches again are found among its entries, nearly all of them poor (RMS
+displacements of 0.3 to 0.5)."""
+
+
+def shapes_of(
+    structures: Sequence[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]],
+) -> ReducedCells:
+    """Prepare primitive cells for the matcher.
+
+    Args:
+        structures: B lattices (3, 3), fractional coordinates (n, 3) and slots (n,).
+    """
+    return reduce_arrays(
+        np.array([lattice for lattice, _, _ in structures]).reshape(-1, 3, 3),
+        np.concatenate([frac for _, frac, _ in structures]),
+        np.concatenate([slots for _, _, slots in structures]),
+        np.array([len(slots) for _, _, slots in structures]),
+        primitive=False,
+        workers=1,
+    )
 
 
 def displacements(
-    first: Shape,
-    second: Shape,
+    first: ReducedCells,
+    second: ReducedCells,
+    pairs: NDArray[np.int64] | Sequence[Sequence[int]],
     cases: NDArray[np.int64],
-    first_only: bool = False,
-    tolerances: tuple[float, float, float] = LOOSE,
+    tolerances: Tolerances = LOOSE,
+    any_mapping: bool = False,
 ) -> NDArray[np.float64]:
-    """(P,) RMS displacement under each renaming of the first one's slots; inf where none."""
-    from crysgen.retrieval._match import match
+    """(P, C) RMS displacements of pairs under each renaming (C, k) of the first one's slots.
 
-    found: NDArray[np.float64] = match(
-        first.lattice, first.frac_coords, first.slots,
-        second.lattice, second.frac_coords, second.slots,
-        cases, *tolerances, first_only,
-    )[0]  # fmt: skip
-    return found
+    NaN where nothing matches. With `any_mapping`, upper bounds, finite where the others are.
+    """
+    return permuted_distances(
+        first,
+        second,
+        pairs,
+        cases,
+        **tolerances._asdict(),
+        window=WINDOW,
+        any_mapping=any_mapping,
+        workers=1,
+    )
+
+
+def same_structures(cells: Sequence[Reduced]) -> NDArray[np.int64]:
+    """(B,) labels, equal for crystals that match by strict tolerances; the first ones count."""
+    labels = np.full(len(cells), -1, dtype=np.int64)
+    if not len(cells):
+        return labels
+    shapes = shapes_of([(cell.lattice, cell.frac_coords, cell.slots) for cell in cells])
+    leaders: list[int] = []
+    for i, cell in enumerate(cells):
+        alike = [
+            label
+            for label, j in enumerate(leaders)
+            if cells[j].counts == cell.counts and (cells[j].elements == cell.elements).all()
+        ]
+        pairs = [(i, leaders[label]) for label in alike]
+        case = np.arange(len(cell.counts))[None]
+        found = displacements(shapes, shapes, pairs, case, STRICT, any_mapping=True)
+        equal = np.flatnonzero(np.isfinite(found[:, 0]))
+        if len(equal):
+            labels[i] = alike[equal[0]]
+        else:
+            labels[i] = len(leaders)
+            leaders.append(i)
+    return labels
 
 
 @dataclass
@@ -162,8 +155,11 @@ class Hits:
     distance: list[float]
 
 
+_LEADERS_AT_ONCE = 16
+
+
 def sort_into_prototypes(
-    shapes: Sequence[Shape], counts: Counts, leaders: Sequence[int] = (), new: int = 0
+    shapes: ReducedCells, counts: Counts, leaders: Sequence[int] = (), new: int = 0
 ) -> tuple[list[int], Hits]:
     """Leaders (one crystal for each prototype) among crystals of the same anonymous counts.
 
@@ -185,22 +181,27 @@ def sort_into_prototypes(
     found = list(leaders)
     popularity = dict.fromkeys(found, 1)
     for i in range(new, len(shapes)):
-        for leader in sorted(found, key=lambda j: -popularity[j]):
-            if np.isfinite(displacements(shapes[i], shapes[leader], cases, True)).any():
-                popularity[leader] += 1
+        # The likeliest first, so that few have to be compared.
+        order = sorted(found, key=lambda j: -popularity[j])
+        for k in range(0, len(order), _LEADERS_AT_ONCE):
+            some = order[k : k + _LEADERS_AT_ONCE]
+            pairs = [(i, j) for j in some]
+            distances = displacements(shapes, shapes, pairs, cases, any_mapping=True)
+            equal = np.flatnonzero(np.isfinite(distances).any(axis=1))
+            if len(equal):
+                popularity[some[equal[0]]] += 1
                 break
         else:
             found.append(i)
             popularity[i] = 1
     hits = Hits([], [], [], [])
     for i in range(len(shapes)):
-        for position, leader in enumerate(found):
-            if i < new and position < len(leaders):
-                continue
-            distances = displacements(shapes[i], shapes[leader], cases)
-            for case in np.flatnonzero(np.isfinite(distances)):
-                hits.entry.append(i)
-                hits.leader.append(position)
-                hits.renaming.append(int(case))
-                hits.distance.append(float(distances[case]))
+        first = len(leaders) if i < new else 0
+        pairs = [(i, leader) for leader in found[first:]]
+        distances = displacements(shapes, shapes, pairs, cases)
+        for position, case in np.argwhere(np.isfinite(distances)).tolist():
+            hits.entry.append(i)
+            hits.leader.append(first + position)
+            hits.renaming.append(case)
+            hits.distance.append(float(distances[position, case]))
     return found, hits

@@ -23,7 +23,7 @@ from crysgen.retrieval.calibration import features
 from crysgen.retrieval.library import Library
 from crysgen.retrieval.plausibility import Cell
 from crysgen.retrieval.proposals import Proposal, to_crystals
-from crysgen.retrieval.prototypes import Reduced, displacements, reduced, shape_of
+from crysgen.retrieval.prototypes import Reduced, displacements, reduced, shapes_of
 from crysmetrics.parallel import in_processes
 
 MAX_ABOVE_HULL = 0.1
@@ -113,17 +113,16 @@ def fold_of(atoms: dict[int, int]) -> int:
 
 def matches(proposals: Sequence[Proposal], target: Reduced) -> NDArray[np.bool_]:
     """(n,) which proposals are the target, by the tolerances of match rates."""
-    goal = shape_of(target.lattice, target.frac_coords, target.slots)
-    same = np.arange(len(target.counts))[None]
-    found = []
-    for p in proposals:
-        cell = reduced(to_crystals([p]))
-        equal = cell.counts == target.counts
-        if equal:
-            shape = shape_of(cell.lattice, cell.frac_coords, cell.slots)
-            equal = bool(np.isfinite(displacements(shape, goal, same)).any())
-        found.append(equal)
-    return np.array(found, dtype=bool)
+    cells = [reduced(to_crystals([p])) for p in proposals]
+    equal = np.array([cell.counts == target.counts for cell in cells], dtype=bool)
+    alike = np.flatnonzero(equal)
+    if len(alike):
+        some = [*(cells[i] for i in alike), target]
+        shapes = shapes_of([(cell.lattice, cell.frac_coords, cell.slots) for cell in some])
+        pairs = [(k, len(alike)) for k in range(len(alike))]
+        found = displacements(shapes, shapes, pairs, np.arange(len(target.counts))[None])
+        equal[alike] = np.isfinite(found[:, 0])
+    return equal
 
 
 def as_users_ask(atoms: dict[int, int]) -> tuple[dict[int, int], list[int]]:

@@ -63,14 +63,12 @@ def canonical(crystals: Crystals, primitive: bool = True) -> Crystals:
 
 
 def _primitive(crystal: Crystals) -> Crystals:
-    """As spglib finds it; the crystal itself where spglib finds nothing smaller."""
-    import spglib
+    """The primitive cell of a crystal, or the crystal itself where none is smaller."""
+    from crysmetrics.symmetry import cells_of, primitive_cell
 
-    cell = (crystal.lattices[0], crystal.frac_coords, crystal.atomic_numbers)
-    found = spglib.find_primitive(cell, symprec=_SYMPREC)
-    if found is None or len(found[2]) >= len(crystal.atomic_numbers):
+    lattice, frac, numbers = primitive_cell(cells_of(crystal)[0], _SYMPREC)
+    if len(numbers) == len(crystal.atomic_numbers):
         return crystal
-    lattice, frac, numbers = found
     return Crystals(
         numbers, frac, lattice[None], np.array([len(numbers)]), crystal.ids, crystal.properties
     )

@@ -9,21 +9,32 @@ that have them; so do these.
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
-from numba import types
+from numba import config, types
 from numba.extending import intrinsic
 
 from crysmetrics.compiled import njit
 
+if config.DISABLE_JIT:
 
-@intrinsic
-def _fma(typing_context, a, b, c):
-    """``a * b + c`` rounded once."""
+    def _fma(a, b, c):
+        """``a * b + c`` rounded once."""
+        plain = float(a) * float(b) + float(c)
+        if not math.isfinite(plain):
+            return plain
+        return float(Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c)))
 
-    def code(context, builder, signature, arguments):
-        return builder.fma(*arguments)
+else:
 
-    return types.float64(types.float64, types.float64, types.float64), code
+    @intrinsic
+    def _fma(typing_context, a, b, c):
+        """``a * b + c`` rounded once."""
+
+        def code(context, builder, signature, arguments):
+            return builder.fma(*arguments)
+
+        return types.float64(types.float64, types.float64, types.float64), code
 
 
 @njit(nogil=True, cache=True, fastmath=False)
