@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crysgen.compositions.formulas import parse_formula
-from crysgen.methods import Method, build_methods
 from crysgen.output import NothingMadeError, Store
+from crysgen.proposers.base import Method, build_methods
 from crysgen.requests import CompositionRequest, ask_formulas
 from crysgen.settings import Resources, SamplingSettings
 from crysmetrics.errors import InputError, UserError

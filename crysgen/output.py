@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crysgen.locking import locked
-from crysgen.methods import CANDIDATE_PROPERTIES
+from crysgen.proposers.base import CANDIDATE_PROPERTIES
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.io import Crystals
 from crysmetrics.io.atomic import atomic_file, is_temporary

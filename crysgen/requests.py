@@ -23,7 +23,7 @@ from crysgen.models.targets import Target
 from crysmetrics.errors import InputError, UserError
 
 if TYPE_CHECKING:
-    from crysgen.methods import Method
+    from crysgen.proposers.base import Method
     from crysgen.settings import SamplingSettings
     from crysmetrics.io import Crystals
 

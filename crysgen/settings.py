@@ -19,7 +19,7 @@ class SamplingSettings:
     """Settings that decide, beside the compositions, which structures come out.
 
     Attributes:
-        method: a name of `crysgen.methods.METHODS`.
+        method: a name of `crysgen.proposers.base.METHODS`.
         model: name or path of a diffusion model; None for the default one.
         steps: of the reverse diffusion; None for all of the model's.
         seed: from which every structure's own seed follows.

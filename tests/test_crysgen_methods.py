@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from crysgen.cli import main
 from crysgen.compositions.formulas import Formula, parse_formula
-from crysgen.methods.auto import left_to_diffusion
+from crysgen.proposers.auto import left_to_model
 from crysgen.requests import ask_formulas
 from crysgen.retrieval import Library
 from crysmetrics.geometry import min_distances
@@ -105,7 +105,7 @@ def test_refinement_stays_near_what_it_began_with(tmp_path: Path) -> None:
 
 def test_auto_leaves_to_diffusion_a_share_and_what_no_library_knows() -> None:
     requests = ask_formulas([parse_formula("NaCl"), parse_formula("Na7Cl2F3S")], 8)
-    left = left_to_diffusion(requests, [12, 5])
+    left = left_to_model(requests, [12, 5])
     assert [rest.count for rest in left] == [2, 3]
     for one, rest in zip(requests, left, strict=True):
         assert {unit for unit, _ in rest.sizes} <= {unit for unit, _ in one.sizes}

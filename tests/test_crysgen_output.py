@@ -17,7 +17,6 @@ import crysgen
 from crysgen import output
 from crysgen.compositions.formulas import Formula, parse_formula
 from crysgen.generation import run
-from crysgen.methods import build_methods
 from crysgen.output import (
     COLUMNS,
     NothingMadeError,
@@ -27,6 +26,7 @@ from crysgen.output import (
     open_run,
     state,
 )
+from crysgen.proposers.base import build_methods
 from crysgen.requests import ask_formulas, ask_structures, draws, request_record
 from crysgen.sampling import ATTEMPTS
 from crysgen.settings import Resources, SamplingSettings

@@ -15,9 +15,9 @@ from sets import one, rocksalt
 from crysgen import relaxation
 from crysgen.cli import main
 from crysgen.compositions.formulas import parse_formula
-from crysgen.methods import retrieval
-from crysgen.methods.retrieval import EXPLORED, LOOKED_AT, to_relax
 from crysgen.output import RunFolder
+from crysgen.proposers import retrieval
+from crysgen.proposers.retrieval import EXPLORED, LOOKED_AT, to_relax
 from crysgen.ranking.energy import RELAXED_SCALE, boltzmann, complexities, simplest_first
 from crysgen.ranking.selection import select
 from crysgen.relaxation import ENERGY, identity, relax

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from retrieval import atoms_of, formulas_in, targets_of
 
 from crysgen.generation import run
-from crysgen.methods import METHODS, build_methods
 from crysgen.output import Store
+from crysgen.proposers.base import METHODS, build_methods
 from crysgen.requests import ask_crystals
 from crysgen.retrieval import Library
 from crysgen.samples import Result

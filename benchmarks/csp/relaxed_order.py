@@ -22,7 +22,7 @@ from textbook import SYMPREC, conventional, entries_of, is_right
 
 from crysgen.compositions.formula_units import likelihoods
 from crysgen.compositions.formulas import parse_formula
-from crysgen.methods.retrieval import POOL, to_relax
+from crysgen.proposers.retrieval import POOL, to_relax
 from crysgen.ranking.energy import complexities, lowest, simplest_first
 from crysgen.ranking.merge import same_structures
 from crysgen.relaxation import ENERGY, relax

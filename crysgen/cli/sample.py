@@ -114,8 +114,8 @@ def _run(
     """Make everything; returns the folder, the document of the run, and what was made."""
     from crysgen.cli.first_run import interpret_small_work
     from crysgen.generation import pieces_done, run
-    from crysgen.methods import build_methods
     from crysgen.output import check_folder, free_folder, open_run
+    from crysgen.proposers.base import build_methods
     from crysgen.requests import request_record
 
     atoms = sum(

@@ -15,7 +15,7 @@ from crysgen.cli.options import (
     model_option,
     space_group_number,
 )
-from crysgen.methods import METHODS
+from crysgen.proposers.base import METHODS
 from crysmetrics.cli.options import (
     cache_option,
     device_option,

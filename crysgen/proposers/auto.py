@@ -1,4 +1,4 @@
-"""Diffusion beside retrieval: how much of what is asked for `--method auto` draws from noise."""
+"""A model beside retrieval: how much of what is asked for `--method auto` lets a model draw."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crysgen.methods.diffusion import Diffusion
+from crysgen.proposers.model import ModelSamples
 from crysgen.requests import CompositionRequest
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ SHARE = 0.25
 that no library knows."""
 
 
-class DiffusionShare(Diffusion):
-    """Diffusion for a share of each composition, and for all that the library has no proposal for.
+class ModelShare(ModelSamples):
+    """Samples of a model for a share of each composition, and for all that no proposal is known of.
 
-    See `crysgen.methods.Method`.
+    See `crysgen.proposers.base.Method`.
     """
 
     def __init__(
@@ -40,10 +40,10 @@ class DiffusionShare(Diffusion):
         known = np.zeros(len(self.requests), dtype=np.int64)
         if len(earlier):
             known += np.bincount(earlier.properties["request"], minlength=len(self.requests))
-        self.draw_for(left_to_diffusion(self.requests, known.tolist()))
+        self.draw_for(left_to_model(self.requests, known.tolist()))
 
 
-def left_to_diffusion(
+def left_to_model(
     requests: Sequence[CompositionRequest], known: Sequence[int]
 ) -> list[CompositionRequest]:
     """Ask for a share of each composition, or for as many as are missing.

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from crysmetrics.progress import Advance
 
 METHODS: dict[str, tuple[str, ...]] = {
-    "auto": ("crysgen.methods.retrieval:Retrieval", "crysgen.methods.auto:DiffusionShare"),
-    "retrieval": ("crysgen.methods.retrieval:Retrieval",),
-    "diffusion": ("crysgen.methods.diffusion:Diffusion",),
-    "refine": ("crysgen.methods.refine:Refine",),
+    "auto": ("crysgen.proposers.retrieval:Retrieval", "crysgen.proposers.auto:ModelShare"),
+    "retrieval": ("crysgen.proposers.retrieval:Retrieval",),
+    "diffusion": ("crysgen.proposers.model:ModelSamples",),
+    "refine": ("crysgen.proposers.refine:Refine",),
 }
 """What `--method` takes: the classes of the methods whose candidates are ranked together."""
 

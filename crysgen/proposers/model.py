@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crysgen.methods import Method
+from crysgen.proposers.base import Method
 from crysgen.requests import CompositionRequest, Draw, draws
 from crysmetrics.errors import UserError
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from crysmetrics.progress import Advance
 
 
-class Diffusion(Method):
-    """See `crysgen.methods.Method`; a piece is one draw."""
+class ModelSamples(Method):
+    """See `crysgen.proposers.base.Method`; a piece is one draw."""
 
     name = "diffusion"
     is_distribution = True

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crysgen.methods import Method
-from crysgen.methods.diffusion import Diffusion
-from crysgen.methods.retrieval import Retrieval
+from crysgen.proposers.base import Method
+from crysgen.proposers.model import ModelSamples
+from crysgen.proposers.retrieval import Retrieval
 from crysgen.requests import CompositionRequest, derived_seed
 from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals, Failure
@@ -28,7 +28,7 @@ _AT_ONCE = 64
 
 
 class Refine(Method):
-    """See `crysgen.methods.Method`; a piece is one request."""
+    """See `crysgen.proposers.base.Method`; a piece is one request."""
 
     name = "refine"
 
@@ -40,11 +40,11 @@ class Refine(Method):
     ) -> None:
         self.requests, self.settings = requests, settings
         self.retrieval = Retrieval(requests, settings, resources)
-        self.diffusion = Diffusion(requests, settings, resources)
+        self.samples = ModelSamples(requests, settings, resources)
 
     def identity(self) -> dict[str, Any]:
         """Of the library and the model."""
-        return self.retrieval.identity() | self.diffusion.identity()
+        return self.retrieval.identity() | self.samples.identity()
 
     def prepare(self) -> None:
         """Load library and model.
@@ -53,14 +53,14 @@ class Refine(Method):
             UserError: if the model can't refine crystals.
         """
         self.retrieval.prepare()
-        self.diffusion.prepare()
+        self.samples.prepare()
         _ = self._model
 
     @property
     def _model(self) -> Noises:
         from crysgen.models.base import Noises
 
-        model = self.diffusion.model
+        model = self.samples.model
         if not isinstance(model, Noises):
             raise UserError(f"A model of kind {model.kind} can't refine crystals.")
         return model
@@ -105,7 +105,7 @@ class Refine(Method):
             derived_seed(self.settings.seed, p.atomic_numbers.tolist(), f"refine-{i}")
             for i, p in enumerate(chosen)
         ]
-        device = self.diffusion.model.device
+        device = self.samples.model.device
         parts = []
         for start in range(0, len(chosen), _AT_ONCE):
             part = chosen[start : start + _AT_ONCE]

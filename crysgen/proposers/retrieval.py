@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crysgen.methods import Method
+from crysgen.proposers.base import Method
 from crysgen.requests import CompositionRequest
 from crysmetrics.io import Crystals, Failure
 
@@ -28,7 +28,7 @@ LOOKED_AT, EXPLORED = 20, 4
 
 
 class Retrieval(Method):
-    """See `crysgen.methods.Method`; a piece is one asked composition."""
+    """See `crysgen.proposers.base.Method`; a piece is one asked composition."""
 
     name = "retrieval"
 

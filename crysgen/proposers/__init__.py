@@ -1,0 +1,1 @@
+"""Proposers: where candidate crystals come from. The table of `--method` is in `base`."""
