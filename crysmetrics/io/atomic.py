@@ -102,7 +102,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             return
         target = _follow(path)
         with _parent(target):
-            remove_left(target.parent, ("folder",))
+            remove_left(target.parent, ("file", "folder"))
             with _temporary_folder(target.parent) as new:
                 yield new
                 new.rename(target)
@@ -138,11 +138,11 @@ def _temporary_folder(parent: Path, kind: str = "folder") -> Iterator[Path]:
 
 
 def _tidy(folder: Path) -> None:
-    """Remove files that killed processes left, but not at each of thousands of files."""
+    """Remove what killed processes left, but not at each of thousands of files."""
     now = time.monotonic()
     if now - _tidied.get(folder, -_TIDY_AFTER) >= _TIDY_AFTER:
         _tidied[folder] = now
-        remove_left(folder, ("file",))
+        remove_left(folder, ("file", "folder"))
 
 
 def is_temporary(path: Path) -> bool:
