@@ -19,7 +19,7 @@ from common import table, watch
 from make_noisy_sets import perturb
 
 from crysmetrics.io import read, write
-from crysmetrics.metrics.base import all_measures
+from crysmetrics.metrics.registry import all_measures
 
 SKIPPED = ("uniqueness", "match")
 """Measures by StructureMatcher."""

@@ -19,7 +19,7 @@ from common import table
 from crysmetrics.evaluation import evaluate_measures
 from crysmetrics.features.extractor import Run
 from crysmetrics.io import Crystals, read
-from crysmetrics.metrics.base import Settings
+from crysmetrics.metrics.settings import EvaluationSettings
 
 MEASURES = ("validity", "emd", "emd_energy", "coverage", "fad", "match")
 KEYS = (
@@ -138,7 +138,7 @@ def split_of(data: Path, split: str) -> Crystals:
 def measured(made: Crystals, reference: Crystals, device: str, paired: bool = True) -> Any:
     """The report of all metrics of the table."""
     measures = [m for m in MEASURES if paired or m != "match"]
-    settings = Settings(metre=False) if paired else Settings()
+    settings = EvaluationSettings(metre=False) if paired else EvaluationSettings()
     return evaluate_measures(measures, made, reference, settings, run=Run(device=device))
 
 

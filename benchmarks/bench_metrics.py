@@ -17,7 +17,7 @@ from scipy.spatial.distance import cdist, pdist
 from crysmetrics.geometry import min_distances
 from crysmetrics.io import Crystals, read
 from crysmetrics.metrics.emd import densities
-from crysmetrics.metrics.frechet import Statistics, frechet_distance
+from crysmetrics.metrics.gaussians import Statistics, frechet_distance
 from crysmetrics.metrics.neighbours import distance_sums, nearest_both_ways
 from crysmetrics.metrics.oxidation import valid_compositions
 

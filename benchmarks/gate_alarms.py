@@ -26,8 +26,8 @@ from crysmetrics.features.cache import open_cache
 from crysmetrics.features.extractor import Run
 from crysmetrics.features.sample import Sample
 from crysmetrics.io import Crystals, read
-from crysmetrics.metrics.base import all_measures, all_metrics
 from crysmetrics.metrics.intervals import Z95
+from crysmetrics.metrics.registry import all_measures, all_metrics
 from crysmetrics.reporting.compare import changes, default_gate
 
 Document = Mapping[str, Any]

@@ -26,7 +26,7 @@ from crysmetrics.features.extractor import Run
 from crysmetrics.features.sample import Sample
 from crysmetrics.io import Crystals, read
 from crysmetrics.io.elements import ATOMIC_NUMBERS
-from crysmetrics.metrics.base import all_measures, all_metrics
+from crysmetrics.metrics.registry import all_measures, all_metrics
 
 SEEN = 1.96
 """Standard errors of the difference beyond which a metric has seen a change."""

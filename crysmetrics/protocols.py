@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from crysmetrics.errors import UserError
-from crysmetrics.metrics.base import Settings, all_measures, all_metrics
+from crysmetrics.metrics.registry import all_measures, all_metrics
+from crysmetrics.metrics.settings import EvaluationSettings
 
 _COVERAGE = tuple(
     f"cov_{side}{kind}" for kind in ("_marginal", "") for side in ("recall", "precision")
@@ -26,7 +27,7 @@ class Protocol:
         summary: what it does, in a sentence.
         source: where it is written.
         metrics: keys that it reports; all if empty.
-        settings: fields of `Settings` that it fixes.
+        settings: fields of `EvaluationSettings` that it fixes.
     """
 
     name: str
@@ -73,6 +74,7 @@ PROTOCOLS: dict[str, Protocol] = {
     )
 }
 """By name. Thresholds of coverage belong to the data set, not to a protocol."""
+PROTOCOL_NAMES = tuple(PROTOCOLS)
 
 
 @dataclass(frozen=True)
@@ -88,26 +90,38 @@ class Plan:
 
     measures: tuple[str, ...]
     metrics: tuple[str, ...]
-    settings: Settings
+    settings: EvaluationSettings
     explicit: bool
+
+    def with_pairing(self, pairing: str | None) -> Plan:
+        """The plan for sets that are paired by `pairing`.
+
+        Without pairs (None) the metrics of pairs do not apply, unless they were named.
+        """
+        settings = replace(self.settings, pairing=pairing or "auto")
+        if pairing is not None or self.explicit:
+            return replace(self, settings=settings)
+        measures = {n: m for n, m in all_measures().items() if n in self.measures and not m.paired}
+        keys = {metric.key for measure in measures.values() for metric in measure.metrics}
+        metrics = tuple(key for key in self.metrics if key in keys)
+        return replace(self, measures=tuple(measures), metrics=metrics, settings=settings)
 
 
 def plan(
     protocol: str = "full",
     metrics: Sequence[str] | None = None,
-    settings: Settings | None = None,
+    settings: EvaluationSettings | None = None,
     chosen: frozenset[str] = frozenset(),
-    pairing: str | None = None,
+    roles: Sequence[str] = ("gen", "ref"),
 ) -> Plan:
-    """What to compute for a protocol, or for some metrics of it.
+    """Decide what to compute for a protocol, or for some metrics of it.
 
     Args:
         protocol: a name in PROTOCOLS.
         metrics: keys of metrics or names of measures; those of the protocol if None.
         settings: the user's.
         chosen: names of those settings that the user set; the others yield to the protocol.
-        pairing: what pairs structures with references; None if nothing does, and metrics on
-            pairs do not apply unless they are named.
+        roles: the sets that are given; metrics that need another one do not apply.
 
     Raises:
         UserError: if there is no such protocol or metric, or a setting contradicts the protocol.
@@ -115,7 +129,7 @@ def plan(
     if protocol not in PROTOCOLS:
         raise UserError(f"There is no protocol {protocol!r}; known are {', '.join(PROTOCOLS)}.")
     wanted = PROTOCOLS[protocol]
-    settings = settings or Settings()
+    settings = settings or EvaluationSettings()
     fixed = dict(wanted.settings)
     for name, value in wanted.settings.items():
         if name not in chosen or getattr(settings, name) == value:
@@ -129,23 +143,24 @@ def plan(
         )
     measures = all_measures()
     known = [m.key for measure in measures.values() for m in measure.metrics]
-    if metrics:
+    if metrics is not None:
         keys = _keys(metrics)
         outside = [key for key in keys if wanted.metrics and key not in wanted.metrics]
         if outside:
             raise UserError(f"The protocol {protocol} does not report {', '.join(outside)}.")
     else:
-        keys = list(wanted.metrics or known)
-        if pairing is None:
-            needs_pairs = {
-                m.key for measure in measures.values() if measure.paired for m in measure.metrics
-            }
-            keys = [key for key in keys if key not in needs_pairs]
+        keys = [
+            m.key
+            for measure in measures.values()
+            if set(measure.roles) <= set(roles)
+            for m in measure.metrics
+            if not wanted.metrics or m.key in wanted.metrics
+        ]
     return Plan(
         tuple(n for n, m in measures.items() if any(d.key in keys for d in m.metrics)),
         tuple(key for key in known if key in keys),
-        replace(settings, protocol=protocol, pairing=pairing or "auto", **fixed),
-        explicit=bool(metrics),
+        replace(settings, protocol=protocol, **fixed),
+        explicit=metrics is not None,
     )
 
 
@@ -198,6 +213,8 @@ def shortfalls(document: Mapping[str, Any]) -> dict[str, str]:
 def _keys(names: Sequence[str]) -> list[str]:
     """Keys of metrics, from keys and names of measures."""
     measures, metrics = all_measures(), all_metrics()
+    if not names:
+        raise UserError("No metrics are named; leave the list out for all of them.")
     keys: list[str] = []
     for name in names:
         if name in metrics:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from crysmetrics.metrics.base import all_metrics
 from crysmetrics.metrics.intervals import Z95
+from crysmetrics.metrics.registry import all_metrics
 
 
 def document(n_gen: int = 100, **values: tuple[float | None, float | None]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import crysmetrics
 from crysmetrics import examples
 from crysmetrics.cli import main
 from crysmetrics.io import read, write
-from crysmetrics.metrics.base import all_measures, all_metrics
+from crysmetrics.metrics.registry import all_measures, all_metrics
 
 CONTRACT_KEYS = set(
     "struct_validity comp_validity validity emd_density emd_energy emd_num_elements cov_recall "

@@ -9,8 +9,8 @@ from results import document
 
 from crysmetrics.cli import main
 from crysmetrics.errors import UserError
-from crysmetrics.metrics.base import all_metrics
 from crysmetrics.metrics.intervals import share
+from crysmetrics.metrics.registry import all_metrics
 from crysmetrics.reporting.compare import changes, default_gate
 from crysmetrics.reporting.documents import check_comparable, load_document
 from crysmetrics.weights import model_card, shipped_weights, weights_name

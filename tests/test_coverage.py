@@ -11,9 +11,9 @@ from crysmetrics.features.magpie_scaling import cdvae_constants, normalise
 from crysmetrics.features.sample import Sample
 from crysmetrics.io import Crystals, Failure
 from crysmetrics.metrics import neighbours
-from crysmetrics.metrics.base import Settings, Thresholds, parse_thresholds
 from crysmetrics.metrics.coverage import coverage, sweep
 from crysmetrics.metrics.neighbours import distance_sums, nearest_both_ways
+from crysmetrics.metrics.settings import EvaluationSettings, Thresholds, parse_thresholds
 from crysmetrics.protocols import plan
 from crysmetrics.streaming import evaluate_stream
 
@@ -40,7 +40,7 @@ LIMITS = Thresholds(2.8, 2.0)
 
 def test_both_definitions_by_brute_force():
     gen, ref = random_sample(80, 1), random_sample(70, 2, "ref")
-    values = coverage(gen, ref, Settings(thresholds=LIMITS)).values
+    values = coverage(gen, ref, EvaluationSettings(thresholds=LIMITS)).values
     s = cdist(gen.features("crystalnn").values, ref.features("crystalnn").values)
     c = cdist(normalise(gen.features("magpie").values), normalise(ref.features("magpie").values))
     both = (s <= LIMITS.structure) & (c <= LIMITS.composition)
@@ -64,14 +64,14 @@ def test_both_definitions_by_brute_force():
 
 
 def test_a_set_covers_itself():
-    values = coverage(random_sample(50, 1), random_sample(50, 1), Settings()).values
+    values = coverage(random_sample(50, 1), random_sample(50, 1), EvaluationSettings()).values
     for key, value in values.items():
         assert value.value == (1.0 if key.startswith("cov") else 0.0), key
 
 
 def test_failures_cover_nothing_and_stay_in_denominators():
     gen = random_sample(10, 1, failures=[Failure("bad.cif", "is empty")] * 10)
-    values = coverage(gen, random_sample(10, 1, "ref"), Settings()).values
+    values = coverage(gen, random_sample(10, 1, "ref"), EvaluationSettings()).values
     assert values["cov_precision"].value == 0.5
     assert values["cov_recall"].value == 1.0
     assert values["cov_precision"].n_gen == 20
@@ -81,12 +81,12 @@ def test_failures_cover_nothing_and_stay_in_denominators():
     structure[:4] = np.nan
     broken = sample(structure, np.zeros((10, 5)))
     whole = sample(random_sample(10, 1).features("crystalnn").values, np.zeros((10, 5)), "ref")
-    values = coverage(broken, whole, Settings()).values
+    values = coverage(broken, whole, EvaluationSettings()).values
     assert values["cov_precision"].value == 0.6
     assert values["cov_precision_marginal"].value == 0.6
     assert values["amsd_precision"].n_gen == 6
     # A reference without a fingerprint is left out.
-    recall = coverage(whole, broken, Settings()).values["cov_recall"]
+    recall = coverage(whole, broken, EvaluationSettings()).values["cov_recall"]
     assert (recall.value, recall.n_ref) == (1.0, 6)
 
 
@@ -103,13 +103,13 @@ def test_references_that_fail_are_left_out_everywhere(tmp_path):
     plan_of_coverage = plan(metrics=["coverage"])
     streamed = evaluate_stream(plan_of_coverage, str(tmp_path / "gen.npz"), as_sample(ref, "ref"))
     assert dict(streamed.metrics) == dict(report.metrics)
-    table = sweep(report.outcomes["coverage"], Settings(), 2, 2)
+    table = sweep(report.outcomes["coverage"], EvaluationSettings(), 2, 2)
     assert table.cov_recall.max() == 1.0
 
 
 def test_nothing_with_a_fingerprint():
     empty = sample(np.full((3, 61), np.nan), np.zeros((3, 5)))
-    values = coverage(empty, random_sample(4, 1, "ref"), Settings()).values
+    values = coverage(empty, random_sample(4, 1, "ref"), EvaluationSettings()).values
     assert values["cov_recall"].value == values["cov_precision"].value == 0
     assert values["amsd_recall"].value is None
     assert values["amsd_recall"].reason
@@ -152,7 +152,7 @@ def test_thresholds():
 
 
 def test_sweep_passes_through_the_values():
-    settings = Settings(thresholds=LIMITS)
+    settings = EvaluationSettings(thresholds=LIMITS)
     gen, ref = random_sample(80, 1), random_sample(70, 2, "ref")
     outcome = coverage(gen, ref, settings)
     table = sweep(outcome, settings, 80, 70)

@@ -15,8 +15,9 @@ from crysmetrics.errors import MissingPackageError, UserError
 from crysmetrics.evaluation import as_sample
 from crysmetrics.features import cgcnn
 from crysmetrics.io import Crystals, write
-from crysmetrics.metrics.base import Settings, all_metrics
 from crysmetrics.metrics.description import reduced_formulas
+from crysmetrics.metrics.registry import all_metrics
+from crysmetrics.metrics.settings import EvaluationSettings
 from crysmetrics.metrics.validity import valid_structures
 from crysmetrics.protocols import PROTOCOLS, plan
 from crysmetrics.reporting.published import published_rows
@@ -379,7 +380,7 @@ def test_worst_structures_are_the_invalid_ones():
     frac = crystals.frac_coords.copy()
     frac[1] = frac[0] + 0.01  # two atoms of the first structure on each other
     wrong = replace(crystals, frac_coords=frac)
-    assert not valid_structures(wrong, Settings())[0][0]
+    assert not valid_structures(wrong, EvaluationSettings())[0][0]
     report = crysmetrics.evaluate(wrong, crystals, metrics=["validity", "coverage"])
     from crysmetrics.reporting.structures import shown_structures
 

@@ -19,7 +19,7 @@ from crysmetrics.features.registry import (
     backends,
     get_extractor,
 )
-from crysmetrics.metrics.base import all_metrics
+from crysmetrics.metrics.registry import all_metrics
 
 
 def test_every_module_of_the_table_makes_extractors():

@@ -6,7 +6,7 @@ from sets import random_crystals
 
 import crysmetrics
 from crysmetrics.metrics.diversity import mean_pairwise_distance
-from crysmetrics.metrics.frechet import Statistics, frechet_distance, frechet_value
+from crysmetrics.metrics.gaussians import Statistics, frechet_distance, frechet_value
 
 
 def test_equals_the_matrix_square_root_where_that_is_stable():

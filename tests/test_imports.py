@@ -106,6 +106,7 @@ ROOMS = {
     "crysmetrics.evaluation": "evaluation",
     "crysmetrics.streaming": "evaluation",
     "crysmetrics.callback": "evaluation",
+    "crysmetrics.functions": "evaluation",
     "crysmetrics.protocols": "evaluation",
     "crysmetrics.reporting": "evaluation",
     "crysmetrics.metrics": "metrics",

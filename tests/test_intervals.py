@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from crysmetrics.metrics.diversity import mean_pairwise_distance
 from crysmetrics.metrics.emd import emd_value
-from crysmetrics.metrics.frechet import frechet_value
+from crysmetrics.metrics.gaussians import frechet_value
 from crysmetrics.metrics.intervals import mean, share, subsampled_stderr
 
 

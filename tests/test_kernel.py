@@ -3,7 +3,7 @@ import pytest
 
 from crysmetrics.metrics import extrapolation, kernel
 from crysmetrics.metrics.extrapolation import frechet_infinity, sample_sizes
-from crysmetrics.metrics.frechet import Statistics, frechet_distance
+from crysmetrics.metrics.gaussians import Statistics, frechet_distance
 from crysmetrics.metrics.kernel import kernel_distance
 
 

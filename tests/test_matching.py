@@ -18,8 +18,8 @@ from crysmetrics.cli import main
 from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals, Failure, read, write
 from crysmetrics.matching.pairing import pair, read_table
-from crysmetrics.metrics.base import all_metrics
 from crysmetrics.metrics.oxidation import valid_compositions
+from crysmetrics.metrics.registry import all_metrics
 
 CELL = 5.64 / 2 * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]])
 

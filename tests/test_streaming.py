@@ -15,9 +15,10 @@ from crysmetrics.io import Crystals, read, write
 from crysmetrics.io.digest import SetDigest
 from crysmetrics.io.formats.cif import p1_cif
 from crysmetrics.io.reading import read_parts
-from crysmetrics.metrics.base import Settings
-from crysmetrics.metrics.frechet import Statistics, frechet_distance, frechet_value
+from crysmetrics.metrics import moments
+from crysmetrics.metrics.gaussians import Statistics, frechet_distance, frechet_value
 from crysmetrics.metrics.moments import Moments, Reservoir
+from crysmetrics.metrics.settings import EvaluationSettings
 from crysmetrics.parallel import in_threads
 from crysmetrics.protocols import plan
 from crysmetrics.scratch import Columns, Names
@@ -72,7 +73,7 @@ def test_stream_gives_what_the_whole_set_gives(folders, monkeypatch):
 
 
 def test_samples_stand_in_for_large_sets(folders, monkeypatch):
-    monkeypatch.setattr(streaming, "SAMPLE", 55)
+    monkeypatch.setattr(moments, "SAMPLE", 55)
     ref = as_sample(str(folders / "ref"), "ref")
     chosen = plan(metrics=["fad", "fad_inf", "kad", "coverage", "diversity"])
     reports = [
@@ -115,7 +116,7 @@ def test_nothing_readable_is_an_error(tmp_path):
     (tmp_path / "gen" / "a.cif").write_text("")
     ref = as_sample(random_crystals(5), "ref")
     with pytest.raises(UserError, match="no structure that can be read"):
-        streaming.evaluate_stream(plan(settings=Settings()), str(tmp_path / "gen"), ref)
+        streaming.evaluate_stream(plan(settings=EvaluationSettings()), str(tmp_path / "gen"), ref)
 
 
 def test_parts_are_the_whole(folders, tmp_path, monkeypatch):
@@ -224,7 +225,7 @@ def test_standard_error_from_a_sample_is_that_of_the_whole():
     rng = np.random.default_rng(2)
     gen, ref = rng.normal(size=(4000, 5)) + 0.3, rng.normal(size=(1000, 5))
     whole = frechet_value(gen, ref, np.random.default_rng(3))
-    from crysmetrics.metrics.frechet import streamed_frechet_value
+    from crysmetrics.metrics.gaussians import streamed_frechet_value
 
     moments = Moments.nothing(5).with_rows(gen)
     sampled = streamed_frechet_value(moments, gen[:1000], ref, np.random.default_rng(3))

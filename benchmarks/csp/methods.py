@@ -31,7 +31,7 @@ from crysgen.settings import Resources, SamplingSettings
 from crysmetrics.evaluation import evaluate_measures
 from crysmetrics.features.extractor import Run
 from crysmetrics.io import Crystals
-from crysmetrics.metrics.base import Settings as MetricSettings
+from crysmetrics.metrics.settings import EvaluationSettings
 
 TOPS = (1, 5, 20)
 
@@ -119,7 +119,7 @@ def measured(
         result.crystals,
         properties={"ref_id": owner.astype(str), "rank": result.table["rank"].to_numpy()},
     )
-    settings = MetricSettings(top=TOPS, metre=False)
+    settings = EvaluationSettings(top=TOPS, metre=False)
     rows = []
     for part, mask in masks.items():
         if not mask.any():

@@ -28,8 +28,8 @@ from crysgen.retrieval.species import sorted_slots
 from crysmetrics.geometry import min_distances
 from crysmetrics.io import Crystals, read
 from crysmetrics.matching.distances import rms_distances
-from crysmetrics.metrics.base import Settings
 from crysmetrics.metrics.oxidation import valid_compositions
+from crysmetrics.metrics.settings import EvaluationSettings
 
 TOPS = (1, 5, 20)
 _NOT_TRAIN = {"mp20_test": ("mp20/test.csv.gz", None)}
@@ -221,7 +221,7 @@ def valid_pairs(proposals: list[list[Proposal]], targets: Crystals) -> NDArray[n
     firsts = to_crystals([found[0] for found in proposals if found])
     valid[valid] = min_distances(firsts) > SHORTEST_DISTANCE
     apart = min_distances(targets) > SHORTEST_DISTANCE
-    composition = valid_compositions(targets.element_counts, Settings().oxidation_states)
+    composition = valid_compositions(targets.element_counts, EvaluationSettings().oxidation_states)
     return valid & apart & composition
 
 

@@ -6,19 +6,16 @@ import click
 
 from crysmetrics._version import __version__
 from crysmetrics.cli.lazy import LazyGroup
+from crysmetrics.metrics.registry import family_names
 
 _COMMANDS = {
     "evaluate": "crysmetrics.cli.evaluate",
     "compare": "crysmetrics.cli.compare",
     "rank": "crysmetrics.cli.compare",
-    "validity": "crysmetrics.cli.evaluation",
-    "emd": "crysmetrics.cli.evaluation",
-    "coverage": "crysmetrics.cli.evaluation",
+    **{name.replace("_", "-"): "crysmetrics.cli.families" for name in family_names()},
     "fad": "crysmetrics.cli.fad",
-    "energy": "crysmetrics.cli.fad",
-    "frechet": "crysmetrics.cli.evaluation",
-    "diversity": "crysmetrics.cli.evaluation",
     "match": "crysmetrics.cli.match",
+    "energy": "crysmetrics.cli.fad",
     "featurize": "crysmetrics.cli.features",
     "convert": "crysmetrics.cli.structures",
     "cache": "crysmetrics.cli.features",

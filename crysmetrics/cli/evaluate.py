@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from crysmetrics.cli.options import listed, ref_argument
-from crysmetrics.cli.request import EVERYTHING, VALIDITY, Request, requested
+from crysmetrics.cli.options import Command, listed, ref_argument
+from crysmetrics.cli.request import EVERYTHING, Request, requested
 from crysmetrics.console import echo
+from crysmetrics.metrics.registry import family, family_names
+from crysmetrics.metrics.settings import VALIDITY
+from crysmetrics.protocols import PROTOCOL_NAMES
 
 if TYPE_CHECKING:
     from crysmetrics.features.sample import Sample
     from crysmetrics.protocols import Plan
     from crysmetrics.reporting.report import Report
+
+
+def train_option(command: Command) -> Command:
+    """Add --train, if there is a metric that compares with the training set."""
+    if not any("train" in family(name).roles for name in family_names()):
+        return command
+    return click.option(
+        "--train", metavar="TRAIN", help="The training set, for metrics that compare with it."
+    )(command)
 
 
 @click.command()
@@ -29,7 +42,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--protocol",
-    type=click.Choice(["full", "gemsdiff", "cdvae", "adaptive-cell"]),
+    type=click.Choice(PROTOCOL_NAMES),
     default="full",
     show_default=True,
     help="Every metric, or a paper's set-up: its metrics, subsets and filters.",
@@ -49,6 +62,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Read GEN in parts, for sets that do not fit into memory; no uniqueness, no pairs.",
 )
+@train_option
 @requested(
     run=EVERYTHING,
     settings=("thresholds", "subset", "seed", *VALIDITY),
@@ -62,6 +76,7 @@ def evaluate(
     paired: bool,
     stream: bool,
     request: Request,
+    train: str | None = None,
 ) -> None:
     """Every metric of generated structures against a reference, in one pass.
 
@@ -70,10 +85,7 @@ def evaluate(
     offline in any browser.
     """
     from crysmetrics.errors import UserError
-    from crysmetrics.evaluation import as_sample, evaluate_plan, pairing_of
-    from crysmetrics.io.atomic import atomic_folder, refuse_existing
     from crysmetrics.protocols import plan
-    from crysmetrics.reporting.writing import refuse_foreign, write_comparison, write_results
 
     if len(gen) > 1 and request.json_path is not None:
         raise UserError("--json goes with one GEN; -o writes a folder for each.")
@@ -81,35 +93,10 @@ def evaluate(
         raise UserError("--stream holds no pairs; evaluate --paired without it.")
     keys = None if metrics is None else listed(metrics, "--metrics")
     # Bad options are found before anything is read.
-    plan(protocol, keys, request.settings, request.chosen)
-    request.check_outputs()
-    if output is not None:
-        refuse_existing(output, request.overwrite)
-        refuse_foreign(Path(output))
-    names = model_names(gen)
-    reports: dict[str, Report] = {}
-    with ExitStack() as stack:
-        stack.enter_context(request.progress())
-        folder = None if output is None else stack.enter_context(atomic_folder(output))
-        reference = as_sample(ref, "ref", request.run)
-        for name, path in zip(names, gen, strict=True):
-            inner = folder
-            if folder is not None and len(names) > 1:
-                inner = folder / name
-                inner.mkdir()
-            if stream:
-                chosen = plan(protocol, keys, request.settings, request.chosen)
-                report = _streamed(chosen, path, reference, request, inner)
-            else:
-                sample = as_sample(path, "gen", request.run)
-                pairing = pairing_of(sample, reference, paired)
-                chosen = plan(protocol, keys, request.settings, request.chosen, pairing)
-                report = evaluate_plan(chosen, sample, reference, request.run)
-            reports[name] = report
-            if inner is not None:
-                write_results(report, inner, name)
-        if folder is not None and len(names) > 1:
-            write_comparison(reports, folder)
+    roles = ("gen", "ref") if train is None else ("gen", "ref", "train")
+    chosen = plan(protocol, keys, request.settings, request.chosen, roles)
+    names = dict(zip(model_names(gen), gen, strict=True))
+    reports = _evaluate(chosen, names, ref, train, output, paired, stream, request)
     for name, report in reports.items():
         if len(reports) > 1 and not request.quiet:
             echo()
@@ -121,8 +108,57 @@ def evaluate(
         echo(f"Results are in {output}; open {Path(output, first)}.", err=True)
 
 
+def _evaluate(
+    chosen: Plan,
+    paths: Mapping[str, str],
+    ref: str,
+    train: str | None,
+    output: str | None,
+    paired: bool,
+    stream: bool,
+    request: Request,
+) -> dict[str, Report]:
+    """Evaluate every set and write its results, all of them or none."""
+    from crysmetrics.evaluation import as_sample, evaluate_plan
+    from crysmetrics.io.atomic import atomic_folder, refuse_existing
+    from crysmetrics.reporting.writing import refuse_foreign, write_comparison, write_results
+
+    request.check_outputs()
+    if output is not None:
+        refuse_existing(output, request.overwrite)
+        refuse_foreign(Path(output))
+    reports: dict[str, Report] = {}
+    with ExitStack() as stack:
+        stack.enter_context(request.progress())
+        folder = None if output is None else stack.enter_context(atomic_folder(output))
+        reference = as_sample(ref, "ref", request.run)
+        training = None if train is None else as_sample(train, "train", request.run)
+        for name, path in paths.items():
+            inner = folder
+            if folder is not None and len(paths) > 1:
+                inner = folder / name
+                inner.mkdir()
+            if stream:
+                report = _streamed(chosen, path, reference, training, request, inner)
+            else:
+                report = evaluate_plan(
+                    chosen, path, reference, request.run, train=training, paired=paired
+                )
+            reports[name] = report
+            if inner is not None:
+                write_results(report, inner, name)
+        if folder is not None and len(paths) > 1:
+            write_comparison(reports, folder)
+    return reports
+
+
 def _streamed(
-    chosen: Plan, path: str, reference: Sample, request: Request, folder: Path | None
+    chosen: Plan,
+    path: str,
+    reference: Sample,
+    training: Sample | None,
+    request: Request,
+    folder: Path | None,
 ) -> Report:
     from crysmetrics.errors import UserError
     from crysmetrics.streaming import evaluate_stream
@@ -130,9 +166,9 @@ def _streamed(
     if not Path(path).exists():
         raise UserError(f"{path} does not exist.")
     if folder is None:
-        return evaluate_stream(chosen, path, reference, request.run)
+        return evaluate_stream(chosen, path, reference, request.run, train=training)
     with (folder / "per_structure.csv").open("w", encoding="utf-8") as rows:
-        return evaluate_stream(chosen, path, reference, request.run, rows)
+        return evaluate_stream(chosen, path, reference, request.run, rows, train=training)
 
 
 def model_names(paths: tuple[str, ...]) -> list[str]:

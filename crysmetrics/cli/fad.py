@@ -38,7 +38,6 @@ def fad(gen: str, ref: str, by_size: str | None, by_folder: str | None, request:
     by version and hash.
     """
     from crysmetrics.errors import UserError
-    from crysmetrics.evaluation import as_sample
 
     if by_size and by_folder:
         raise UserError("Give --by-size or --by-folder, not both.")
@@ -54,11 +53,10 @@ def fad(gen: str, ref: str, by_size: str | None, by_folder: str | None, request:
             for line in table.to_string(index=False).splitlines():
                 echo(line)
         return
-    with request.progress():
-        sample, reference = (as_sample(gen, "gen", request.run), as_sample(ref, "ref", request.run))
-    report = request.evaluate(["fad"], sample, reference)
+    report = request.evaluate(["fad"], gen, ref)
     if by_size is not None:
-        _save(_sizes(sample, reference, request.settings), by_size, "structures", "FAD")
+        sizes = _sizes(report.samples["gen"], report.samples["ref"], request.settings)
+        _save(sizes, by_size, "structures", "FAD")
     request.show(report)
 
 
@@ -69,7 +67,7 @@ def _sizes(gen: Any, ref: Any, settings: Any) -> pd.DataFrame:
     from crysmetrics.metrics.alignn import features
     from crysmetrics.metrics.base import random_generator
     from crysmetrics.metrics.extrapolation import distances_by_size, sample_sizes
-    from crysmetrics.metrics.frechet import Statistics
+    from crysmetrics.metrics.gaussians import Statistics
 
     ours, theirs = features(gen), features(ref)
     rng = random_generator(settings, "fad_by_size")

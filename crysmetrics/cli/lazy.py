@@ -13,7 +13,7 @@ class LazyGroup(click.Group):
     """Imports a command's module when it is named, so that --help answers at once.
 
     Args:
-        commands_in: command -> module that holds it under its own name.
+        commands_in: command -> module that holds it under its own name, with `_` for `-`.
         program: its name on the command line.
         options: of `click.Group`.
     """
@@ -39,8 +39,8 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command; None for a name that is none."""
-        module = self.commands_in.get(cmd_name)
+        module = self.commands_in.get(cmd_name.replace("_", "-"))
         if module is None:
             return None
-        command: click.Command = getattr(import_module(module), cmd_name)
+        command: click.Command = getattr(import_module(module), cmd_name.replace("-", "_"))
         return command

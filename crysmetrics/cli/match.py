@@ -7,7 +7,8 @@ from dataclasses import replace
 import click
 
 from crysmetrics.cli.options import ref_argument, save_table
-from crysmetrics.cli.request import MATCHING, VALIDITY, WITH_TABLE, Request, requested
+from crysmetrics.cli.request import MATCHING, WITH_TABLE, Request, requested
+from crysmetrics.metrics.settings import VALIDITY
 
 _NOTES = {
     "gen": "can't be read, or are for no reference; they match none, but may count for METRe",

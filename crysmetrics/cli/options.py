@@ -29,6 +29,7 @@ SHOWN_FAILURES = 20
 
 gen_argument = click.argument("gen", metavar="GEN")
 ref_argument = click.argument("ref", metavar="REF")
+train_argument = click.argument("train", metavar="TRAIN")
 
 json_option = click.option(
     "--json",
@@ -75,13 +76,6 @@ cache_option = click.option(
     "--cache",
     metavar="DIR|off",
     help="Where features are kept between runs; the user's cache folder by default.",
-)
-subset_option = click.option(
-    "--subset",
-    default="all",
-    show_default=True,
-    metavar="SUBSET",
-    help="Generated structures that enter: all, N, valid:all or valid:N (CDVAE's is valid:1000).",
 )
 
 

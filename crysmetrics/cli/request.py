@@ -1,7 +1,7 @@
 """What a command was asked: its shared options, gathered into one `Request`.
 
-A command says which options it has, and gets a `Run` (how features are computed), `Settings` (what
-decides the numbers) and its outputs, in place of a dozen parameters.
+A command says which options it has, and gets a `Run` (how features are computed),
+`EvaluationSettings` (what decides the numbers) and its outputs, in place of a dozen parameters.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from crysmetrics.cli.options import (
     FAILURE_NOTES,
+    SEED,
     Command,
     Finite,
     cache_option,
@@ -28,17 +29,15 @@ from crysmetrics.cli.options import (
     per_structure_option,
     progress,
     quiet_option,
-    seed_option,
     show,
-    subset_option,
     user_errors,
     workers_option,
 )
 from crysmetrics.features.registry import BACKENDS, FEATURES, backends
+from crysmetrics.metrics.settings import EvaluationSettings, Thresholds
 
 if TYPE_CHECKING:
     from crysmetrics.features.extractor import Run
-    from crysmetrics.metrics.base import Settings
     from crysmetrics.reporting.report import Report
 
 
@@ -85,48 +84,43 @@ EVERYTHING = ("backend", "alignn", "device", "cache", "dask", *READING)
 """Options of commands that may compute any feature."""
 
 
-def _tolerance(name: str, default: float, meaning: str) -> Callable[[Command], Command]:
-    """An option that takes a positive number."""
-    kind = Finite(min=0, min_open=True)
-    return click.option(name, type=kind, default=default, show_default=True, help=meaning)
+def run_options(features: Sequence[str]) -> tuple[str, ...]:
+    """List the options of a command that computes these features."""
+    if not features:
+        return READING
+    networks = ("alignn", "device") if "alignn" in features else ()
+    backend = f"backend of {', '.join(features)}"
+    if len(backends(features)) > 1:
+        _RUN.setdefault(backend, _backend(*features))
+        return (backend, *networks, "cache", "dask", *READING)
+    return (*networks, "cache", "dask", *READING)
 
 
-_SETTINGS: dict[str, Callable[[Command], Command]] = {
-    "thresholds": click.option(
-        "--thresholds",
-        default="mp20",
+def _setting_option(name: str) -> Callable[[Command], Command]:
+    """An option for a field of `EvaluationSettings`, as that declares it."""
+    declared = next(field for field in fields(EvaluationSettings) if field.name == name)
+    default, more = declared.default, declared.metadata
+    flag = f"--{name.replace('_', '-')}"
+    kind: click.ParamType | None = None
+    if isinstance(default, bool):
+        flag = f"{flag}/--no-{name}"
+    elif isinstance(default, float):
+        kind = Finite(min=0, min_open=more["positive"])
+    elif isinstance(default, int):
+        kind = SEED
+    elif isinstance(default, Thresholds):
+        default = default.name
+    return click.option(
+        flag,
+        name,
+        type=kind,
+        default=default,
         show_default=True,
-        metavar="NAME|S,C",
-        help="mp20, perov5 or carbon24, or a structure and a composition distance such as 0.4,10.",
-    ),
-    "subset": subset_option,
-    "seed": seed_option,
-    "oxidation_states": click.option(
-        "--oxidation-states",
-        default="smact14",
-        show_default=True,
-        metavar="SET",
-        help="smact14, icsd16, icsd24, icsd24-filtered (SMACT 4's default), pymatgen_sp or wiki.",
-    ),
-    "min_distance": click.option(
-        "--min-distance",
-        type=Finite(min=0),
-        default=0.5,
-        show_default=True,
-        help="Å; valid structures keep all distances above it.",
-    ),
-    "metre": click.option(
-        "--metre/--no-metre",
-        default=True,
-        show_default=True,
-        help="Compare all predictions with all references of their composition.",
-    ),
-    "stol": _tolerance("--stol", 0.5, "Tolerance of positions, as a share of (V/N)^(1/3)."),
-    "angle_tol": _tolerance("--angle-tol", 10.0, "Tolerance of cell angles in degrees."),
-    "ltol": _tolerance("--ltol", 0.3, "Tolerance of cell lengths, as a share."),
-}
-VALIDITY = ("oxidation_states", "min_distance")
-"""Settings of what is valid."""
+        metavar=more["metavar"],
+        help=more["meaning"],
+    )
+
+
 MATCHING = ("metre", "stol", "angle_tol", "ltol")
 """Settings of what matches."""
 _OUTPUT: dict[str, Callable[[Command], Command]] = {
@@ -158,7 +152,7 @@ class Request:
     """
 
     run: Run
-    settings: Settings
+    settings: EvaluationSettings
     chosen: frozenset[str] = frozenset()
     json_path: str | None = None
     per_structure_path: str | None = None
@@ -180,6 +174,8 @@ class Request:
         measures: Sequence[str],
         gen: Any,
         ref: Any = None,
+        train: Any = None,
+        *,
         metrics: list[str] | None = None,
         lenient: bool = False,
     ) -> Report:
@@ -192,6 +188,7 @@ class Request:
                 gen,
                 ref,
                 self.settings,
+                train=train,
                 metrics=metrics,
                 run=self.run,
                 lenient=lenient,
@@ -217,11 +214,11 @@ def requested(
 
     Args:
         run: names in READING, FINGERPRINTS, NETWORK or EVERYTHING.
-        settings: names of `Settings`.
+        settings: names of fields of `EvaluationSettings`.
         output: of `per_structure`, `json`, `quiet`, `overwrite`.
     """
     chosen = [
-        *(_SETTINGS[name] for name in settings),
+        *(_setting_option(name) for name in settings),
         *(_RUN[name] for name in run),
         *(_OUTPUT[name] for name in output),
     ]
@@ -246,8 +243,6 @@ def _gather(
     from crysmetrics.device import refuse_missing_device
     from crysmetrics.features.cache import open_cache
     from crysmetrics.features.extractor import Run
-    from crysmetrics.metrics.base import Settings, parse_thresholds
-    from crysmetrics.metrics.subset import parse_subset
 
     context = click.get_current_context()
     given = frozenset(
@@ -257,17 +252,17 @@ def _gather(
     )
     outputs = {_OUTPUT_NAMES[name]: kwargs.pop(_OUTPUT_NAMES[name]) for name in output}
     chosen: dict[str, Any] = {name: kwargs.pop(name) for name in settings}
-    if "thresholds" in chosen:
-        chosen["thresholds"] = parse_thresholds(chosen["thresholds"])
-    if "subset" in chosen:
-        parse_subset(chosen["subset"])
+    for declared in fields(EvaluationSettings):
+        parse = declared.metadata.get("parse")
+        if declared.name in chosen and parse is not None:
+            chosen[declared.name] = parse(chosen[declared.name])
     how: dict[str, Any] = {}
     for name in run:
-        field = "backend" if name.endswith("backend") else name
+        field = "backend" if "backend" in name else name
         how[field] = kwargs.pop(field)
     if "device" in how and how.get("dask") is None:  # a cluster's workers have their own
         refuse_missing_device(how["device"])
     if "cache" in how:
         how["cache"] = open_cache(how["cache"])
     # user_errors looks here whether to be quiet.
-    return Request(Run(**how), Settings(**chosen), given, **outputs)
+    return Request(Run(**how), EvaluationSettings(**chosen), given, **outputs)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from crysmetrics.cli.options import save_table
 from crysmetrics.errors import UserError
 from crysmetrics.io.atomic import atomic_file
-from crysmetrics.metrics.base import Settings
 from crysmetrics.metrics.coverage import sweep
+from crysmetrics.metrics.settings import EvaluationSettings
 
 if TYPE_CHECKING:
     from crysmetrics.reporting.report import Report
@@ -23,7 +23,7 @@ def check_sweep_path(path: str | None) -> None:
         raise UserError(f"{path}: a sweep is written as .csv, .png, .svg or .pdf.")
 
 
-def save_sweep(report: Report, settings: Settings, path: str) -> None:
+def save_sweep(report: Report, settings: EvaluationSettings, path: str) -> None:
     """Write the sweep of CDVAE's Figures 6 to 8 to `path`, whose suffix says how."""
     suffix = Path(path).suffix.lower()
     found = report.metrics["cov_precision"]
@@ -38,7 +38,7 @@ def save_sweep(report: Report, settings: Settings, path: str) -> None:
         figure.savefig(temporary, format=suffix[1:], dpi=150, metadata=None)
 
 
-def _draw(table: Any, settings: Settings) -> Any:
+def _draw(table: Any, settings: EvaluationSettings) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -52,7 +52,10 @@ def write_csv(
     """
     if columns is not None:
         table = table[list(columns)]
-    safe = table.map(quoted).rename(columns=quoted)
+    safe = table.copy(deep=False)
+    for name in table.columns[[kind.kind == "O" for kind in table.dtypes]]:
+        safe[name] = table[name].map(quoted)  # whole numbers with gaps would turn into floats
+    safe = safe.rename(columns=quoted)
     if index:
         safe = safe.rename(index=quoted)
     safe.to_csv(file, index=index, header=header)

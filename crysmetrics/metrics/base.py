@@ -1,24 +1,27 @@
-"""The vocabulary of metrics: declarations, values, settings, and the table of all of them.
+"""The vocabulary of metrics: what a metric declares, and what computing it gives.
 
-A family of metrics that are computed together is a `Measure`; declaring one makes it known to
-the CLI, to JSON, and to reports.
+Metrics that are computed together are a `Measure`. A module of this package that declares one (as
+`MEASURE`, or several as `MEASURES`) makes it known to everything else, see `metrics.registry`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib import import_module
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crysmetrics.errors import MissingPackageError, UserError
+from crysmetrics.errors import MissingPackageError
 from crysmetrics.features.sample import Sample
+from crysmetrics.metrics.settings import EvaluationSettings
 
 Better = Literal["higher", "lower"]
+Role = Literal["gen", "ref", "train"]
+"""The sets a measure may compare: generated structures, the reference, the training set."""
+Columns = Mapping[str, NDArray[Any]]
+"""Columns of a table with one row for each structure, by name."""
 
 
 @dataclass(frozen=True)
@@ -76,104 +79,47 @@ def undefined(reason: str, n_gen: int | None = None, n_ref: int | None = None) -
 
 
 @dataclass(frozen=True)
-class Thresholds:
-    """Largest distances at which one crystal covers another (CDVAE, Appendix G)."""
-
-    structure: float
-    composition: float
-    name: str | None = None
-
-
-THRESHOLDS: dict[str, Thresholds] = {
-    "mp20": Thresholds(0.4, 10.0, "mp20"),
-    "perov5": Thresholds(0.2, 4.0, "perov5"),
-    "carbon24": Thresholds(0.2, 4.0, "carbon24"),
-}
-
-
-def parse_thresholds(text: str) -> Thresholds:
-    """Thresholds of a data set's name, or of `STRUCTURE,COMPOSITION`.
-
-    Raises:
-        UserError: if it is neither.
-    """
-    if text in THRESHOLDS:
-        return THRESHOLDS[text]
-    try:
-        structure, composition = (float(part) for part in text.split(","))
-    except ValueError:
-        known = ", ".join(THRESHOLDS)
-        raise UserError(
-            f"Thresholds are {known}, or two numbers such as 0.4,10 (structure, composition); "
-            f"not {text!r}."
-        ) from None
-    if not (0 <= structure < math.inf and 0 <= composition < math.inf):
-        raise UserError(f"Thresholds must be finite and not negative; not {text!r}.")
-    return Thresholds(structure, composition)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything that decides a number beside the structures and the features.
-
-    Attributes:
-        min_distance: Å; structural validity asks for larger distances.
-        min_volume: Å³; structural validity asks for at least this.
-        oxidation_states: set of states for composition validity.
-        thresholds: of coverage.
-        subset: generated structures that enter EMDs: `all`, `N`, `valid:all`, or `valid:N`.
-        seed: of all random draws.
-        limit: generated structures that are drawn before anything else, if there are more.
-        reference_space_groups: the first and the last number of those that reference structures
-            may have (within 0.1 Å); the others are left out before anything else.
-        top: numbers of predictions among which the best counts, in match rates.
-        pairing: what predictions and references are paired by: `auto` or `order`.
-        metre: whether all predictions of a composition are compared with all its references.
-        stol, angle_tol, ltol: tolerances of StructureMatcher: of sites as a share of (V/N)^(1/3),
-            of angles in degrees, of lengths as a share.
-        protocol: name of the paper's set-up that chose these settings, if one did.
-    """
-
-    min_distance: float = 0.5
-    min_volume: float = 0.1
-    oxidation_states: str = "smact14"
-    thresholds: Thresholds = THRESHOLDS["mp20"]
-    subset: str = "all"
-    seed: int = 0
-    limit: int | None = None
-    reference_space_groups: tuple[int, int] | None = None
-    top: tuple[int, ...] = (1,)
-    pairing: str = "auto"
-    metre: bool = True
-    stol: float = 0.5
-    angle_tol: float = 10.0
-    ltol: float = 0.3
-    protocol: str | None = None
-
-    def as_json(self, names: tuple[str, ...]) -> dict[str, Any]:
-        """Those of these names, as plain values."""
-        values: dict[str, Any] = {}
-        for name in names:
-            value = getattr(self, name)
-            if isinstance(value, Thresholds):
-                value = {"structure": value.structure, "composition": value.composition}
-            values[name] = value
-        return values
-
-
-@dataclass(frozen=True)
 class Outcome:
     """What a measure found: values by metric key, and columns for every structure."""
 
     values: Mapping[str, Value]
-    per_structure: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    per_structure: Columns = field(default_factory=dict)
     """Columns over the generated structures that were read."""
-    per_reference: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    per_reference: Columns = field(default_factory=dict)
     """Columns over the reference structures."""
-    series: Mapping[str, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
+    series: Mapping[str, Columns] = field(default_factory=dict)
     """Curves for figures: name -> columns."""
     failures: tuple[Mapping[str, str], ...] = ()
     """Beside structures that could not be read: `input`, `file`, `reason`."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the generated structures of a set that is read in parts.
+
+    Attributes:
+        sample: those that could be read; at least one.
+        start: structures read before them.
+        keys: (B,) random numbers, uniform in [0, 1): a sample of the whole set has the smallest.
+    """
+
+    sample: Sample
+    start: int
+    keys: NDArray[np.float64]
+
+
+class Accumulator(Protocol):
+    """A measure over a set that is seen in parts and never held as a whole."""
+
+    def update(self, part: Part) -> Columns:
+        """Take in a part; returns the columns of its structures."""
+
+    def compute(self, total: int) -> Outcome:
+        """Compute the metrics of all parts.
+
+        Args:
+            total: generated structures, with those that could not be read.
+        """
 
 
 @dataclass(frozen=True)
@@ -181,88 +127,52 @@ class Measure:
     """Metrics computed together.
 
     Attributes:
-        name: as the CLI has it.
+        name: the module's name, or that with something after `_`.
+        position: place in tables; smaller ones stand first.
         metrics: what it declares.
-        compute: takes the generated set, the reference (None if not needed) and settings.
-        needs_reference: whether there must be one.
+        compute: takes a `Sample` for each of `roles`, in this order, and `EvaluationSettings`.
+        roles: the sets that it needs.
+        features: names of the features it computes, which decide the options of its command.
         settings: names of the settings that its numbers depend on.
+        accumulator: takes the samples of `roles` but the generated one, and settings; None where
+            all structures are needed at once.
         paired: whether it compares each generated structure with one certain reference.
         ranked: whether its metrics also exist for the best of several predictions, as `KEY_topK`.
     """
 
     name: str
+    position: int
     metrics: tuple[Metric, ...]
-    compute: Callable[[Sample, Sample, Settings], Outcome]
-    needs_reference: bool
+    compute: Callable[..., Outcome]
+    roles: tuple[Role, ...]
+    features: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
+    accumulator: Callable[..., Accumulator] | None = None
     paired: bool = False
     ranked: bool = False
 
+    def run(self, samples: Mapping[str, Sample], settings: EvaluationSettings) -> Outcome:
+        """Compute on samples by role."""
+        return self.compute(*(samples[role] for role in self.roles), settings)
 
-def skipped(measure: Measure, error: MissingPackageError) -> Outcome:
-    """What a measure gives where its package is not installed: no values, and the reason."""
-    value = replace(undefined(str(error)), skipped=True)
-    return Outcome({m.key: value for m in measure.metrics})
+    def accumulate(
+        self, samples: Mapping[str, Sample], settings: EvaluationSettings
+    ) -> Accumulator | None:
+        """Begin to accumulate parts of the generated set beside the other samples."""
+        if self.accumulator is None:
+            return None
+        return self.accumulator(*(samples[r] for r in self.roles if r != "gen"), settings)
 
+    def undefined(self, reason: str) -> Outcome:
+        """An outcome without values, and why."""
+        return Outcome({m.key: undefined(reason) for m in self.metrics})
 
-_MODULES = ("validity", "emd", "coverage", "diversity", "fad", "frechet", "uniqueness", "matching")
-"""Modules of this package that declare a `MEASURE` or `MEASURES`, in the order of tables."""
-
-
-def all_measures() -> dict[str, Measure]:
-    """Every measure by name; imports their modules."""
-    found: list[Measure] = []
-    for name in _MODULES:
-        module = import_module(f"crysmetrics.metrics.{name}")
-        found += getattr(module, "MEASURES", None) or [module.MEASURE]
-    return {measure.name: measure for measure in found}
-
-
-def all_metrics() -> dict[str, Metric]:
-    """Every metric by key; keys of the form `KEY_topK` are known for every K."""
-    found = _Metrics()
-    for measure in all_measures().values():
-        found |= {m.key: m for m in measure.metrics}
-        if measure.ranked:
-            found.ranked |= {m.key for m in measure.metrics}
-            for top in USUAL_TOPS:
-                found |= {top_key(m.key, top): found[top_key(m.key, top)] for m in measure.metrics}
-    return found
+    def skipped(self, error: MissingPackageError) -> Outcome:
+        """An outcome without values where a package is not installed."""
+        value = replace(undefined(str(error)), skipped=True)
+        return Outcome({m.key: value for m in self.metrics})
 
 
-USUAL_TOPS = (5, 10, 20)
-"""Numbers of predictions that tables have a place for."""
-
-
-def top_key(key: str, top: int) -> str:
-    """Key of a metric for the best of the first `top` predictions."""
-    return key if top == 1 else f"{key}_top{top}"
-
-
-class _Metrics(dict[str, Metric]):
-    """Metrics by key, with those of the best of K predictions made when asked for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ranked: set[str] = set()
-
-    def __contains__(self, key: object) -> bool:
-        return super().__contains__(key) or self._parts(key) is not None
-
-    def __missing__(self, key: str) -> Metric:
-        parts = self._parts(key)
-        if parts is None:
-            raise KeyError(key)
-        metric = self[parts[0]]
-        label = f"{metric.label}, best of {parts[1]}"
-        return replace(metric, key=key, label=label, gated=False)
-
-    def _parts(self, key: object) -> tuple[str, str] | None:
-        name, found, top = str(key).rpartition("_top")
-        good = found and name in self.ranked and top.isascii() and top.isdigit() and top[0] != "0"
-        return (name, top) if good and top != "1" else None
-
-
-def random_generator(settings: Settings, purpose: str) -> np.random.Generator:
+def random_generator(settings: EvaluationSettings, purpose: str) -> np.random.Generator:
     """A generator for one purpose, so that one draw does not shift the next."""
     return np.random.default_rng([settings.seed, *purpose.encode()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,9 +11,11 @@ from numpy.typing import NDArray
 
 from crysmetrics.features.magpie_scaling import normalise
 from crysmetrics.features.sample import Sample
-from crysmetrics.metrics.base import Measure, Metric, Outcome, Settings, Thresholds, Value
+from crysmetrics.metrics.base import Columns, Measure, Metric, Outcome, Part, Value
 from crysmetrics.metrics.intervals import mean, share
 from crysmetrics.metrics.neighbours import Nearest, nearest_both_ways
+from crysmetrics.metrics.settings import EvaluationSettings, Thresholds
+from crysmetrics.scratch import Columns as ColumnsOnDisk
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +34,7 @@ def fingerprints(sample: Sample) -> tuple[Array, Array]:
     return structure, composition
 
 
-def coverage(gen: Sample, ref: Sample, settings: Settings) -> Outcome:
+def coverage(gen: Sample, ref: Sample, settings: EvaluationSettings) -> Outcome:
     """COV-R, COV-P, AMSD and AMCD by both definitions.
 
     `cov_recall` is Eq. 10 of the CDVAE paper: one generated crystal must be within both
@@ -85,9 +88,39 @@ def coverage_values(
     return values
 
 
-def distance_columns(
-    near: Nearest, others: Sequence[str] | None = None
-) -> dict[str, NDArray[np.generic]]:
+class CoverageParts:
+    """Coverage over parts of the generated set; distances of every structure wait on disk."""
+
+    def __init__(self, ref: Sample, settings: EvaluationSettings) -> None:
+        self.ref, self.limits = ref, settings.thresholds
+        self.near = ColumnsOnDisk()
+        self.recall = Nearest.nothing(len(ref))
+
+    def update(self, part: Part) -> Columns:
+        """Find what is nearest to the structures of a part, and nearer to references."""
+        precision, recall = nearest_both_ways(
+            fingerprints(part.sample),
+            fingerprints(self.ref),
+            self.limits.structure,
+            self.limits.composition,
+        )
+        for column in fields(precision):
+            self.near.add(column.name, getattr(precision, column.name))
+        self.recall = self.recall.nearer(recall, part.start)
+        return distance_columns(precision, self.ref.crystals.ids)
+
+    def compute(self, total: int) -> Outcome:
+        """Compute the metrics of all parts."""
+        precision = Nearest(*(self.near[column.name] for column in fields(Nearest)))
+        n_ref = num_measured(fingerprints(self.ref))
+        return Outcome(
+            coverage_values(precision, self.recall, self.limits, total, n_ref),
+            distance_columns(precision),
+            distance_columns(self.recall),
+        )
+
+
+def distance_columns(near: Nearest, others: Sequence[str] | None = None) -> Columns:
     """Columns of a table of structures.
 
     Args:
@@ -106,7 +139,7 @@ def distance_columns(
 
 def sweep(
     outcome: Outcome,
-    settings: Settings,
+    settings: EvaluationSettings,
     n_gen: int,
     n_ref: int,
     structure: Sequence[float] | None = None,
@@ -172,4 +205,13 @@ _METRICS = (
     Metric("amcd_precision", "AMCD-P", "1", "lower", _APPENDIX),
 )
 
-MEASURE = Measure("coverage", _METRICS, coverage, needs_reference=True, settings=("thresholds",))
+MEASURE = Measure(
+    "coverage",
+    30,
+    _METRICS,
+    coverage,
+    roles=("gen", "ref"),
+    features=("crystalnn", "magpie"),
+    settings=("thresholds",),
+    accumulator=CoverageParts,
+)

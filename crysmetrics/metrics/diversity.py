@@ -6,10 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysmetrics.features.sample import Sample
-from crysmetrics.metrics.base import Measure, Metric, Outcome, Settings, Value, undefined
+from crysmetrics.metrics.base import Columns, Measure, Metric, Outcome, Part, Value, undefined
 from crysmetrics.metrics.coverage import fingerprints
 from crysmetrics.metrics.intervals import with_interval
+from crysmetrics.metrics.moments import RowSample
 from crysmetrics.metrics.neighbours import distance_sums
+from crysmetrics.metrics.settings import EvaluationSettings
 from crysmetrics.metrics.subset import draw_subset
 
 
@@ -30,11 +32,11 @@ def mean_pairwise_distance(points: NDArray[np.float64]) -> Value:
     return with_interval(float(to_others.mean()), stderr, n, None)
 
 
-def diversity(gen: Sample, ref: Sample | None, settings: Settings) -> Outcome:
-    """Mean pairwise distances of CrystalNN and normalised Magpie fingerprints.
+def diversity(gen: Sample, settings: EvaluationSettings) -> Outcome:
+    """Mean pairwise distance of structure and of composition fingerprints.
 
-    CDVAE takes 1,000 valid structures (`subset="valid:1000"`). Structures without a
-    fingerprint are left out.
+    They are CrystalNN's and normalised Magpie ones; structures without a fingerprint are left
+    out. Validity settings decide what a `valid` subset is: CDVAE's tables have valid:1000.
     """
     chosen = draw_subset(gen, settings)
     values = {}
@@ -44,15 +46,41 @@ def diversity(gen: Sample, ref: Sample | None, settings: Settings) -> Outcome:
     return Outcome(values)
 
 
+class DiversityParts:
+    """Diversity over parts of the generated set, of a random sample where there are many."""
+
+    def __init__(self, settings: EvaluationSettings) -> None:
+        self.samples = {"struct": RowSample(), "comp": RowSample()}
+
+    def update(self, part: Part) -> Columns:
+        """Take in the fingerprints of a part; no columns."""
+        for sample, points in zip(self.samples.values(), fingerprints(part.sample), strict=True):
+            finite = np.isfinite(points).all(axis=1)
+            sample.add(points[finite], part.keys[finite])
+        return {}
+
+    def compute(self, total: int) -> Outcome:
+        """Compute the mean distances within the samples."""
+        return Outcome(
+            {
+                f"{kind}_diversity": sample.noted(mean_pairwise_distance(sample.rows))
+                for kind, sample in self.samples.items()
+            }
+        )
+
+
 _SOURCE = "Xie et al. 2021 (CDVAE), Appendix F"
 
 MEASURE = Measure(
     "diversity",
+    40,
     (
         Metric("struct_diversity", "Structure diversity", "1", "higher", _SOURCE),
         Metric("comp_diversity", "Composition diversity", "1", "higher", _SOURCE),
     ),
     diversity,
-    needs_reference=False,
+    roles=("gen",),
+    features=("crystalnn", "magpie"),
     settings=("subset", "seed"),
+    accumulator=DiversityParts,
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,16 +13,19 @@ from crysmetrics.io import Crystals
 from crysmetrics.io.elements import SYMBOLS
 from crysmetrics.metrics.alignn import energies
 from crysmetrics.metrics.base import (
+    Columns,
     Measure,
     Metric,
     Outcome,
-    Settings,
+    Part,
     Value,
     random_generator,
     undefined,
 )
 from crysmetrics.metrics.intervals import subsampled_stderr, with_interval
+from crysmetrics.metrics.settings import EvaluationSettings
 from crysmetrics.metrics.subset import draw_subset
+from crysmetrics.scratch import Columns as ColumnsOnDisk
 
 ATOMIC_MASS_UNIT = 1.66053906660
 """g/cm³ for one atomic mass unit in 1 Å³ (CODATA 2018)."""
@@ -77,29 +81,58 @@ def emd_value(
     return with_interval(value, stderr, len(gen), len(ref))
 
 
-def emd(gen: Sample, ref: Sample, settings: Settings) -> Outcome:
+def emd(gen: Sample, ref: Sample, settings: EvaluationSettings) -> Outcome:
     """EMDs of density and of the number of elements; failures are left out."""
-    columns = {"density": densities(gen.crystals), "num_elements": num_elements(gen.crystals)}
-    theirs = {"density": densities(ref.crystals), "num_elements": num_elements(ref.crystals)}
-    return _outcome(columns, theirs, gen, settings)
+    return _outcome(_properties(gen), _properties(ref), draw_subset(gen, settings), settings)
 
 
-def emd_energy(gen: Sample, ref: Sample, settings: Settings) -> Outcome:
+def emd_energy(gen: Sample, ref: Sample, settings: EvaluationSettings) -> Outcome:
     """EMD of formation energies, both sets by the same ALIGNN.
 
     Absolute values are not comparable with those of other networks: CDVAE has one of its own for
     each data set, GemsDiff another.
     """
-    return _outcome({"energy": energies(gen)}, {"energy": energies(ref)}, gen, settings)
+    return _outcome(_energies(gen), _energies(ref), draw_subset(gen, settings), settings)
+
+
+class EmdParts:
+    """EMDs over parts of the generated set; the properties of every structure wait on disk."""
+
+    def __init__(
+        self, properties: Callable[[Sample], Columns], ref: Sample, settings: EvaluationSettings
+    ) -> None:
+        self.properties, self.ref, self.settings = properties, ref, settings
+        self.columns = ColumnsOnDisk()
+
+    def update(self, part: Part) -> Columns:
+        """Take in the properties of a part."""
+        found = self.properties(part.sample)
+        for name, values in found.items():
+            self.columns.add(name, values)
+        return found
+
+    def compute(self, total: int) -> Outcome:
+        """Compute the distances of all parts."""
+        theirs = self.properties(self.ref)
+        ours = {name: self.columns[name] for name in theirs}
+        found = _outcome(ours, theirs, slice(None), self.settings)
+        return Outcome(found.values, {}, theirs)
+
+
+def _properties(sample: Sample) -> Columns:
+    return {"density": densities(sample.crystals), "num_elements": num_elements(sample.crystals)}
+
+
+def _energies(sample: Sample) -> Columns:
+    return {"energy": energies(sample)}
 
 
 def _outcome(
-    ours: dict[str, NDArray[np.float64]],
-    theirs: dict[str, NDArray[np.float64]],
-    gen: Sample,
-    settings: Settings,
+    ours: Columns,
+    theirs: Columns,
+    chosen: NDArray[np.intp] | slice,
+    settings: EvaluationSettings,
 ) -> Outcome:
-    chosen = draw_subset(gen, settings)
     values = {}
     for name, column in ours.items():
         key = f"emd_{name}"
@@ -108,11 +141,11 @@ def _outcome(
 
 
 _SOURCE = "Xie et al. 2021 (CDVAE), Section 5.2; GemsDiff, Section 5.1"
-_SETTINGS = ("subset", "seed")
 
 MEASURES = (
     Measure(
         "emd",
+        20,
         (
             Metric(
                 *("emd_density", "EMD of density", "g/cm³", "lower", _SOURCE),
@@ -129,14 +162,18 @@ MEASURES = (
             ),
         ),
         emd,
-        needs_reference=True,
-        settings=_SETTINGS,
+        roles=("gen", "ref"),
+        settings=("subset", "seed"),
+        accumulator=partial(EmdParts, _properties),
     ),
     Measure(
         "emd_energy",
+        25,
         (Metric("emd_energy", "EMD of energy", "eV/atom", "lower", _SOURCE, biased=True),),
         emd_energy,
-        needs_reference=True,
-        settings=_SETTINGS,
+        roles=("gen", "ref"),
+        features=("alignn",),
+        settings=("subset", "seed"),
+        accumulator=partial(EmdParts, _energies),
     ),
 )

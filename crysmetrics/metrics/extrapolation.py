@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from crysmetrics.metrics.base import Value, undefined
-from crysmetrics.metrics.frechet import Statistics, frechet_distance
+from crysmetrics.metrics.gaussians import Statistics, frechet_distance
 from crysmetrics.metrics.intervals import with_interval
 from crysmetrics.parallel import in_threads
 

@@ -3,153 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from functools import partial
 
 from crysmetrics.features.registry import FRECHET_FEATURES, entry
 from crysmetrics.features.sample import Sample
-from crysmetrics.metrics.base import (
-    Measure,
-    Metric,
-    Outcome,
-    Settings,
-    Value,
-    random_generator,
-    undefined,
-)
-from crysmetrics.metrics.intervals import subsampled_stderr, with_interval
-
-Array = NDArray[np.float64]
-
-SUBSAMPLES = 100
+from crysmetrics.metrics.base import Columns, Measure, Metric, Outcome, Part, random_generator
+from crysmetrics.metrics.gaussians import frechet_value
+from crysmetrics.metrics.moments import RowStream
+from crysmetrics.metrics.settings import EvaluationSettings
 
 
-@dataclass(frozen=True)
-class Statistics:
-    """Mean and covariance of a set of features.
-
-    Attributes:
-        mean: (d,).
-        factor: (k, d) with `factor.T @ factor` the covariance (n - 1 in its denominator);
-            keeping a factor keeps the small eigenvalues to full precision.
-        count: number of structures.
-    """
-
-    mean: Array
-    factor: Array
-    count: int
-
-    @classmethod
-    def of(cls, features: Array, fast: bool = False) -> Statistics:
-        """Statistics of (n, d) features, n at least 2; always in float64.
-
-        Args:
-            features: (n, d).
-            fast: factorise the covariance, not the features. Several times faster, with half of
-                the digits in its smallest eigenvalues: for the scatter of subsamples.
-        """
-        features = np.asarray(features, dtype=np.float64)
-        if len(features) < 2:
-            raise ValueError(f"a covariance needs at least 2 structures, not {len(features)}")
-        mean = features.mean(axis=0)
-        factor = (features - mean) / np.sqrt(len(features) - 1)
-        if len(factor) > factor.shape[1]:
-            if fast:
-                values, vectors = np.linalg.eigh(factor.T @ factor)
-                factor = np.sqrt(np.clip(values, 0, None))[:, None] * vectors.T
-            else:
-                factor = np.asarray(np.linalg.qr(factor, mode="r"))
-        return cls(mean, factor, len(features))
-
-    @property
-    def trace(self) -> float:
-        """Trace of the covariance."""
-        return float((self.factor**2).sum())
-
-
-def frechet_distance(a: Statistics, b: Statistics) -> float:
-    """|μ_a - μ_b|² + tr(Σ_a + Σ_b - 2 (Σ_a Σ_b)^½), Heusel et al. 2017, Eq. 6.
-
-    With Σ = FᵀF, the trace of the root is the sum of the singular values of F_a F_bᵀ. That stays
-    real and accurate for singular covariances, where the matrix square root of the product
-    loses half of the digits or turns complex.
-    """
-    root = np.linalg.svd(a.factor @ b.factor.T, compute_uv=False).sum()
-    distance = float(((a.mean - b.mean) ** 2).sum() + a.trace + b.trace - 2 * root)
-    return max(distance, 0.0)
-
-
-def frechet_value(gen: Array, ref: Array, rng: np.random.Generator) -> Value:
-    """Fréchet distance of two sets of features (n, d) and (m, d), with its standard error."""
-    n, m, width = len(gen), len(ref), gen.shape[1]
-    if min(n, m) < 2:
-        return undefined("a covariance needs at least two structures of each set", n, m)
-    value = frechet_distance(Statistics.of(gen), Statistics.of(ref))
-    stderr = subsampled_stderr(
-        lambda i, j: frechet_distance(
-            Statistics.of(gen[i], fast=True), Statistics.of(ref[j], fast=True)
-        ),
-        n,
-        m,
-        rng,
-        SUBSAMPLES,
-    )
-    found = with_interval(value, stderr, n, m)
-    if min(n, m) <= width:
-        return found.with_note(
-            f"{min(n, m)} structures for {width} features: the covariance is singular and the "
-            "distance biased upwards; compare only with the same numbers of structures"
-        )
-    return found
-
-
-def streamed_frechet_value(
-    gen: SupportsStatistics, sample: Array, ref: Array, rng: np.random.Generator
-) -> Value:
-    """Fréchet distance of n rows known by their moments, and (m, d) features.
-
-    Args:
-        gen: moments of the generated structures' features.
-        sample: (r, d) a random sample of them, from which the standard error comes; all of them
-            if they are few, and the value is then that of `frechet_value` but for rounding.
-        ref: (m, d) features.
-        rng: source of subsamples.
-    """
-    n, m, r = gen.count, len(ref), len(sample)
-    if n == r or min(n, m) < 2:
-        return frechet_value(sample, ref, rng)
-    value = frechet_distance(gen.statistics(), Statistics.of(ref))
-    # The variance has a part from either set; that of n rows is smaller than that of r.
-    ours, theirs = Statistics.of(sample), Statistics.of(ref)
-    from_gen = subsampled_stderr(
-        lambda i, _: frechet_distance(Statistics.of(sample[i], fast=True), theirs),
-        *(r, m, rng, SUBSAMPLES),
-    )
-    from_ref = subsampled_stderr(
-        lambda _, j: frechet_distance(ours, Statistics.of(ref[j], fast=True)),
-        *(r, m, rng, SUBSAMPLES),
-    )
-    if from_gen is None or from_ref is None:
-        return with_interval(value, None, n, m)
-    return with_interval(value, float(np.hypot(from_gen * np.sqrt(r / n), from_ref)), n, m)
-
-
-class SupportsStatistics(Protocol):
-    """Moments of rows, see `metrics.moments`."""
-
-    @property
-    def count(self) -> int:
-        """Number of rows."""
-
-    def statistics(self) -> Statistics:
-        """Mean and covariance."""
-
-
-def _compute(name: str) -> Callable[[Sample, Sample, Settings], Outcome]:
-    def compute(gen: Sample, ref: Sample, settings: Settings) -> Outcome:
+def _compute(name: str) -> Callable[[Sample, Sample, EvaluationSettings], Outcome]:
+    def compute(gen: Sample, ref: Sample, settings: EvaluationSettings) -> Outcome:
         key = f"fd_{name}"
         ours, theirs = gen.features(name), ref.features(name)
         rng = random_generator(settings, key)
@@ -158,15 +23,38 @@ def _compute(name: str) -> Callable[[Sample, Sample, Settings], Outcome]:
     return compute
 
 
+class FrechetParts:
+    """A Fréchet distance on some features over parts of the generated set."""
+
+    def __init__(self, name: str, ref: Sample, settings: EvaluationSettings) -> None:
+        self.name, self.ref, self.settings = name, ref, settings
+        self.rows = RowStream()
+
+    def update(self, part: Part) -> Columns:
+        """Take in the features of a part; no columns."""
+        found = part.sample.features(self.name)
+        self.rows.add(found.values[found.ok], part.keys[found.ok])
+        return {}
+
+    def compute(self, total: int) -> Outcome:
+        """Compute the distance of all parts."""
+        key, theirs = f"fd_{self.name}", self.ref.features(self.name)
+        rng = random_generator(self.settings, key)
+        return Outcome({key: self.rows.frechet(theirs.values[theirs.ok], rng)})
+
+
 _SOURCE = "Adaptive-cell score model (arXiv 2310.10695), Section 5.2, Table 1"
 
 MEASURES = tuple(
     Measure(
         f"frechet_{name}",
+        60 + k,
         (Metric(f"fd_{name}", entry(name).frechet, "1", "lower", _SOURCE, biased=True),),
         _compute(name),
-        needs_reference=True,
+        roles=("gen", "ref"),
+        features=(name,),
         settings=("seed",),
+        accumulator=partial(FrechetParts, name),
     )
-    for name in FRECHET_FEATURES
+    for k, name in enumerate(FRECHET_FEATURES)
 )

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from crysmetrics.metrics.frechet import Statistics
+from crysmetrics.metrics.base import Value
+from crysmetrics.metrics.gaussians import Statistics, streamed_frechet_value
 
 Array = NDArray[np.float64]
+
+SAMPLE = 20_000
+"""Rows kept of a set that comes in parts, for what needs many of them at once."""
 
 
 @dataclass(frozen=True)
@@ -74,3 +78,47 @@ class Reservoir:
     def rows(self) -> Array:
         """The sample, in the order of arrival."""
         return np.zeros((0, 0)) if self._rows is None else self._rows
+
+
+class RowSample:
+    """A random sample of SAMPLE rows, or all where there are fewer."""
+
+    def __init__(self) -> None:
+        self._reservoir = Reservoir(SAMPLE)
+        self._offered = 0
+
+    def add(self, rows: Array, keys: Array) -> None:
+        """Offer (m, d) rows with (m,) keys drawn uniformly."""
+        self._offered += len(rows)
+        self._reservoir.add(rows, keys)
+
+    @property
+    def rows(self) -> Array:
+        """The sample, in the order of arrival."""
+        return self._reservoir.rows
+
+    def noted(self, value: Value) -> Value:
+        """A value computed from the sample, with a note where rows were left out."""
+        size = self._reservoir.size
+        if self._offered <= size or value.value is None:
+            return value
+        return value.with_note(f"of a random sample of {size:,} generated structures")
+
+
+class RowStream(RowSample):
+    """Rows of features that come in parts: a random sample, and the moments of all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._moments: Moments | None = None
+
+    def add(self, rows: Array, keys: Array) -> None:
+        """Take in (m, d) rows with (m,) keys drawn uniformly."""
+        super().add(rows, keys)
+        known = self._moments or Moments.nothing(rows.shape[1])
+        self._moments = known.with_rows(rows)
+
+    def frechet(self, theirs: Array, rng: np.random.Generator) -> Value:
+        """Fréchet distance to (k, d) rows of the reference."""
+        moments = self._moments or Moments.nothing(theirs.shape[1])
+        return streamed_frechet_value(moments, self.rows, theirs, rng)

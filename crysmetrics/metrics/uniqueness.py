@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from crysmetrics.features.sample import Sample
-from crysmetrics.metrics.base import Measure, Metric, Outcome, Settings
+from crysmetrics.metrics.base import Measure, Metric, Outcome
 from crysmetrics.metrics.intervals import share
+from crysmetrics.metrics.settings import EvaluationSettings
 
 
-def uniqueness(gen: Sample, ref: Sample | None, settings: Settings) -> Outcome:
+def uniqueness(gen: Sample, settings: EvaluationSettings) -> Outcome:
     """Share of generated structures that are no duplicate of an earlier one.
 
     Duplicates match under pymatgen's `StructureMatcher`, with the tolerances of published match
@@ -33,6 +34,7 @@ def uniqueness(gen: Sample, ref: Sample | None, settings: Settings) -> Outcome:
 
 MEASURE = Measure(
     "uniqueness",
+    70,
     (
         Metric(
             "uniqueness",
@@ -45,5 +47,5 @@ MEASURE = Measure(
         ),
     ),
     uniqueness,
-    needs_reference=False,
+    roles=("gen",),
 )

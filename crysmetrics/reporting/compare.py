@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from crysmetrics.errors import UserError
-from crysmetrics.metrics.base import all_metrics
 from crysmetrics.metrics.intervals import Z95
+from crysmetrics.metrics.registry import all_metrics
 from crysmetrics.reporting.documents import IncomparableError, sizes_differ
 from crysmetrics.reporting.gates import LEVEL
 

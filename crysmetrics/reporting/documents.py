@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from crysmetrics.errors import InputError, UserError
-from crysmetrics.metrics.base import all_metrics
 from crysmetrics.metrics.intervals import Z95
+from crysmetrics.metrics.registry import all_metrics
 from crysmetrics.reporting.report import SCHEMA
 from crysmetrics.weights import weights_name
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crysmetrics.metrics.base import Settings
 from crysmetrics.metrics.coverage import sweep
+from crysmetrics.metrics.settings import EvaluationSettings
 from crysmetrics.reporting.svg import Chart, label
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def coverage_sweeps(report: Report) -> list[Figure]:
     if "coverage" not in report.outcomes or report.thresholds is None:
         return []
     value = report.outcomes["coverage"].values["cov_precision"]
-    settings = Settings(thresholds=report.thresholds)
+    settings = EvaluationSettings(thresholds=report.thresholds)
     table = sweep(
         report.outcomes["coverage"], settings, int(value.n_gen or 0), int(value.n_ref or 0)
     )

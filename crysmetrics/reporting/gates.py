@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from crysmetrics.errors import UserError
-from crysmetrics.metrics.base import all_metrics
+from crysmetrics.metrics.registry import all_metrics
 
 LEVEL = 0.05
 """Chance that a run as good as its baseline fails, over all metrics of a gate together."""

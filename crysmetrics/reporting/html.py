@@ -8,7 +8,8 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from crysmetrics._version import __version__
-from crysmetrics.metrics.base import Value, all_metrics
+from crysmetrics.metrics.base import Value
+from crysmetrics.metrics.registry import all_metrics
 from crysmetrics.protocols import PROTOCOLS
 from crysmetrics.reporting import figures
 from crysmetrics.reporting.published import (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crysmetrics.errors import UserError
-from crysmetrics.metrics.base import all_metrics
+from crysmetrics.metrics.registry import all_metrics
 from crysmetrics.reporting.documents import sizes_differ
 from crysmetrics.reporting.tables import escape_markdown, heading, shown, wide_table
 

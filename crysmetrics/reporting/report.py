@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from crysmetrics._version import __version__
 from crysmetrics.features.sample import Sample
 from crysmetrics.io.json_files import json_text, write_json
-from crysmetrics.metrics.base import Metric, Outcome, Thresholds, Value, all_metrics
+from crysmetrics.metrics.base import Measure, Metric, Outcome, Value
+from crysmetrics.metrics.settings import EvaluationSettings, Thresholds
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
 SCHEMA = "crysmetrics/1"
+
+_REPORTED_PACKAGES = ("numpy", "scipy", "pymatgen", "matminer", "smact")
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class Report:
         outcomes: what each measure returned, by its name.
         samples: the sets themselves, `gen` and `ref`.
         thresholds: of coverage, with the name of the data set they belong to.
+        declared: the metrics by key, and those of the best of K predictions.
         shown: structures to draw, if they were chosen on the way (see `reporting.structures`).
     """
 
@@ -50,6 +57,7 @@ class Report:
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
     samples: Mapping[str, Sample] = field(default_factory=dict)
     thresholds: Thresholds | None = None
+    declared: Mapping[str, Metric] = field(default_factory=dict)
     shown: tuple[Mapping[str, Any], ...] | None = None
 
     def __getitem__(self, key: str) -> float | None:
@@ -65,7 +73,9 @@ class Report:
         """The `crysmetrics/1` document."""
         return {
             "schema": SCHEMA,
-            "metrics": {key: _metric_json(key, value) for key, value in self.metrics.items()},
+            "metrics": {
+                key: _metric_json(self.declared[key], value) for key, value in self.metrics.items()
+            },
             "settings": dict(self.settings),
             "extractors": {k: dict(v) for k, v in sorted(self.extractors.items())},
             "inputs": {k: dict(v) for k, v in self.inputs.items()},
@@ -116,14 +126,12 @@ class Report:
         for title in ("Metric", "Value", "± (SE)", "95 % interval", "Unit", "Better", "n"):
             right = title in ("Value", "± (SE)", "95 % interval", "n")
             table.add_column(title, justify="right" if right else "left", no_wrap=True)
-        declared = all_metrics()
         for key, value in self.metrics.items():
-            table.add_row(*_table_row(declared[key], value))
+            table.add_row(*_table_row(self.declared[key], value))
         return table
 
 
-def _metric_json(key: str, value: Value) -> dict[str, Any]:
-    metric = all_metrics()[key]
+def _metric_json(metric: Metric, value: Value) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "value": _finite(value.value),
         "unit": metric.unit,
@@ -154,3 +162,37 @@ def _table_row(metric: Metric, value: Value) -> tuple[str, ...]:
     stderr = "" if value.stderr is None else f"{value.stderr:.4f}"
     interval = "" if value.ci95 is None else f"{value.ci95[0]:.4f} – {value.ci95[1]:.4f}"
     return metric.key, f"{value.value:.4f}", stderr, interval, unit, better, counts
+
+
+def settings_json(measures: Sequence[Measure], settings: EvaluationSettings) -> dict[str, Any]:
+    """Give the settings that the numbers of some measures depend on, as plain values."""
+    names = dict.fromkeys(name for measure in measures for name in measure.settings)
+    if "subset" in names and "valid" in settings.subset:
+        names |= dict.fromkeys(("min_distance", "min_volume", "oxidation_states"))
+    if settings.limit is not None:
+        names |= dict.fromkeys(("limit", "seed"))
+    if settings.reference_space_groups is not None:
+        names |= {"reference_space_groups": None}
+    return settings.as_json((*names, "protocol"))
+
+
+def input_json(sample: Sample) -> dict[str, Any]:
+    """Describe a set: its path, the numbers read and failed, and a hash of its content."""
+    crystals = sample.crystals
+    return {
+        "path": sample.path,
+        "read": len(crystals),
+        "failed": len(crystals.failures),
+        "sha256": crystals.sha256(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """List the versions of the packages that make the numbers."""
+    found = {"crysmetrics": __version__, "python": platform.python_version()}
+    for package in _REPORTED_PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

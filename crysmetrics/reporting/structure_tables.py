@@ -27,7 +27,10 @@ def tables(samples: Sequence[Sample], outcomes: Sequence[Outcome]) -> dict[str, 
     for sample in samples:
         columns: dict[str, Any] = {"id": list(sample.crystals.ids)}
         for outcome in outcomes:
-            columns |= outcome.per_structure if sample.role == "gen" else outcome.per_reference
+            if sample.role == "gen":
+                columns |= outcome.per_structure
+            elif sample.role == "ref":
+                columns |= outcome.per_reference
         table = pd.DataFrame(columns)
         reasons: dict[str, list[str]] = {}
         for name, reason in sample.failed_features():

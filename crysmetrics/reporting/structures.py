@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -21,25 +22,45 @@ MOST_ATOMS = 400
 _EDGE = 1e-3
 
 
+@dataclass(frozen=True)
+class DescribedSet:
+    """Structures, and a table with a row for each of them, in the same order.
+
+    Rows of structures that could not be read may follow.
+    """
+
+    table: pd.DataFrame
+    crystals: Crystals
+
+
 def shown_structures(report: Report) -> list[dict[str, Any]]:
-    """The worst and the best generated structures, each with its nearest reference.
+    """Draw the worst and the best structures of a report; see `draw_structures`."""
+    if report.shown is not None:
+        return [dict(entry) for entry in report.shown]
+    sets = {
+        role: DescribedSet(report.per_structure[role], sample.crystals)
+        for role, sample in report.samples.items()
+        if role in report.per_structure
+    }
+    return draw_structures(sets["gen"], sets.get("ref")) if "gen" in sets else []
+
+
+def draw_structures(gen: DescribedSet, ref: DescribedSet | None) -> list[dict[str, Any]]:
+    """Draw the worst and the best generated structures, each with its nearest reference.
 
     Worst first: invalid ones by their shortest distance, then those farthest from the reference.
     Best: valid ones nearest to a reference within the threshold of composition.
 
     Returns:
-        A dictionary for each: `kind`, `title`, `facts`, `cell`, and `near` (the reference).
+        A dictionary for each: `kind`, `title`, `facts`, `cell`, and `near` (the reference); none
+        where validity was not computed.
     """
-    if report.shown is not None:
-        return [dict(entry) for entry in report.shown]
-    gen = report.samples.get("gen")
-    table = report.per_structure.get("gen")
-    if gen is None or table is None or "struct_valid" not in table:
+    if "struct_valid" not in gen.table:
         return []
-    rows = table.iloc[: len(gen)].reset_index(drop=True)
+    rows = gen.table.iloc[: len(gen.crystals)].reset_index(drop=True)
     worst, best = chosen_structures(rows)
-    found = [_shown(report, rows, i, "worst") for i in worst]
-    return found + [_shown(report, rows, i, "best") for i in best]
+    found = [_drawn(gen.crystals[i], rows.iloc[i], ref, "worst") for i in worst]
+    return found + [_drawn(gen.crystals[i], rows.iloc[i], ref, "best") for i in best]
 
 
 def chosen_structures(rows: pd.DataFrame) -> tuple[list[int], list[int]]:
@@ -62,8 +83,22 @@ def chosen_structures(rows: pd.DataFrame) -> tuple[list[int], list[int]]:
     return worst.tolist(), best[:SHOWN]
 
 
-def _shown(report: Report, rows: Any, i: int, kind: str) -> dict[str, Any]:
-    row = rows.iloc[i]
+def _drawn(
+    crystal: Crystals, row: pd.Series, ref: DescribedSet | None, kind: str
+) -> dict[str, Any]:
+    name = row.get("nearest_id", "")
+    return {
+        "kind": kind,
+        "title": str(row.id),
+        "formula": str(row.get("formula", "")),
+        "facts": _facts(row),
+        "cell": drawn(crystal),
+        "near": _nearest(row, str(name), ref) if ref is not None and name else None,
+    }
+
+
+def _facts(row: pd.Series) -> list[str]:
+    """Lines that tell about a generated structure."""
     facts = [f"shortest distance {row.min_distance:.2f} Å"]
     if "density" in row:
         facts.append(f"density {row.density:.2f} g/cm³")
@@ -75,30 +110,21 @@ def _shown(report: Report, rows: Any, i: int, kind: str) -> dict[str, Any]:
         facts.insert(0, "invalid")
     if row.reason:
         facts.append(str(row.reason))
-    entry = {
-        "kind": kind,
-        "title": str(row.id),
-        "formula": str(row.get("formula", "")),
-        "facts": facts,
-        "cell": drawn(report.samples["gen"].crystals[i]),
-        "near": None,
+    return facts
+
+
+def _nearest(row: pd.Series, name: str, ref: DescribedSet) -> dict[str, Any]:
+    """The reference that is nearest to a generated structure."""
+    other = ref.crystals.ids.index(name)
+    return {
+        "title": name,
+        "formula": str(ref.table["formula"].iloc[other]) if "formula" in ref.table else "",
+        "facts": [
+            f"structure distance {float(row.nearest_structure_distance):.3f}",
+            f"smallest composition distance {float(row.nearest_composition_distance):.2f}",
+        ],
+        "cell": drawn(ref.crystals[other]),
     }
-    ref = report.samples.get("ref")
-    name = row.get("nearest_id", "")
-    if ref is not None and name:
-        distance = float(row.nearest_structure_distance)
-        other = ref.crystals.ids.index(name)
-        reference = report.per_structure["ref"]
-        entry["near"] = {
-            "title": str(name),
-            "formula": str(reference["formula"].iloc[other]) if "formula" in reference else "",
-            "facts": [
-                f"structure distance {distance:.3f}",
-                f"smallest composition distance {float(row.nearest_composition_distance):.2f}",
-            ],
-            "cell": drawn(ref.crystals[other]),
-        }
-    return entry
 
 
 def drawn(crystal: Crystals) -> dict[str, Any] | None:

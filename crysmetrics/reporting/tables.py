@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from crysmetrics.metrics.base import all_metrics
+from crysmetrics.metrics.registry import all_metrics
 from crysmetrics.protocols import shortfalls
 from crysmetrics.reporting.published import (
     PublishedRow,

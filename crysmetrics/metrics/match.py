@@ -17,21 +17,15 @@ from crysmetrics.features.sample import Sample
 from crysmetrics.matching.cells import ReducedCells, reduce_cells
 from crysmetrics.matching.distances import rms_distances
 from crysmetrics.matching.pairing import Pairing, pair
-from crysmetrics.metrics.base import (
-    Measure,
-    Metric,
-    Outcome,
-    Settings,
-    Value,
-    top_key,
-    undefined,
-)
+from crysmetrics.metrics.base import Measure, Metric, Outcome, Value, undefined
 from crysmetrics.metrics.intervals import mean, share
 from crysmetrics.metrics.oxidation import valid_compositions
+from crysmetrics.metrics.registry import top_key
+from crysmetrics.metrics.settings import EvaluationSettings
 from crysmetrics.metrics.validity import valid_structures
 
 
-def match(gen: Sample, ref: Sample, settings: Settings) -> Outcome:
+def match(gen: Sample, ref: Sample, settings: EvaluationSettings) -> Outcome:
     """Match rates and RMS distances of predictions.
 
     The denominator of every share is the references that were read: one without a prediction, or
@@ -164,7 +158,9 @@ def _values(
         yield "metre", rate.with_note(f"its cRMSE is {corrected:.4f}")
 
 
-def _validity(sample: Sample, settings: Settings) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _validity(
+    sample: Sample, settings: EvaluationSettings
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """(B,) which structures are valid, and which compositions."""
     crystals = sample.crystals
     structure, _ = valid_structures(crystals, settings, sample.run.workers)
@@ -186,6 +182,7 @@ _LENGTH = "(V/N)^(1/3)"
 
 MEASURE = Measure(
     "match",
+    80,
     (
         Metric("match_rate", "Match rate", "share", "higher", _MATCHER, gated=True),
         Metric("match_rate_valid", "Match rate, valid pairs only", "share", "higher", _DIFFCSP),
@@ -194,7 +191,7 @@ MEASURE = Measure(
         Metric("metre", "METRe", "share", "higher", _METRE, biased=True),
     ),
     match,
-    needs_reference=True,
+    roles=("gen", "ref"),
     settings=(
         *("top", "pairing", "metre", "stol", "angle_tol", "ltol"),
         *("min_distance", "min_volume", "oxidation_states"),

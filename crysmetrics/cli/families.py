@@ -1,33 +1,58 @@
-"""Commands that report one family of metrics: validity, emd, coverage, frechet, diversity."""
+"""Commands that report one family of metrics, each named after the family.
+
+Most follow from the family's declaration (`crysmetrics.metrics.registry`): this module has them as
+attributes, made when they are asked for. Those with an option of their own are written here.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from crysmetrics.cli.options import gen_argument, listed, ref_argument
+from crysmetrics.cli.options import gen_argument, listed, ref_argument, train_argument
 from crysmetrics.cli.request import (
     FINGERPRINTS,
     NETWORK,
-    VALIDITY,
     WITH_TABLE,
     Request,
     requested,
+    run_options,
 )
 from crysmetrics.features.registry import FRECHET_FEATURES, entry
+from crysmetrics.metrics.registry import family, family_names
+from crysmetrics.metrics.settings import VALIDITY, options_of
+
+_ARGUMENTS = {"gen": gen_argument, "ref": ref_argument, "train": train_argument}
 
 
-@click.command()
-@gen_argument
-@requested(settings=VALIDITY, output=WITH_TABLE)
-def validity(gen: str, request: Request) -> None:
-    """Share of structures that are valid.
+def __getattr__(name: str) -> click.Command:
+    if name not in family_names():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return family_command(name)
 
-    Structures: all distances above the minimum, over all periodic images, and a volume of at
-    least 0.1 Å³. Compositions: charge neutral by SMACT with the Pauling test. What can't be
-    read counts as invalid.
-    """
-    request.check_outputs()
-    request.show(request.evaluate(["validity"], gen))
+
+def family_command(name: str) -> click.Command:
+    """Make the command of a family from its declaration: a set for each role, and its options."""
+    declared = family(name)
+    roles = [role for role in _ARGUMENTS if role in declared.roles]
+
+    def command(request: Request, **sets: Any) -> None:
+        from crysmetrics.metrics.registry import measures_of
+
+        request.check_outputs()
+        names = [measure.name for measure in measures_of(name)]
+        request.show(request.evaluate(names, **sets))
+
+    command.__doc__ = declared.text
+    decorated = requested(
+        run=run_options(declared.features),
+        settings=options_of(declared.settings),
+        output=WITH_TABLE,
+    )(command)
+    for role in reversed(roles):
+        decorated = _ARGUMENTS[role](decorated)
+    return click.command(name.replace("_", "-"))(decorated)
 
 
 @click.command()
@@ -109,15 +134,3 @@ def frechet(gen: str, ref: str, features: str, request: Request) -> None:
     request.check_outputs()
     measures = [f"frechet_{name}" for name in names]
     request.show(request.evaluate(measures, gen, ref))
-
-
-@click.command()
-@gen_argument
-@requested(run=FINGERPRINTS, settings=("subset", "seed", *VALIDITY))
-def diversity(gen: str, request: Request) -> None:
-    """Mean pairwise distance of structure and of composition fingerprints.
-
-    Validity options decide what a `valid` subset is; CDVAE's tables have --subset valid:1000.
-    """
-    request.check_outputs()
-    request.show(request.evaluate(["diversity"], gen))
