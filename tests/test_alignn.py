@@ -313,3 +313,22 @@ def test_noise_costs_energy(tmp_path):
         rises.append(np.mean(after - before))
     assert 0 < rises[0] < rises[1] < rises[2]
     assert rises[1] > 0.02
+
+
+def test_the_rule_of_graphs_belongs_to_the_weights(tmp_path):
+    state = random_network().state_dict()
+    found = {}
+    for rule in (None, "published", "cell_independent", "someone's"):
+        path = tmp_path / f"{rule}.safetensors"
+        save_file(state, path, {"format": "pt"} | ({"graph_rule": rule} if rule else {}))
+        if rule == "someone's":
+            with pytest.raises(UserError, match='unknown rule, "someone\'s"'):
+                load_weights(path)
+        else:
+            made = extractor("alignn", Run(alignn=str(path), device="cpu"))
+            found[rule] = (load_weights(path).rule, made.compute(rocksalt(), 1)[0], made.hash)
+    assert [rule for rule, _, _ in found.values()] == ["published", "published", "cell_independent"]
+    published = found["published"][1]
+    assert np.array_equal(found[None][1], published)
+    assert np.abs(found["cell_independent"][1] - published).max() > 1e-3
+    assert len({key for _, _, key in found.values()}) == 3

@@ -11,7 +11,7 @@ pytest.importorskip("alignn")
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from sets import one, random_crystals
 from test_alignn import random_network
 
@@ -128,3 +128,10 @@ def test_extractor(weights, crystals):
     assert values.shape == (3, 257)
     assert not failures
     assert made.hash != native.extractor("alignn", Run(alignn=str(weights))).hash
+
+
+def test_weights_of_other_graphs_are_refused(weights, tmp_path):
+    path = tmp_path / "ours.safetensors"
+    save_file(load_file(weights), path, {"graph_rule": "cell_independent"})
+    with pytest.raises(UserError, match="--alignn mp_e_form_alignn"):
+        dgl.extractor("alignn", Run(alignn=str(path)))

@@ -47,13 +47,20 @@ def extractor(name: str, run: Run) -> Extractor:
             have no GPU code for this PyTorch.
 
     Raises:
-        UserError: if alignn or DGL is not installed, or there are no such weights.
+        UserError: if alignn or DGL is not installed, or there are no such weights, or they were
+            trained on graphs that the original does not make.
     """
     if run.device not in ("auto", "cpu"):
         raise UserError("The backend alignn-dgl computes on the CPU alone.")
     alignn = _import_alignn()
     weights = run.alignn or DEFAULT_WEIGHTS
-    sha256 = load_weights(weights).sha256
+    loaded = load_weights(weights)
+    if loaded.rule != "published":
+        raise UserError(
+            f"The weights {weights} were trained on graphs that the original does not make; give "
+            "the backend alignn-dgl other ones, such as --alignn mp_e_form_alignn."
+        )
+    sha256 = loaded.sha256
 
     def compute(
         crystals: Crystals, workers: int | None
@@ -79,7 +86,8 @@ def evaluate(
         workers: threads of PyTorch; None for all cores.
 
     Raises:
-        UserError: if alignn or DGL is not installed, or there are no such weights.
+        UserError: if alignn or DGL is not installed, or there are no such weights, or they were
+            trained on graphs that the original does not make.
     """
     import torch
 
