@@ -59,8 +59,8 @@ class Crystals:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "atomic_numbers", np.asarray(self.atomic_numbers, dtype=np.int64).reshape(-1))
-        put(self, "num_atoms", np.asarray(self.num_atoms, dtype=np.int64).reshape(-1))
+        put(self, "atomic_numbers", _integers(self.atomic_numbers, "atomic numbers"))
+        put(self, "num_atoms", _integers(self.num_atoms, "numbers of atoms"))
         frac = np.asarray(self.frac_coords, dtype=np.float64).reshape(-1, 3)
         put(self, "frac_coords", wrap(frac))
         put(self, "lattices", np.asarray(self.lattices, dtype=np.float64).reshape(-1, 3, 3))
@@ -298,6 +298,18 @@ class Crystals:
         from crysmetrics.io.packed import load
 
         return load(path, cls)
+
+
+def _integers(values: Any, name: str) -> NDArray[np.int64]:
+    """A flat array of whole numbers.
+
+    Raises:
+        ValueError: if some are fractions, infinite or no numbers.
+    """
+    array = np.asarray(values).reshape(-1)
+    if array.dtype.kind == "f" and not (np.isfinite(array) & (array == np.round(array))).all():
+        raise ValueError(f"{name} must be whole numbers")
+    return array.astype(np.int64)
 
 
 def wrap(frac_coords: NDArray[np.float64]) -> NDArray[np.float64]:
