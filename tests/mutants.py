@@ -22,7 +22,7 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifWriter
 from sets import rocksalt
 
-from crysmetrics.io.writing import p1_cif
+from crysmetrics.io.formats.cif import p1_cif
 
 CASES = Path(__file__).parent / "data" / "cases"
 

@@ -268,6 +268,51 @@ def test_second_origin_by_other_statements(lines):
     assert result(block("Si1 Si .125 .125 .125", lines=lines)) == {"Si": 8}
 
 
+def cell_of(group) -> tuple[float, ...]:
+    """A cell that a setting of gemmi's table allows."""
+    system, axis = group.crystal_system_str(), group.monoclinic_unique_axis()
+    if group.ext == "R":
+        return RHOMBOHEDRAL
+    lengths = {"cubic": (6, 6, 6), "orthorhombic": (5, 6, 7), "monoclinic": (5, 6, 7)}
+    angles = {
+        "triclinic": (80, 95, 105),
+        "monoclinic": tuple(100 if name == axis else 90 for name in "abc"),
+        "trigonal": (90, 90, 120),
+        "hexagonal": (90, 90, 120),
+    }
+    return (*lengths.get(system, (5, 5, 7)), *angles.get(system, (90, 90, 90)))
+
+
+def test_every_setting_that_gemmi_knows_is_expanded():
+    import gemmi
+
+    for group in gemmi.spacegroup_table():
+        hall = f"_space_group_name_Hall '{group.hall}'"
+        for lines in (named(group.xhm()), named(group.xhm().replace(" ", "")), hall):
+            text = block("Si1 Si 0.1234 0.2345 0.4456", cell=cell_of(group), lines=lines)
+            assert result(text) == {"Si": len(list(group.operations()))}, group.xhm()
+
+
+@pytest.mark.parametrize("number", range(2, 231, 12))
+def test_standard_settings_are_pymatgen_s(number):
+    import gemmi
+    from pymatgen.symmetry.groups import SpaceGroup
+
+    group = SpaceGroup.from_int_number(number)
+    setting = gemmi.find_spacegroup_by_number(number)
+    for lines in (named(group.symbol), f"_space_group_IT_number {number}"):
+        text = block("Si1 Si 0.1234 0.2345 0.4456", cell=cell_of(setting), lines=lines)
+        if setting.ext in ("1", "2"):
+            refused(text, "which of its settings or origins")
+            continue
+        (found,) = parse_cif(text, "x.cif")
+        assert not isinstance(found, Failure)
+        orbit = np.array(group.get_orbit([0.1234, 0.2345, 0.4456]))
+        delta = np.asarray(found.frac_coords)[:, None] - orbit
+        assert len(orbit) == delta.shape[0]
+        assert np.abs(delta - np.round(delta)).max(axis=2).min(axis=1).max() < 1e-6
+
+
 @pytest.mark.parametrize("symbol", ["F d -3 m", "P 4/n m m", "P n -3 m", "I 41/a m d", "P n n n"])
 def test_an_origin_that_is_left_open_is_refused(symbol):
     cell = CUBIC if "3" in symbol else (4.0, 4.0, 7.0, 90, 90, 90)
@@ -352,6 +397,13 @@ def test_rounded_positions_on_mirrors_give_each_atom_once(x, y):
     assert result(HCP.replace("0.333 0.667 0.25", f"{x} {y} 0.25")) == {"Mg": 6}
 
 
+def test_sites_of_different_rounding():
+    rows = "Mg2 Mg 0 0 0.12345 1\nMg1 Mg 0.333 0.667 0.25 1"
+    assert result(HCP.replace("Mg1 Mg 0.333 0.667 0.25 1.0", rows)) == {"Mg": 6}
+    rows = "Mg2 Mg 0 0 0.12345 1\nMg1 Mg 0.33 0.67 0.25 1"
+    assert result(HCP.replace("Mg1 Mg 0.333 0.667 0.25 1.0", rows)) == {"Mg": 10}
+
+
 def test_positions_that_rounding_does_not_explain_stay_apart():
     assert result(HCP.replace("0.333 0.667 0.25", "0.336 0.667 0.25")) == {"Mg": 12}
     assert result(HCP.replace("0.333 0.667 0.25", "0.333000 0.667000 0.250000")) == {"Mg": 6}
@@ -365,6 +417,12 @@ def with_operations(*operations: str, sites: tuple[str, ...] = ("Na1 Na 0.1 0.2 
 def test_operations_in_all_spellings():
     for second in ("-x,-y,-z", "-X, -Y, -Z", "1/2-x,1/2-y,-z+.5", "-x+1/5,-y,-z", "0.25-x,-y,-z"):
         assert result(with_operations("x,y,z", second)) == {"Na": 2}
+
+
+def test_operations_without_quotes():
+    text = with_operations("x, y, z", "-x, -y, -z")
+    assert result(text.replace("'", "")) == {"Na": 2}
+    refused(text.replace("'x, y, z'", "x, y,"), "operation")
 
 
 def test_operations_on_several_lines():
@@ -447,6 +505,12 @@ def test_a_cell_in_a_global_block_is_no_structure():
     head = HEAD.format(*CUBIC).replace("data_x", "data_global")
     assert result(head + PLAIN) == {"Na": 1, "Cl": 1}
     refused(head, "holds no atom sites")
+
+
+def test_a_cell_that_only_the_global_block_has():
+    head, sites = PLAIN.replace("data_x", "data_global").split("loop_")
+    text = f"{head}_space_group_IT_number 225\ndata_a\nloop_{sites}"
+    assert result(text) == {"Na": 4, "Cl": 4}
 
 
 def test_dotted_names_of_newer_dictionaries():

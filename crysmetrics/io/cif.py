@@ -110,8 +110,7 @@ def parse_cif(text: str, source: str, max_atoms: int | None = None) -> list[Pars
     # One is asked for first, since nearly all files have one.
     blocks = _structure_blocks([document[0]] if len(document) == 1 else list(document), text)
     if len(blocks) > 1:
-        # Some programs repeat the cell among what is true of all blocks.
-        blocks = [b for b in blocks if _has_sites(b) or not b.name.lower().startswith("global")]
+        blocks = _without_global(blocks)
     if not blocks:
         return [Failure(source, "holds no atom sites")]
     if len(blocks) == 1:
@@ -218,6 +217,22 @@ def _structure_blocks(blocks: list[Any], text: str) -> list[Any]:
         copies = map(loose_copy, blocks)
         found = [copy for copy in copies if _structure_block(copy) is not None]
     return found
+
+
+def _without_global(blocks: list[Any]) -> list[Any]:
+    """Blocks without those called global; a cell or symmetry that only stands there holds for all.
+
+    Some programs put the cell among what is true of all blocks, once or again.
+    """
+    is_global = [b.name.lower().startswith("global") and not _has_sites(b) for b in blocks]
+    if not any(is_global):
+        return blocks
+    common = loose_copy(blocks[is_global.index(True)])
+    return [
+        block if block.find_value("_cell_length_a") is not None else loose_copy(block).over(common)
+        for block, is_common in zip(blocks, is_global, strict=True)
+        if not is_common
+    ]
 
 
 def _structure_block(block: Any) -> Any:
@@ -445,7 +460,14 @@ def _multiplicities(sites: dict[str, list[str]]) -> list[int]:
     return []
 
 
-def _rounding(texts: list[list[str]]) -> float:
-    """One unit of the last digit that positions have, or 0 if they are not rounded noticeably."""
-    digits = max(len(v.partition(".")[2].partition("(")[0]) for values in texts for v in values)
-    return 10.0**-digits if digits > 1 else 0.0
+def _rounding(texts: list[list[str]]) -> NDArray[np.float64]:
+    """(n,) one unit of the last digit of each site's coordinates; 0 where it is one or none.
+
+    Zeros at the end may be left out, so few digits count only where all sites have few.
+    """
+    digits = [
+        max(len(v.partition(".")[2].partition("(")[0]) for v in site)
+        for site in zip(*texts, strict=True)
+    ]
+    most = max(digits)
+    return np.array([10.0**-n if n > 1 else 0.0 for n in (n if n > 2 else most for n in digits)])

@@ -47,6 +47,8 @@ def parse_operations(triplets: list[str], centerings: list[str]) -> Operations |
     Raises:
         ValueError: naming the one that is no symmetry operation.
     """
+    if any(triplet.endswith(",") for triplet in triplets):
+        triplets = _joined(triplets)
     distinct = tuple(dict.fromkeys(triplets))
     count = len(distinct) * max(1, len(centerings))
     if count > MAX_OPERATIONS:
@@ -60,6 +62,11 @@ def parse_operations(triplets: list[str], centerings: list[str]) -> Operations |
     if len(operations.rotations) == 1:
         return None  # it is the identity, since that must be among them
     return operations
+
+
+def _joined(pieces: list[str]) -> list[str]:
+    """Operations written with blanks and without quotes (x, y, z), which are values apart."""
+    return re.findall(r"[^\s,]+,\s*[^\s,]+,\s*[^\s,]+|\S+", " ".join(pieces))
 
 
 @lru_cache(maxsize=512)
@@ -169,7 +176,7 @@ def expand(
     frac: NDArray[np.float64],
     operations: Operations,
     *,
-    rounding: float = 0.0,
+    rounding: NDArray[np.float64] | None = None,
     max_atoms: int | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return all atoms of the cell: each site's images, those on top of each other counted once.
@@ -177,7 +184,7 @@ def expand(
     Args:
         frac: (n, 3) positions of the sites.
         operations: of the space group.
-        rounding: what one unit of the coordinates' last digit is. Sites that are nearer to a
+        rounding: (n,) what one unit of the coordinates' last digit is. Sites that are nearer to a
             special position than their digits tell are moved onto it.
         max_atoms: more are refused before they are made.
 
@@ -192,7 +199,7 @@ def expand(
         fewest = len(frac) * len(rotations) // _LARGEST_SITE_SYMMETRY
         if fewest > max_atoms:
             raise ValueError(f"has {fewest} atoms at least, more than the {max_atoms} allowed")
-    if rounding > SITE_TOLERANCE / 2:
+    if rounding is not None and (rounding > SITE_TOLERANCE / 2).any():
         frac = _on_special_positions(frac, operations, rounding)
     if max_atoms is not None and len(frac) * len(rotations) > max_atoms:
         refuse_large(_count_atoms(frac, operations), max_atoms)
@@ -234,7 +241,7 @@ def refuse_large(atoms: int, max_atoms: int | None) -> None:
 
 
 def _on_special_positions(
-    frac: NDArray[np.float64], operations: Operations, rounding: float
+    frac: NDArray[np.float64], operations: Operations, rounding: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Sites moved onto the special positions that their rounded coordinates stand for.
 
@@ -242,14 +249,16 @@ def _on_special_positions(
     unit in the last digit of each coordinate, times the coefficients of the operation.
     """
     frac = frac.copy()
-    reach = 0.5 * rounding * np.abs(operations.rotations - np.eye(3)).sum(axis=2) + 1e-9
-    step = max(1, _CHUNK // len(reach))
+    coefficients = np.abs(operations.rotations - np.eye(3)).sum(axis=2)
+    step = max(1, _CHUNK // len(coefficients))
     for start in range(0, len(frac), step):
-        moves = _displacements(frac[start : start + step], operations)
-        fixing = (np.abs(moves) <= reach).all(axis=2)
+        part = slice(start, start + step)
+        moves = _displacements(frac[part], operations)
+        reach = 0.5 * rounding[part, None, None] * coefficients
+        fixing = (np.abs(moves) <= reach + 1e-9).all(axis=2)
         # The mean of a site's images under its own operations is where they all leave it.
         shift = np.where(fixing[:, :, None], moves, 0.0).sum(axis=1)
-        frac[start : start + step] += shift / np.maximum(fixing.sum(axis=1), 1)[:, None]
+        frac[part] += shift / np.maximum(fixing.sum(axis=1), 1)[:, None]
     return frac
 
 

@@ -42,6 +42,11 @@ class LooseBlock:
         if values is None:
             self._columns[key] = None
 
+    def over(self, other: LooseBlock) -> LooseBlock:
+        """The same block with another's values for the tags that it lacks."""
+        self._columns = {**other._columns, **self._columns}
+        return self
+
     def has(self, tag: str) -> bool:
         """Whether the block has this tag, damaged or not."""
         return tag.lower().replace(".", "_") in self._columns
@@ -66,6 +71,8 @@ class LooseBlock:
 
 def loose_copy(block: Any) -> LooseBlock:
     """Return a gemmi block's values, whatever dictionary its tags are from."""
+    if isinstance(block, LooseBlock):
+        return block
     copy = LooseBlock(block.name, "has two cells, or two lists of atom sites")
     for item in block:
         if item.pair is not None:
