@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from sets import one, random_crystals
 from test_alignn import random_network
 
+from crysmetrics.errors import UserError
 from crysmetrics.examples import unpack
 from crysmetrics.features.alignn import dgl
 from crysmetrics.features.alignn import extractor as native
