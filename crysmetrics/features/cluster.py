@@ -38,7 +38,7 @@ Part = tuple[str, NDArray[np.float64], dict[int, str]]
 
 
 def spread(extractor: Extractor, run: Run) -> Extractor:
-    """The same extractor, computing on the workers of `run.dask`.
+    """Make an extractor compute on the workers of `run.dask`.
 
     Raises:
         UserError: if there is no such scheduler, or a worker can't do the work.
@@ -106,7 +106,7 @@ def _compute(
 
 
 def featurise(name: str, run: Run, crystals: Crystals) -> Part:
-    """What a worker does: the extractor's hash there, rows of features, and failures."""
+    """Compute rows of features on a worker; return the extractor's hash there, rows and failures."""
     extractor = get_extractor(name, run)
     values, failures = extractor.compute(crystals, run.workers)
     return extractor.hash, values, failures
@@ -114,7 +114,7 @@ def featurise(name: str, run: Run, crystals: Crystals) -> Part:
 
 @cache
 def _client(scheduler: str) -> Client:
-    """A connection, kept until the process ends."""
+    """Connect to a scheduler; the connection is kept until the process ends."""
     require("distributed", "dask", "A cluster")
     from distributed import Client
 

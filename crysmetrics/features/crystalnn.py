@@ -62,7 +62,7 @@ _REASONS = {
 
 
 def extractor(name: str, run: Run) -> Extractor:
-    """CrystalNN fingerprints (B, 61), labelled as matminer labels them."""
+    """Make the extractor of CrystalNN fingerprints (B, 61), labelled as matminer labels them."""
     parameters = {"preset": "ops", "statistic": "mean"}
     return Extractor(name, "crysmetrics 1", FEATURE_LABELS, _compute, parameters)
 
@@ -89,7 +89,7 @@ def crystalnn_fingerprints(
     progress: Callable[[int], object] | None = None,
     per_site: bool = False,
 ) -> tuple[NDArray[np.float64], dict[int, str]]:
-    """CrystalNN fingerprints of a batch of crystals.
+    """Compute the CrystalNN fingerprints of a batch of crystals.
 
     Args:
         lattices: (B, 3, 3), rows are lattice vectors in Å.
@@ -148,7 +148,7 @@ def crystalnn_fingerprints(
 
 
 def _fingerprint_sites(structures: Structures) -> tuple[NDArray[np.float64], dict[int, str]]:
-    """Numbers of all sites (N, 61), NaN where a structure fails or is skipped, and the reasons."""
+    """Compute the numbers of all sites (N, 61), NaN where a structure fails or is skipped."""
     n, n_sites = len(structures.lattices), len(structures.z)
     done = Outcome(
         numbers=np.full((n_sites, N_FEATURES), np.nan),
@@ -210,7 +210,7 @@ def _follow_peer(
 
 
 def _split(offsets: NDArray[np.int64], n_tasks: int) -> list[tuple[int, int]]:
-    """Ranges of structures with about equal numbers of sites."""
+    """Split structures into ranges with about equal numbers of sites."""
     n = len(offsets) - 1
     if n == 0:
         return []
@@ -225,7 +225,7 @@ def _check_input(
     z: NDArray[np.int64],
     offsets: NDArray[np.int64],
 ) -> dict[int, str]:
-    """Structures that no Voronoi cell can be built for, with the reason."""
+    """Find structures that no Voronoi cell can be built for, with the reason."""
     reasons: dict[int, str] = {}
     with np.errstate(all="ignore"):
         lengths = np.linalg.norm(cells, axis=2)

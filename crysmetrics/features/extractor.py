@@ -43,7 +43,7 @@ class Extractor:
 
     @property
     def hash(self) -> str:
-        """Short hash of name, version and parameters; numbers of different hashes differ."""
+        """Hash name, version and parameters; numbers of different hashes differ."""
         text = json.dumps([self.name, self.version, dict(self.parameters)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -57,7 +57,7 @@ class Features:
 
     @cached_property
     def ok(self) -> NDArray[np.bool_]:
-        """(B,) which rows could be computed."""
+        """Mark the rows that could be computed, (B,)."""
         mask = np.ones(len(self.values), dtype=bool)
         mask[list(self.failures)] = False
         return mask

@@ -37,7 +37,7 @@ _STRUCTURES_PER_CHUNK = 4096
 
 
 def extractor(name: str, run: Run) -> Extractor:
-    """Magpie fingerprints (B, 132), labelled as matminer labels them."""
+    """Make the extractor of Magpie fingerprints (B, 132), labelled as matminer labels them."""
     # The table comes with matminer, so its version belongs to the name.
     made_by = f"crysmetrics 1, matminer {version('matminer')}"
     parameters = {"preset": "magpie", "impute_nan": True}
@@ -50,7 +50,7 @@ def _compute(crystals: Crystals, workers: int | None) -> tuple[NDArray[np.float6
 
 
 def magpie_fingerprints(crystals: Crystals, impute_nan: bool = True) -> NDArray[np.float64]:
-    """Magpie fingerprints of crystals.
+    """Compute the Magpie fingerprints of crystals.
 
     Args:
         crystals: B structures.
@@ -75,7 +75,7 @@ def magpie_fingerprints(crystals: Crystals, impute_nan: bool = True) -> NDArray[
 def composition_statistics(
     amounts: NDArray[np.int64] | NDArray[np.float64], table: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Statistics of elemental properties over compositions, as matminer's `PropertyStats`.
+    """Compute statistics of elemental properties over compositions, as matminer's `PropertyStats`.
 
     Args:
         amounts: (B, Z) amount of each element, at least one of them positive in each row.
@@ -108,7 +108,7 @@ def composition_statistics(
 
 @cache
 def element_table(impute_nan: bool = True) -> NDArray[np.float64]:
-    """(119, 22) properties of the elements by atomic number, in the order of PROPERTIES.
+    """Read properties (119, 22) of the elements by atomic number, in the order of PROPERTIES.
 
     Read from matminer's data files, without importing matminer, which takes a second. Row 0 is
     no element, and NaN.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 @cache
 def cdvae_constants() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Means and standard deviations (132 each) behind CDVAE's published numbers.
+    """Read the means and standard deviations (132 each) behind CDVAE's published numbers.
 
     From the `CompScaler` of CDVAE's released evaluation code (Xie et al. 2021, MIT licence).
     """
@@ -22,7 +22,7 @@ def cdvae_constants() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def normalise(magpie: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Magpie fingerprints (n, 132) in CDVAE's units; what is NaN there becomes 0."""
+    """Scale Magpie fingerprints (n, 132) to CDVAE's units; what is NaN there becomes 0."""
     means, stds = cdvae_constants()
     scaled = (magpie - means) / stds
     return np.where(np.isnan(scaled), 0.0, scaled)

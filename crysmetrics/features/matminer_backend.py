@@ -24,7 +24,7 @@ _TITLES = {"crystalnn": "CrystalNN fingerprints", "magpie": "Magpie fingerprints
 
 
 def extractor(name: str, run: Run) -> Extractor:
-    """matminer's `CrystalNNFingerprint` ("ops", mean over sites) or `ElementProperty` (magpie)."""
+    """Make the extractor of matminer's `CrystalNNFingerprint` (ops, mean) or `ElementProperty`."""
 
     def compute(
         crystals: Crystals, workers: int | None

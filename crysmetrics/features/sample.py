@@ -43,7 +43,7 @@ class Sample:
         return len(self.crystals)
 
     def features(self, name: str) -> Features:
-        """Features of this name; computed, or read from the cache, at the first call."""
+        """Return the features of this name; computed, or read from the cache, at the first call."""
         if name not in self._features:
             start = time.perf_counter()
             if name in self._preset:
@@ -57,7 +57,7 @@ class Sample:
         return self._features[name]
 
     def chosen(self, index: NDArray[np.intp], failures: Iterable[Failure] = ()) -> Sample:
-        """Some of the structures, with what is known of their features.
+        """Choose some of the structures, with what is known of their features.
 
         Args:
             index: of those that were read.
@@ -78,7 +78,7 @@ class Sample:
         self._preset[extractor.name] = (extractor, features)
 
     def failed_features(self) -> list[tuple[str, str]]:
-        """(id, reason) of every structure whose features failed."""
+        """List (id, reason) of every structure whose features failed."""
         ids = self.crystals.ids
         return [
             (ids[i], f"{name} failed: {reason}")

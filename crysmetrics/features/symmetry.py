@@ -15,7 +15,7 @@ LABELS = ("space_group",)
 
 
 def extractor(name: str, run: Run) -> Extractor:
-    """Space group numbers (B, 1), 1 to 230."""
+    """Make the extractor of space group numbers (B, 1), 1 to 230."""
     made_by = f"crysmetrics 1, moyopy {version('moyopy')}"
     return Extractor(name, made_by, LABELS, _compute, {"tolerance": TOLERANCE})
 

@@ -43,13 +43,13 @@ class ReferenceInfo:
 
 
 def user_folder() -> Path:
-    """Where a user's own references are: `$CRYSMETRICS_REFERENCES`, or the user's data folder."""
+    """Return a user's folder of references: `$CRYSMETRICS_REFERENCES`, or one in the user's data."""
     given = os.environ.get("CRYSMETRICS_REFERENCES")
     return Path(given) if given else data_folder("crysmetrics") / "references"
 
 
 def find(name: str) -> Path | None:
-    """The file of a named reference, or None; a user's own goes before a shipped one."""
+    """Find the file of a named reference, or None; a user's own goes before a shipped one."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         return None
     for folder in (user_folder(), Path(__file__).parent):
@@ -60,13 +60,13 @@ def find(name: str) -> Path | None:
 
 
 def names() -> list[str]:
-    """All references there are."""
+    """List the names of all references."""
     found = {p.stem for f in (user_folder(), Path(__file__).parent) for p in f.glob("*.npz")}
     return sorted(found)
 
 
 def listing() -> list[ReferenceInfo]:
-    """What is in each reference."""
+    """Describe each reference."""
     infos = []
     for name in names():
         path = find(name)
@@ -127,7 +127,7 @@ def build(
 
 
 def load(name: str, path: Path, role: str = "ref", run: Run | None = None) -> Sample:
-    """A named reference as a sample.
+    """Load a named reference as a sample.
 
     Features made by an extractor that has changed since are not used; they are computed anew.
 
@@ -165,7 +165,7 @@ def load(name: str, path: Path, role: str = "ref", run: Run | None = None) -> Sa
 
 
 def smallest_dtype(values: NDArray[np.float64]) -> NDArray[Any]:
-    """The values in half precision where that changes no digit that is shown, else in single."""
+    """Convert to half precision where that changes no digit that is shown, else to single."""
     with np.errstate(over="ignore"):
         half = values.astype(np.float16)
     scale = np.nanstd(values, axis=0)

@@ -16,12 +16,12 @@ FOLDER = Path(__file__).parent
 
 
 def shipped_weights(folder: Path = FOLDER) -> tuple[str, ...]:
-    """Names of the weights that are here."""
+    """List the names of the weights that are here."""
     return tuple(sorted(path.stem for path in folder.glob("*.safetensors")))
 
 
 def weights_path(name: str, folder: Path = FOLDER) -> Path:
-    """The file of these weights.
+    """Return the file of these weights.
 
     Raises:
         UserError: if there are none of this name.
@@ -34,7 +34,7 @@ def weights_path(name: str, folder: Path = FOLDER) -> Path:
 
 
 def model_card(name: str, folder: Path = FOLDER) -> dict[str, Any]:
-    """The card of these weights.
+    """Read the card of these weights.
 
     Raises:
         UserError: if there are none of this name.

@@ -38,7 +38,7 @@ class Edges:
     sizes: Tensor
 
     def blocks(self) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-        """(rows, source, target, counts) of each block; on a GPU there is but one."""
+        """Yield (rows, source, target, counts) of each block; on a GPU there is but one."""
         rows = len(self.source)
         step = _BLOCK if self.source.device.type == "cpu" else max(rows, 1)
         for start in range(0, rows, step):
@@ -59,7 +59,7 @@ def gated_sums(
     edges: Edges,
     keep_edges: bool,
 ) -> tuple[Tensor, Tensor]:
-    """What nodes take in through gated edges, and the edges updated; without gradients.
+    """Sum the gated inputs of each node, and update the edges; without gradients.
 
     Args:
         y: (E, C) edges.
@@ -104,7 +104,7 @@ def whole_gated_sums(
     share: Tensor,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`GatedSums` in whole-array operations, which a compiler fuses by itself."""
+    """Compute `GatedSums` in whole-array operations, which a compiler fuses by itself."""
     gate = linear(y, weight, bias)
     gate = gate + to_gate.index_select(0, edges.source) + from_gate.index_select(0, edges.target)
     sigma = torch.sigmoid(gate)
@@ -119,7 +119,7 @@ def whole_gated_sums(
 def weighted_norm(
     x: Tensor, share: Tensor, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows normalised by their weighted mean and variance, and these two."""
+    """Normalise rows by their weighted mean and variance; return these two as well."""
     mean = (share[:, None] * x).sum(0)
     centred = x - mean
     variance = (share[:, None] * centred.square()).sum(0)

@@ -39,7 +39,7 @@ MAX_NEIGHBOURS = 12
 
 
 def extractor(name: str, run: Run) -> Extractor:
-    """The original's features and formation energy, (B, 257), in the order of ours.
+    """Make the extractor of the original's features and energy in eV/atom, (B, 257).
 
     Args:
         name: of the features.
@@ -78,7 +78,7 @@ def evaluate(
     weights: str | Path = DEFAULT_WEIGHTS,
     workers: int | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[int, str]]:
-    """Features (B, 256) and formation energies (B,) in eV/atom, and the reason where NaN.
+    """Compute features (B, 256) and formation energies (B,) in eV/atom, and reasons where NaN.
 
     Args:
         crystals: B structures, one after the other.
@@ -119,7 +119,7 @@ def evaluate(
 
 
 def original_graphs(crystal: Crystals) -> tuple[Any, Any]:
-    """The original's graph and line graph (DGL) of one structure."""
+    """Build the original's graph and line graph (DGL) of one structure."""
     alignn = _import_alignn()
     atoms = alignn["Atoms"](
         lattice_mat=crystal.lattices[0],
@@ -151,7 +151,7 @@ class _Original:
         self.pooled = pooled
 
     def __call__(self, graphs: tuple[Any, Any]) -> tuple[Any, Any]:
-        """Pooled features (256,) and the first output of one structure."""
+        """Compute the pooled features (256,) and the first output of one structure."""
         import torch
 
         graph, line_graph = graphs
@@ -177,7 +177,7 @@ def _original(weights: Weights) -> _Original:
 
 @lru_cache(maxsize=1)
 def _import_alignn() -> dict[str, Any]:
-    """What is needed of alignn, jarvis and DGL.
+    """Import what is needed of alignn, jarvis and DGL.
 
     Raises:
         UserError: if one of them is not installed, or DGL does not fit this PyTorch.

@@ -1,4 +1,4 @@
-"""Features and formation energies of ALIGNN, by its own rule for graphs, in plain PyTorch.
+"""Features and formation energies of ALIGNN, in plain PyTorch.
 
 The Fréchet ALIGNN distance (GemsDiff paper, Section 5.2) compares the 256 numbers that ALIGNN
 averages over a crystal's atoms before its last layer, which turns them into a formation energy
@@ -51,7 +51,7 @@ PAIRS_AT_ONCE_ON_GPU = 500_000
 
 
 def extractor(name: str, run: Run) -> Extractor:
-    """ALIGNN's features and formation energy, (B, 257); see FEATURE_COLUMNS and ENERGY_COLUMN.
+    """Make the extractor of ALIGNN's 256 features and formation energy in eV/atom, (B, 257).
 
     Args:
         name: of the features.
@@ -85,7 +85,7 @@ def formation_energies(
     device: str = "auto",
     workers: int | None = None,
 ) -> tuple[NDArray[np.float64], dict[int, str]]:
-    """Formation energies (B,) in eV/atom, NaN with a reason where there is none.
+    """Predict formation energies (B,) in eV/atom, NaN with a reason where that fails.
 
     Raises:
         UserError: if there are no such weights, or they predict something else.
@@ -106,7 +106,7 @@ def evaluate(
     fold: float = FOLD,
     pairs_at_once: int | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[int, str]]:
-    """Features and formation energies.
+    """Compute features and formation energies in eV/atom.
 
     Args:
         crystals: B structures.
@@ -163,7 +163,7 @@ def evaluate(
 def _apply(
     network: ALIGNN, graphs: LineGraphs, device: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Features (b, 256) and the first output (b,) of some graphs."""
+    """Compute features (b, 256) and the first output (b,) of some graphs."""
     import torch
 
     from crysmetrics.features.alignn.network import GraphBatch

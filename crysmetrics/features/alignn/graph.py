@@ -94,16 +94,16 @@ class LineGraphs:
 
     @property
     def atom_offsets(self) -> NDArray[np.int64]:
-        """(B + 1,) each structure's first class of atoms, and A."""
+        """Return each structure's first class of atoms, and A; (B + 1,)."""
         return np.concatenate([[0], np.cumsum(self.atom_counts)])
 
     @property
     def num_pairs(self) -> NDArray[np.int64]:
-        """(B,) pairs of bonds in each structure: what memory and time go by."""
+        """Count the pairs of bonds in each structure, (B,); memory and time grow with them."""
         return np.diff(self.pair_offsets)
 
     def __getitem__(self, index: slice | Sequence[int] | NDArray[np.int64]) -> LineGraphs:
-        """The graphs of the chosen structures."""
+        """Take the graphs of the chosen structures."""
         chosen = np.arange(len(self))[index]
         atoms, bonds, pairs = self.atom_offsets, self.bond_offsets, self.pair_offsets
         a, atom_starts = _ranges(atoms, chosen)
@@ -133,7 +133,7 @@ class LineGraphs:
 def _ranges(
     offsets: NDArray[np.int64], chosen: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of the chosen parts one after another, and where each part then starts, and ends."""
+    """List the rows of the chosen parts one after another, and where each part then starts."""
     counts = offsets[chosen + 1] - offsets[chosen]
     starts = np.concatenate([[0], np.cumsum(counts)])
     rows = np.arange(starts[-1]) + np.repeat(offsets[chosen] - starts[:-1], counts)
@@ -148,7 +148,7 @@ def line_graphs(
     fold: float = FOLD,
     workers: int | None = None,
 ) -> LineGraphs:
-    """Graphs of crystals with their line graphs.
+    """Build the graphs of crystals with their line graphs.
 
     Args:
         crystals: B structures; all graphs are held at once.
@@ -189,7 +189,7 @@ def line_graphs(
 
 
 def _neighbours(crystals: Crystals, tolerance: float, workers: int | None) -> Neighbours:
-    """At least the twelve nearest neighbours farther than TOO_CLOSE, with their whole shell."""
+    """Find the twelve nearest neighbours farther than TOO_CLOSE, and all of the twelfth's shell."""
     from crysmetrics.features.alignn._graph_kernel import NEAREST, TOO_CLOSE
     from crysmetrics.features.periodic_neighbours import periodic_neighbours
 
@@ -212,7 +212,7 @@ def _neighbours(crystals: Crystals, tolerance: float, workers: int | None) -> Ne
 
 
 def _assembled(pieces: list[tuple[Any, ...]], failures: dict[int, str]) -> LineGraphs:
-    """Graphs of all jobs, with indices counted over all of them."""
+    """Join the graphs of all jobs, with indices counted over all of them."""
     from crysmetrics.features.alignn._graph_kernel import MAX_PAIRS
 
     ints, reals = np.int64, np.float32

@@ -59,7 +59,7 @@ class GraphBatch:
 
     @classmethod
     def of(cls, graphs: LineGraphs, device: str | torch.device = "cpu") -> GraphBatch:
-        """The tensors of these graphs."""
+        """Make the tensors of these graphs."""
 
         def put(array: Any) -> Tensor:
             return torch.from_numpy(array).to(device, non_blocking=True)
@@ -125,7 +125,7 @@ class BatchNorm(nn.BatchNorm1d):
     """`nn.BatchNorm1d` whose statistics count each row as often as it has members."""
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """(R, C) normalised rows of x (R, C), with `sizes` (R,) in training."""
+        """Normalise the rows of x (R, C), with `sizes` (R,) in training."""
         if not self.training:
             return super().forward(x)
         assert sizes is not None
@@ -141,7 +141,7 @@ class BatchNorm(nn.BatchNorm1d):
         return normalised
 
     def shares(self, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """Each row's part (R,) in the statistics, and the number of members of all."""
+        """Compute each row's part (R,) in the statistics, and the number of members of all."""
         sizes = sizes.to(self.weight.dtype)
         total = sizes.sum()
         return sizes / total, total
@@ -157,7 +157,7 @@ class BatchNorm(nn.BatchNorm1d):
             self.num_batches_tracked += 1
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """Scale and shift (C,) of inference."""
+        """Compute scale and shift (C,) of inference."""
         assert self.running_mean is not None
         assert self.running_var is not None
         scale = self.weight * (self.running_var + self.eps).rsqrt()
@@ -180,7 +180,7 @@ class EdgeGatedGraphConv(nn.Module):
     def forward(
         self, x: Tensor, y: Tensor, edges: Edges, sizes: Tensor, keep_edges: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """Nodes (V, C) and edges (E, C) updated; `sizes` (V,) are those of the nodes' classes.
+        """Update nodes (V, C) and edges (E, C); `sizes` (V,) are those of the nodes' classes.
 
         The edges' own update can be left out where no later layer reads it.
         """
@@ -219,7 +219,7 @@ class ALIGNNConv(nn.Module):
     def forward(
         self, x: Tensor, y: Tensor, z: Tensor, graph: GraphBatch, keep_angles: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Atoms (A, C), bonds (E, C) and pairs (T, C) updated."""
+        """Update atoms (A, C), bonds (E, C) and pairs (T, C)."""
         x, y = self.node_update(x, y, graph.bonds, graph.sizes)
         y, z = self.edge_update(y, z, graph.pairs, graph.bonds.sizes, keep_angles)
         return x, y, z
@@ -233,7 +233,7 @@ class MLPLayer(nn.Module):
         self.layer = nn.Sequential(nn.Linear(width_in, width_out), BatchNorm(width_out), nn.SiLU())
 
     def forward(self, x: Tensor, sizes: Tensor) -> Tensor:
-        """(R, width_out) from (R, width_in)."""
+        """Map (R, width_in) to (R, width_out)."""
         first, normalise, activate = self.layer
         y: Tensor = activate(normalise(first(x), sizes))
         return y
@@ -251,7 +251,7 @@ class RBFExpansion(nn.Module):
         self.gamma = (bins - 1) / (high - low)
 
     def forward(self, values: Tensor) -> Tensor:
-        """(R, bins) from (R,)."""
+        """Expand (R,) to (R, bins)."""
         return (values[:, None] - self.centers).square_().mul_(-self.gamma).exp_()
 
 
@@ -264,7 +264,7 @@ class Embedding(nn.Sequential):
         )
 
     def forward(self, values: Tensor, sizes: Tensor) -> Tensor:  # type: ignore[override]
-        """(R, width) from (R,)."""
+        """Embed (R,) as (R, width)."""
         expand, first, second = self
         y: Tensor = second(first(expand(values), sizes), sizes)
         return y
@@ -307,7 +307,7 @@ class ALIGNN(nn.Module):
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> ALIGNN:
-        """The network that these tensors belong to, ready for inference.
+        """Make the network that these tensors belong to, ready for inference.
 
         Raises:
             ValueError: if they are no weights of such a network.
@@ -331,7 +331,7 @@ class ALIGNN(nn.Module):
         return network.eval().requires_grad_(False)
 
     def features(self, graph: GraphBatch) -> Tensor:
-        """(B, width): atoms after the last layer, averaged over each crystal."""
+        """Average the atoms after the last layer over each crystal; (B, width)."""
         dtype = self.fc.weight.dtype
         # What layers add to stays in this type, also where autocast computes in a shorter one.
         x = self.atom_embedding(self.element_table[graph.elements].to(dtype), graph.sizes).to(dtype)
@@ -350,13 +350,13 @@ class ALIGNN(nn.Module):
         return sums / atoms[:, None]
 
     def forward(self, graph: GraphBatch) -> Tensor:
-        """(B,) energies in eV/atom; (B, outputs) if there are several outputs."""
+        """Predict energies (B,) in eV/atom; (B, outputs) if there are several outputs."""
         out: Tensor = self.fc(self.features(graph))
         return out.squeeze(1)
 
 
 def _element_table() -> Tensor:
-    """(119, 92) CGCNN's description of each element, by atomic number.
+    """Read CGCNN's description of each element by atomic number, (119, 92).
 
     Like the original, elements beyond fermium get fermium's.
     """

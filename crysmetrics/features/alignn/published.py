@@ -61,7 +61,7 @@ PUBLISHED: Mapping[str, Published] = {
 
 
 def published_file(name: str, folder: Path | None = None, address: str | None = None) -> Path:
-    """The archive of a published model, downloaded if it is not here yet, its hash checked.
+    """Return the archive of a published model, downloaded if it is not here yet, its hash checked.
 
     Args:
         name: one of PUBLISHED.
@@ -137,7 +137,7 @@ def _download(name: str, address: str, path: Path, expected: str | None) -> None
 
 
 def state_from_zip(name: str, data: bytes) -> dict[str, Tensor]:
-    """The tensors in a published archive.
+    """Read the tensors in a published archive.
 
     Args:
         name: of the model, for errors.
@@ -168,7 +168,7 @@ def state_from_zip(name: str, data: bytes) -> dict[str, Tensor]:
 
 
 def _checkpoint(name: str, entries: list[zipfile.ZipInfo]) -> zipfile.ZipInfo:
-    """The entry with the weights: the best model, or else the checkpoint of the last epoch."""
+    """Name the entry with the weights: the best model, or else the checkpoint of the last epoch."""
     for entry in entries:
         parts = PurePosixPath(entry.filename.replace("\\", "/"))
         if parts.is_absolute() or ".." in parts.parts or ":" in entry.filename:

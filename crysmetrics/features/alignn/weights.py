@@ -88,7 +88,7 @@ def _read(name: str, path: Path, changed: int, size: int) -> Weights:
 
 
 def _graph_rule(data: bytes) -> GraphRule:
-    """The rule of graphs that a safetensors file names; the published one if it names none.
+    """Read the rule of graphs that a safetensors file names; the published one if it names none.
 
     Raises:
         ValueError: if it names another one.

@@ -31,7 +31,7 @@ from crysmetrics.training_state import STATE
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """The subcommand `train`."""
+    """Run the subcommand `train`."""
     device = torch_device(arguments.device)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -85,7 +85,7 @@ def _weights(path: Path) -> tuple[dict[str, torch.Tensor], str]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of the command line; argparse, since Click may be missing on a bare machine."""
+    """Make the parser of the command line, by argparse: a bare machine may lack Click."""
     top = argparse.ArgumentParser(prog="python -m crysmetrics.features.alignn.training")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     pack = commands.add_parser("pack", help="make the packed file from the data folder")

@@ -30,7 +30,7 @@ TEST = "mp20/test.csv.gz"
 
 
 def finish(arguments: argparse.Namespace) -> None:
-    """The subcommand `finish`: weights and card of a run.
+    """Run the subcommand `finish`: write weights and card of a run.
 
     Raises:
         UserError: if weights of this name are there already: a frozen file never changes.
@@ -85,7 +85,7 @@ def finish(arguments: argparse.Namespace) -> None:
 
 
 def _initial_weights(sha256: str) -> dict[str, str | None]:
-    """The weights that a run began with, by hash and, where they are known, by name."""
+    """Name the weights that a run began with, by hash and, where they are known, by name."""
     from crysmetrics.weights import weights_name
 
     if not sha256:
@@ -94,7 +94,7 @@ def _initial_weights(sha256: str) -> dict[str, str | None]:
 
 
 def _selected(trainer: Trainer, packed: Packed) -> tuple[ALIGNN, dict[str, float]]:
-    """The averaged weights or the last ones, whichever err less on val; and that error."""
+    """Choose the averaged weights or the last ones by their error on val; return it as well."""
     rows = packed.rows("val")
     errors = {}
     for average in (True, False):
@@ -109,7 +109,7 @@ def _mean(predicted: NDArray[np.float64], targets: NDArray[np.float64]) -> float
 
 
 def _test_errors(network: ALIGNN, data: Path, rule: GraphRule) -> Mapping[str, Any]:
-    """Errors on the MP-20 test split, all and by the number of elements in a compound."""
+    """Measure errors in eV/atom on the MP-20 test split, all and by number of elements."""
     from crysmetrics.io import read
 
     crystals = read(data / TEST)
@@ -145,7 +145,7 @@ def _architecture(network: ALIGNN, rule: GraphRule) -> dict[str, Any]:
 
 
 def _history(path: Path) -> list[dict[str, str]]:
-    """The log, every epoch of it."""
+    """Read the log, every epoch of it."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:

@@ -55,19 +55,19 @@ class Packed:
     rule: GraphRule = "cell_independent"
 
     def rows(self, split: str) -> NDArray[np.int64]:
-        """Rows of `train` or `val`."""
+        """List the rows of `train` or `val`."""
         return np.flatnonzero(self.split == _SPLITS.index(split))
 
 
 def pack(arguments: argparse.Namespace) -> None:
-    """The subcommand `pack`."""
+    """Run the subcommand `pack`."""
     packed = packed_from(*chosen(arguments.data))
     save_packed(packed, arguments.output)
     print(json.dumps(packed.origin, indent=2))
 
 
 def chosen(data: Path) -> tuple[Crystals, NDArray[np.int64], dict[str, Any]]:
-    """Structures with formation energies that are marked `train` or `val`.
+    """Choose the structures with formation energies that are marked `train` or `val`.
 
     Returns:
         The structures with the property `formation_energy_per_atom`; 0 or 1 for each split; and
@@ -115,7 +115,7 @@ def chosen(data: Path) -> tuple[Crystals, NDArray[np.int64], dict[str, Any]]:
 def packed_from(
     crystals: Crystals, split: NDArray[np.int64], origin: dict[str, Any], fold: float = FOLD
 ) -> Packed:
-    """Graphs and targets of structures with the property `formation_energy_per_atom`."""
+    """Pack graphs and targets of structures with the property `formation_energy_per_atom`."""
     graphs = line_graphs(crystals, rule="cell_independent", fold=fold)
     good = np.setdiff1d(np.arange(len(crystals)), list(graphs.failures))
     targets = np.asarray(crystals.properties[TARGET], dtype=float)

@@ -112,20 +112,20 @@ class Trainer:
         self.seconds = 0.0
 
     def _standardised(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights whose output is standardised as the targets are; see `final_network`."""
+        """Standardise the output of weights as the targets are; the reverse of `final_network`."""
         weight, bias = state["fc.weight"] / self.std, (state["fc.bias"] - self.mean) / self.std
         return {**state, "fc.weight": weight, "fc.bias": bias}
 
     @property
     def progress(self) -> float:
-        """Share of the budget that is spent."""
+        """Return the share of the budget that is spent."""
         if self.settings.steps:
             return self.step / self.settings.steps
         return self.seconds / (60 * self.settings.minutes)
 
     @property
     def learning_rate(self) -> float:
-        """Rises linearly, then falls along a cosine."""
+        """Return the learning rate now: it rises linearly, then falls along a cosine."""
         peak, warmup, done = self.settings.learning_rate, self.settings.warmup, self.progress
         if done < warmup:
             return peak * (0.04 + 0.96 * done / warmup)
@@ -162,7 +162,7 @@ class Trainer:
                 return
 
     def _batches(self) -> Iterator[tuple[NDArray[np.int64], GraphBatch, Tensor]]:
-        """Batches from this place in the data on, the next one made while one is used."""
+        """Yield batches from this place in the data on, making the next one while one is used."""
 
         def make(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], GraphBatch, Tensor]:
             targets = (self.packed.targets[rows] - self.mean) / self.std
@@ -186,7 +186,7 @@ class Trainer:
                     yield made
 
     def _order(self, epoch: int) -> list[NDArray[np.int64]]:
-        """The rows of each batch of an epoch."""
+        """List the rows of each batch of an epoch."""
         rng = np.random.default_rng([self.settings.seed, epoch])
         order = rng.permutation(self.train_rows[rng.random(len(self.train_rows)) < self.share])
         total = np.cumsum(self.num_pairs[order])
@@ -225,11 +225,11 @@ class Trainer:
         print(*(f"{name} {value}" for name, value in zip(_LOG, row, strict=True)), flush=True)
 
     def predict(self, rows: NDArray[np.int64], average: bool = True) -> NDArray[np.float64]:
-        """Formation energies (eV/atom) of packed structures by the averaged (or last) weights."""
+        """Predict energies (R,) in eV/atom of packed structures by the averaged or last weights."""
         return predict(self.final_network(average), self.packed.graphs, rows, self.device)
 
     def final_network(self, average: bool = True) -> ALIGNN:
-        """The network for inference, its output in eV/atom."""
+        """Make the network for inference, its output in eV/atom."""
         chosen = self.average.module if average else self.network
         state = {name: tensor.detach().clone() for name, tensor in chosen.state_dict().items()}
         state["fc.weight"] = state["fc.weight"] * self.std
@@ -239,7 +239,7 @@ class Trainer:
     # --- checkpoints -------------------------------------------------------------------------
 
     def _tensors(self) -> dict[str, dict[str, Tensor]]:
-        """All tensors of the state by file."""
+        """Collect all tensors of the state by file."""
         names = dict(self.network.named_parameters())
         moments: dict[str, dict[str, Tensor]] = {"exp_avg": {}, "exp_avg_sq": {}}
         for name, parameter in names.items():
@@ -287,7 +287,7 @@ def _optimizer(network: ALIGNN, settings: Settings) -> torch.optim.AdamW:
 def predict(
     network: ALIGNN, graphs: LineGraphs, rows: NDArray[np.int64], device: str
 ) -> NDArray[np.float64]:
-    """Energies (R,) in eV/atom of the structures in `rows`."""
+    """Predict energies (R,) in eV/atom of the structures in `rows`."""
     from crysmetrics.parallel import chunks_of
 
     energies = np.empty(len(rows))
@@ -306,7 +306,7 @@ def open_run(
     compiled: bool = False,
     bfloat16: bool = False,
 ) -> Trainer:
-    """The run whose checkpoint lies in `folder`.
+    """Open the run whose checkpoint lies in `folder`.
 
     Raises:
         UserError: if there is none.
