@@ -31,7 +31,7 @@ from crysmetrics.protocols import Plan
 from crysmetrics.reporting.report import Report, input_json, settings_json, versions
 from crysmetrics.reporting.structure_tables import described, failures, tables
 from crysmetrics.reporting.structures import DescribedSet, chosen_structures, draw_structures
-from crysmetrics.scratch import Columns as ColumnsOnDisk
+from crysmetrics.spill import Columns as ColumnsOnDisk
 
 PART = 5_000
 """Structures held at a time."""

@@ -21,7 +21,7 @@ from crysmetrics.metrics.moments import Moments, Reservoir
 from crysmetrics.metrics.settings import EvaluationSettings
 from crysmetrics.parallel import in_threads
 from crysmetrics.protocols import plan
-from crysmetrics.scratch import Columns, Names
+from crysmetrics.spill import Columns, Names
 
 
 @pytest.fixture(autouse=True)

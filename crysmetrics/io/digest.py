@@ -6,7 +6,7 @@ import json
 from hashlib import sha256
 
 from crysmetrics.io.crystals import Crystals
-from crysmetrics.scratch import Entries
+from crysmetrics.spill import Entries
 
 
 class SetDigest:

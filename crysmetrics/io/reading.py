@@ -26,7 +26,7 @@ from crysmetrics.io.parsed import Parsed, one_line, printable
 from crysmetrics.io.sources import COMPANIONS, folder_source, has_suffix
 from crysmetrics.parallel import cpu_count, process_pool, submit
 from crysmetrics.progress import task
-from crysmetrics.scratch import Names
+from crysmetrics.spill import Names
 
 MAX_ATOMS = 5000
 """Cells with more atoms are failures unless the caller allows them: no generative model makes
