@@ -9,11 +9,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
+from crysmetrics.errors import UserError
 from crysmetrics.interrupts import is_ending
 
 T = TypeVar("T")
@@ -31,7 +32,7 @@ _THREAD_COUNTS = (
 
 
 def cpu_count(workers: int | None = None) -> int:
-    """`workers` if given, else the number of cores this process may use."""
+    """Return the number of workers: as given, else the cores that this process may use."""
     if workers is not None:
         return max(1, workers)
     import joblib
@@ -42,9 +43,12 @@ def cpu_count(workers: int | None = None) -> int:
 def in_processes(
     function: Callable[..., T], jobs: Sequence[tuple[Any, ...]], workers: int | None = None
 ) -> Iterator[T]:
-    """`function(*job)` for each job, in order; in this process if one worker is enough.
+    """Yield `function(*job)` for each job, in order; in this process if one worker is enough.
 
     Workers stay for a while, and a later call with as many finds what they have loaded.
+
+    Raises:
+        UserError: if a worker is killed, for lack of memory most often.
     """
     count = min(cpu_count(workers), len(jobs))
     if count <= 1:
@@ -57,7 +61,9 @@ def in_processes(
     try:
         pending += (submit(pool, function, *job) for job in jobs)
         while pending:
-            yield pending.popleft().result()
+            with _deaths_explained():
+                result = pending.popleft().result()
+            yield result
     except (KeyboardInterrupt, GeneratorExit):
         if not is_ending():  # else all ends at once
             pool.shutdown(wait=False, kill_workers=True)
@@ -69,18 +75,32 @@ def in_processes(
 
 @contextmanager
 def process_pool(workers: int) -> Iterator[Executor]:
-    """Processes for this block alone; see `submit`.
+    """Start processes for this block alone; see `submit`.
 
     loky's need no `if __name__ == "__main__"` in the caller's script and no fork.
+
+    Raises:
+        UserError: if a worker is killed, for lack of memory most often.
     """
     from joblib.externals.loky import ProcessPoolExecutor
 
     pool = ProcessPoolExecutor(workers, **_worker_options())
     try:
-        yield pool
+        with _deaths_explained():
+            yield pool
     finally:
         if not is_ending():
             pool.shutdown()
+
+
+@contextmanager
+def _deaths_explained() -> Iterator[None]:
+    try:
+        yield
+    except BrokenExecutor as error:
+        raise UserError(
+            "A worker process was killed, maybe for lack of memory; fewer --workers need less."
+        ) from error
 
 
 def submit(pool: Executor, function: Callable[..., T], *arguments: Any) -> Future[T]:
@@ -150,7 +170,7 @@ def _end_with(parent: int) -> None:
 def in_threads(
     function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], workers: int | None = None
 ) -> Iterator[T]:
-    """`function(*job)` for each job, in order; for functions that release the GIL.
+    """Yield `function(*job)` for each job, in order; for functions that release the GIL.
 
     Jobs that an iterator makes are made a few ahead, so that they need not be held all at once.
     """
@@ -175,7 +195,7 @@ def in_threads(
 
 
 def chunks_of(sizes: Sequence[int], target: int) -> list[slice]:
-    """Consecutive slices whose sizes add up to about `target` each."""
+    """Return consecutive slices whose sizes add up to about `target` each."""
     slices, start, total = [], 0, 0
     for i, size in enumerate(sizes):
         total += int(size)
@@ -189,7 +209,7 @@ def chunks_of(sizes: Sequence[int], target: int) -> list[slice]:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Within this block PyTorch computes with this many threads, in each thread that calls it."""
+    """Let PyTorch compute with this many threads within the block, in each thread that calls it."""
     import torch
 
     before = torch.get_num_threads()
@@ -202,8 +222,11 @@ def torch_threads(count: int) -> Iterator[None]:
 
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
-    """Within this block numbers near 0 count as 0 in this thread, for networks whose features fade
-    out through denormals, on which a CPU takes its time; what follows computes as it did."""
+    """Count numbers near 0 as 0 within the block, in this thread.
+
+    For networks whose features fade out through denormals, on which a CPU takes its time; what
+    follows computes as it did.
+    """
     import torch
 
     before = float((torch.full((1,), 1e-310, dtype=torch.float64) * 1.0)[0]) == 0

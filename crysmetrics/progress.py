@@ -1,4 +1,4 @@
-"""Progress of long work: silent in a library, a rich bar where the CLI asks for one."""
+"""Show progress of long work: silent in a library, a bar where the CLI asks for one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _display: ContextVar[object | None] = ContextVar("crysmetrics_progress", default
 
 @contextmanager
 def show_progress() -> Iterator[None]:
-    """Within this block, `task`s are drawn as bars on standard error, if that is a terminal."""
+    """Draw the `task`s of this block as bars on standard error, if that is a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining
 
@@ -39,7 +39,7 @@ def show_progress() -> Iterator[None]:
 
 @contextmanager
 def task(description: str, total: int | None) -> Iterator[Advance]:
-    """Yields a function that is told how many items were just finished."""
+    """Begin a task, and yield the function that is told how many items were just finished."""
     display = _display.get()
     if display is None:
         yield lambda count: None

@@ -1,4 +1,4 @@
-"""What grows with a set, on disk: sets that are never held as a whole need it at the end.
+"""Spill to disk what grows with a set: a dictionary, a sorted list and columns for `--stream`.
 
 All of it lies in temporary files without names (in `$TMPDIR`, else in `/tmp` and `/var/tmp`), gone
 with the process, however that ends. A million structures take some 300 MB there. Where there is no
@@ -19,17 +19,17 @@ from numpy.typing import NDArray
 from crysmetrics.errors import UserError
 
 _CACHE_KIB = 16_000
-"""Of a database in memory; the rest is on disk."""
+"""Memory of a database in KiB; the rest is on disk."""
 
 
 class Names:
-    """What each name was first used for: a dictionary as far as `get` and item assignment go."""
+    """A dictionary of strings on disk, as far as `get` and item assignment go."""
 
     def __init__(self) -> None:
         self._database = _database("CREATE TABLE t (k BLOB PRIMARY KEY, v BLOB) WITHOUT ROWID")
 
     def get(self, name: str) -> str | None:
-        """What this name was used for; None if it was not."""
+        """Return the value of a name; None if it has none."""
         row = self._database.execute("SELECT v FROM t WHERE k = ?", (_bytes(name),)).fetchone()
         return None if row is None else _text(row[0])
 
@@ -39,13 +39,13 @@ class Names:
 
 
 class Entries:
-    """Pairs of a name and some bytes, given back in the order of `sorted`."""
+    """A list on disk of pairs of a name and some bytes, given back in the order of `sorted`."""
 
     def __init__(self) -> None:
         self._database = _database("CREATE TABLE t (k BLOB, v BLOB)")
 
     def add(self, entries: Iterable[tuple[str, bytes]]) -> None:
-        """Take in some."""
+        """Append pairs."""
         rows = ((_bytes(name), value) for name, value in entries)
         with _room():
             self._database.executemany("INSERT INTO t VALUES (?, ?)", rows)
@@ -59,7 +59,7 @@ class Entries:
 
 
 class Columns:
-    """Numbers of every structure, by name of the column, given back as read-only arrays.
+    """Columns on disk, numbers of every structure by name, given back as read-only arrays.
 
     The arrays are mapped: what is read of them is in memory only as long as there is room.
     """
@@ -68,7 +68,7 @@ class Columns:
         self._files: dict[str, tuple[IO[bytes], np.dtype[Any]]] = {}
 
     def add(self, name: str, values: NDArray[Any]) -> None:
-        """Append to a column; its first values decide its type."""
+        """Append values to a column; the first decide its type."""
         with _room():
             if name not in self._files:
                 # Open as long as this lives.

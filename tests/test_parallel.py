@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from crysmetrics.parallel import flushed_denormals, in_processes
+from crysmetrics.errors import UserError
+from crysmetrics.parallel import flushed_denormals, in_processes, process_pool, submit
 
 
 def where(number: int) -> tuple[int, int, bool]:
@@ -36,6 +38,21 @@ def test_one_worker_is_this_process() -> None:
 def test_errors_of_workers_are_raised(workers: int) -> None:
     with pytest.raises(ValueError, match="no such thing"):
         list(in_processes(where, [(1,), (-1,)], workers))
+
+
+def die_in_a_pool() -> None:
+    with process_pool(2) as processes:
+        submit(processes, os._exit, 1).result()
+
+
+def die_in_jobs() -> None:
+    list(in_processes(os._exit, [(1,)] * 2, 2))
+
+
+@pytest.mark.parametrize("die", [die_in_jobs, die_in_a_pool])
+def test_a_worker_that_is_killed_is_a_sentence(die: Callable[[], None]) -> None:
+    with pytest.raises(UserError, match="worker process was killed"):
+        die()
 
 
 def test_denormals_count_as_before_afterwards() -> None:

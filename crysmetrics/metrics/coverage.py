@@ -15,7 +15,7 @@ from crysmetrics.metrics.base import Columns, Measure, Metric, Outcome, Part, Va
 from crysmetrics.metrics.intervals import mean, share
 from crysmetrics.metrics.neighbours import Nearest, nearest_both_ways
 from crysmetrics.metrics.settings import EvaluationSettings, Thresholds
-from crysmetrics.scratch import Columns as ColumnsOnDisk
+from crysmetrics.spill import Columns as ColumnsOnDisk
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -25,7 +25,7 @@ from crysmetrics.metrics.base import (
 from crysmetrics.metrics.intervals import subsampled_stderr, with_interval
 from crysmetrics.metrics.settings import EvaluationSettings
 from crysmetrics.metrics.subset import draw_subset
-from crysmetrics.scratch import Columns as ColumnsOnDisk
+from crysmetrics.spill import Columns as ColumnsOnDisk
 
 ATOMIC_MASS_UNIT = 1.66053906660
 """g/cm³ for one atomic mass unit in 1 Å³ (CODATA 2018)."""
