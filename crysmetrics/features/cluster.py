@@ -106,7 +106,7 @@ def _compute(
 
 
 def featurise(name: str, run: Run, crystals: Crystals) -> Part:
-    """Compute rows of features on a worker; return the extractor's hash there, rows and failures."""
+    """Compute features on a worker; return the hash of its extractor, rows and failures."""
     extractor = get_extractor(name, run)
     values, failures = extractor.compute(crystals, run.workers)
     return extractor.hash, values, failures

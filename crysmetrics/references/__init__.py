@@ -43,7 +43,7 @@ class ReferenceInfo:
 
 
 def user_folder() -> Path:
-    """Return a user's folder of references: `$CRYSMETRICS_REFERENCES`, or one in the user's data."""
+    """Return where a user's references are: `$CRYSMETRICS_REFERENCES`, or the data folder."""
     given = os.environ.get("CRYSMETRICS_REFERENCES")
     return Path(given) if given else data_folder("crysmetrics") / "references"
 
