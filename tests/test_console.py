@@ -73,6 +73,14 @@ def test_tables_lines_and_logs_escape_by_themselves(
     assert capsys.readouterr().err == f"{HARMLESS} is no file\n"
 
 
+def test_tables_for_documents_hold_no_control_characters() -> None:
+    from crysmetrics.reporting.tables import escape_latex, escape_markdown
+
+    assert is_harmless(escape_markdown(EVIL))
+    assert is_harmless(escape_latex(EVIL))
+    assert "\n" not in escape_markdown(EVIL) + escape_latex(EVIL)
+
+
 def in_terminal(command: list[str], cwd: Path) -> str:
     """What a command writes to a terminal, colours and progress with it."""
     leader, follower = pty.openpty()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from crysmetrics import console
 from crysmetrics.metrics.registry import all_metrics
 from crysmetrics.protocols import shortfalls
 from crysmetrics.reporting.published import (
@@ -189,9 +190,11 @@ def _parts(
 
 def escape_markdown(text: str) -> str:
     """Text that means itself in a cell of a Markdown table."""
-    return "".join(f"\\{c}" if c in "\\|*_`<>[]#" else c for c in text.replace("\n", " "))
+    return "".join(
+        f"\\{c}" if c in "\\|*_`<>[]#" else c for c in console.shown(text.replace("\n", " "))
+    )
 
 
 def escape_latex(text: str) -> str:
     """Text that means itself in LaTeX."""
-    return "".join(_LATEX.get(c, c) for c in text.replace("\n", " "))
+    return "".join(_LATEX.get(c, c) for c in console.shown(text.replace("\n", " ")))
