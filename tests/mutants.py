@@ -180,6 +180,8 @@ def _records() -> str:
 
 
 def _table(rng: random.Random) -> str:
+    if rng.random() < 0.2:
+        return (CASES / rng.choice(("e_semicolon.csv", "b_structure_json.csv"))).read_text()
     rows = [f'{k},"{rng.choice(_cifs())}",{k / 7}' for k in range(3)]
     return "\n".join(["material_id,cif,energy", *rows]) + "\n"
 
@@ -338,6 +340,31 @@ def _text_maker(
     return make
 
 
+def _from_cases(pattern: str, *others: str) -> Callable[[random.Random], str]:
+    """One of the case files whose names match, or one of the other texts."""
+    texts = [path.read_text() for path in sorted(CASES.glob(pattern))]
+    return lambda rng: rng.choice([*texts, *others])
+
+
+def _pt(rng: random.Random) -> tuple[bytes, str]:
+    """A file of PyTorch with changed members, its checksums right, or with changed bytes."""
+    good = (CASES / "eval_gen.pt").read_bytes()
+    if rng.random() < 0.3:
+        return _change_bytes(good, rng)
+    buffer, done = io.BytesIO(), "plain"
+    with zipfile.ZipFile(io.BytesIO(good)) as source, zipfile.ZipFile(buffer, "w") as archive:
+        names = source.namelist()
+        pickled = [name for name in names if name.endswith("data.pkl")]
+        chosen = rng.choice((*pickled, rng.choice(names)))
+        for name in names:
+            content = source.read(name)
+            if name == chosen and content:
+                content, kind = _change_bytes(content, rng)
+                done = f"{name}-{kind}"
+            archive.writestr(zipfile.ZipInfo(name), content)
+    return buffer.getvalue(), done
+
+
 _cif = _text_maker(lambda rng: rng.choice(_cifs()))
 
 
@@ -421,15 +448,17 @@ def _npz(rng: random.Random) -> tuple[bytes, str]:
 
 MAKERS: dict[str, Callable[[random.Random], tuple[bytes, str]]] = {
     ".cif": _cif,
-    ".vasp": _text_maker(lambda rng: _POSCAR),
+    ".vasp": _text_maker(_from_cases("*.vasp", _POSCAR, _POSCAR)),
     ".CIF": _cif,
     ".extxyz": _text_maker(lambda rng: _FRAME * rng.choice((1, 3))),
     ".mcif": _cif,
-    ".json": _text_maker(lambda rng: _records()),
+    ".json": _text_maker(_from_cases("*.json", *[_records()] * 3)),
     ".cif.gz": _gz,
     ".csv": _text_maker(_table),
+    ".tsv": _text_maker(_from_cases("f_tab.tsv")),
     ".zip": _zip,
     ".tar": _tar,
     ".npz": _npz,
     ".jsonl": _text_maker(lambda rng: "\n".join([_records().replace("\n", "")] * 2)),
+    ".pt": _pt,
 }

@@ -88,13 +88,15 @@ def _scaled(lines: list[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]
     if len(scale) == 3:
         if not (scale > 0).all():
             raise ValueError("has three scale factors that are not all positive")
-        return rows * scale, scale
+        with np.errstate(over="ignore"):
+            return rows * scale, scale
     if scale[0] < 0:  # the volume of the cell
         volume = abs(np.linalg.det(rows))
         if not np.isfinite(rows).all() or not volume > 0:
             raise ValueError("has a cell of no volume")
         scale = (-scale / volume) ** (1 / 3)
-    return rows * scale[0], np.repeat(scale, 3)
+    with np.errstate(over="ignore"):  # a cell that is not finite is named later
+        return rows * scale[0], np.repeat(scale, 3)
 
 
 def _species(lines: list[str]) -> tuple[list[str] | None, list[int], int]:

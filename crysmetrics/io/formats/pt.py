@@ -7,7 +7,6 @@ Geometric) becomes an empty stand-in, and no class is imported for it.
 
 from __future__ import annotations
 
-import pickle
 import pickletools
 import re
 import warnings
@@ -108,7 +107,7 @@ def _load(path: Path) -> dict[str, Any]:
             warnings.simplefilter("ignore")
             # Mapped, so that tensors that are not asked for (whole trajectories) are never read.
             found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, pickle.UnpicklingError, OSError, EOFError, KeyError) as error:
+    except Exception as error:  # its reader runs into nearly anything in a damaged pickle
         raise ValueError(f"can't be read by PyTorch ({one_line(error)})") from error
     if not isinstance(found, Mapping):
         raise ValueError(f"holds a {type(found).__name__}, not the arrays of a set of structures")

@@ -26,6 +26,7 @@ from crysmetrics.io.parsed import (
     Parsed,
     one_line,
     printable,
+    shorten,
     why_no_text,
 )
 from crysmetrics.io.texts import decode_cell, encoding_of
@@ -183,7 +184,7 @@ def _rows(frame: Any, path: Path, columns: Columns, first: int) -> Iterator[Entr
         ids = [_readable(n) for n in frame.iloc[:, names.index(id_column)]]
     is_cif = "cif" in structure.lower()
     for k, (text, name) in enumerate(zip(texts, ids, strict=True)):
-        label = f"{path.name} row {first + k + 1}" + (f" ({name})" if name else "")
+        label = f"{path.name} row {first + k + 1}" + (f" ({shorten(name, 80)})" if name else "")
         found = {c: values[k] for c, values in properties.items()}
         entry_id = name or str(first + k)
         if is_cif and text.lstrip()[:1] not in ("{", "["):
