@@ -10,15 +10,18 @@ from sets import random_crystals
 
 from crysmetrics.cli import main
 from crysmetrics.errors import UserError
+from crysmetrics.features import registry
 from crysmetrics.features.extractor import Run
 from crysmetrics.features.registry import (
     BACKENDS,
     ENTRIES,
     FEATURES,
     FRECHET_FEATURES,
+    Entry,
     backends,
     get_extractor,
 )
+from crysmetrics.features.sample import Sample
 from crysmetrics.metrics.registry import all_metrics
 
 
@@ -70,3 +73,19 @@ def test_the_table_imports_no_extractor():
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_line_in_the_table_is_all_that_an_extractor_needs(tmp_path, monkeypatch):
+    (tmp_path / "atom_counts.py").write_text(
+        "from crysmetrics.features.extractor import Extractor\n"
+        "def extractor(name, run):\n"
+        "    def compute(crystals, workers):\n"
+        "        return crystals.num_atoms[:, None].astype(float), {}\n"
+        "    return Extractor(name, '1', ('num_atoms',), compute)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    line = Entry("atom_counts", "the number of atoms", {"native": "atom_counts"})
+    monkeypatch.setitem(registry._BY_NAME, line.name, line)
+    crystals = random_crystals(3)
+    found = Sample(crystals, "gen").features("atom_counts")
+    assert found.values[:, 0].tolist() == crystals.num_atoms.tolist()
