@@ -11,6 +11,7 @@ Only programs catch signals (`catch_signals`); in notebooks and scripts Ctrl-C s
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import threading
@@ -57,7 +58,8 @@ def catch_signals() -> None:
     caught = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
     # What is ignored (by nohup, in background jobs of scripts) stays ignored.
     caught = [number for number in caught if signal.getsignal(number) != signal.SIG_IGN]
-    if signal.getsignal(signal.SIGTERM) is _interrupt:
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is _interrupt:
         return
     for number in caught:
         signal.signal(number, _interrupt)
@@ -127,18 +129,21 @@ def advice(text: str) -> Iterator[None]:
 def say_interrupted() -> None:
     """Write on standard error that the program was interrupted, and the advice for that."""
     text = f"; {_State.advice}" if _State.advice else ""
+    write_unless_blocked(f"Interrupted{text}.\n".encode("utf-8", "backslashreplace"))
+
+
+def write_unless_blocked(data: bytes) -> None:
+    """Write to standard error past its stream, which another thread may be waiting in."""
     with suppress(OSError, ValueError):
-        os.write(2, f"Interrupted{text}.\n".encode("utf-8", "backslashreplace"))
+        if sys.platform == "win32" or select.select([], [2], [], 0)[1]:
+            os.write(2, data)
 
 
 def exit_now(status: int) -> NoReturn:
-    """End the process without waiting for its threads and workers; output is flushed."""
+    """End the process without waiting for its threads, its workers or who reads its output."""
     for callback in reversed([*_State.callbacks.values()]):
         with suppress(Exception):
             callback()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
     os._exit(status)
 
 

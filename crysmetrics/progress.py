@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from crysmetrics.console import console, shown
-from crysmetrics.interrupts import on_forced_exit
+from crysmetrics.interrupts import on_forced_exit, write_unless_blocked
 
+_SHOW_CURSOR = b"\x1b[?25h"
 Advance = Callable[[int], None]
 
 _display: ContextVar[object | None] = ContextVar("crysmetrics_progress", default=None)
@@ -28,7 +29,7 @@ def show_progress() -> Iterator[None]:
     columns = (text, BarColumn(), MofNCompleteColumn(), Remaining())
     with (
         Progress(*columns, console=screen, transient=True) as display,
-        on_forced_exit(lambda: screen.show_cursor(True)),
+        on_forced_exit(lambda: write_unless_blocked(_SHOW_CURSOR)),
     ):
         token = _display.set(display)
         try:

@@ -21,6 +21,18 @@ def script(setup: str, program: str = "crysmetrics") -> list[str]:
     return [sys.executable, "-c", f"{setup}\nfrom {program}.entry import main\nmain()"]
 
 
+def program(code: str) -> list[str]:
+    """A command that runs some Python as the programs run their commands."""
+    lines = (
+        "import sys, types",
+        "from crysmetrics import entry",
+        "module = sys.modules['made'] = types.ModuleType('made')",
+        f"module.main = lambda: exec({code!r}, {{}})",
+        "entry.run('made')",
+    )
+    return [sys.executable, "-c", "\n".join(lines)]
+
+
 def start(command: list[str], cwd: Path, **options: object) -> subprocess.Popen[str]:
     """Start a process in a group of its own, as a terminal does."""
     return subprocess.Popen(  # type: ignore[call-overload]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from programs import CRYSGEN, CRYSMETRICS, PATIENCE, are_gone, script, start, wait_for
+from programs import CRYSGEN, CRYSMETRICS, PATIENCE, are_gone, program, script, start, wait_for
 from sets import random_crystals
 
 from crysmetrics.io import write
@@ -99,6 +99,21 @@ def test_ctrl_c_is_no_traceback_at_any_moment(
         assert process.returncode == 130
         assert "Interrupted" in errors.splitlines()[-1]
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_reader_that_waits_does_not_hold_up_the_end(folder: Path, stream: str) -> None:
+    """As `less` does with a long table."""
+    code = f"import sys\nprint('now', flush=True)\nprint('x' * 10**7, file=sys.{stream})"
+    process = start(program(code), folder)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "now\n"
+    time.sleep(0.5)
+    begun = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=PATIENCE) == 130
+    assert time.monotonic() - begun < SECONDS
+    process.communicate()
 
 
 def test_what_is_ignored_stays_ignored(folder: Path) -> None:
@@ -234,12 +249,8 @@ def test_workers_end_with_their_parent(tmp_path: Path, code: str, number: signal
 
 def test_interrupted_workers_say_nothing(tmp_path: Path) -> None:
     """Ctrl-C reaches those that have just been started, too, before they can ignore it."""
-    code = POOLS["jobs"].replace("import time", "import time\nimport crysmetrics.cli", 1)
-    program = "from crysmetrics import entry\nimport types, sys\n"
-    program += f"module = types.ModuleType('pools')\nmodule.main = lambda: exec({code!r}, {{}})\n"
-    program += "sys.modules['pools'] = module\nentry.run('pools')"
     for delay in (0.05, 0.3, 1.0):
-        process = start([sys.executable, "-c", program], tmp_path)
+        process = start(program(POOLS["jobs"]), tmp_path)
         assert process.stdout is not None
         assert process.stdout.readline() == "now\n"
         time.sleep(delay)

@@ -134,7 +134,8 @@ def _temporary_folder(parent: Path, kind: str = "folder") -> Iterator[Path]:
             with _locked(folder):
                 yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            with uninterrupted():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _tidy(folder: Path) -> None:
