@@ -20,7 +20,7 @@ CONTRACT_KEYS = set(
     "cov_precision cov_recall_marginal cov_precision_marginal amsd_recall amsd_precision "
     "amcd_recall amcd_precision struct_diversity comp_diversity fad fad_inf kad fd_crystalnn "
     "fd_cgcnn match_rate match_rate_valid rmse metre crmse uniqueness novelty stable_rate "
-    "metastable_rate stability_cost".split()
+    "metastable_rate stability_cost symmetric_share symmetric_share_tight space_group_jsd".split()
 )
 
 
@@ -109,6 +109,9 @@ COVERAGE = [k for k in CONTRACT_KEYS if k.startswith(("cov_", "amsd", "amcd"))]
         (["frechet", "GEN", "REF"], ["fd_crystalnn"]),
         (["diversity", "GEN"], ["struct_diversity", "comp_diversity"]),
         (["fad", "GEN", "REF"], ["fad", "fad_inf", "kad"]),
+        (["uniqueness", "GEN"], ["uniqueness"]),
+        (["symmetric-share", "GEN"], ["symmetric_share", "symmetric_share_tight"]),
+        (["space_group_jsd", "GEN", "REF"], ["space_group_jsd"]),
     ],
 )
 def test_commands_report_by_the_contract(sets, tmp_path, command, keys):

@@ -71,7 +71,12 @@ ENTRIES = (
     ),
     Entry(
         "space_group",
-        "the number of the space group",
+        "the number of the space group within 0.1 Å",
+        {"native": "crysmetrics.features.symmetry"},
+    ),
+    Entry(
+        "space_group_tight",
+        "the number of the space group within 0.01 Å",
         {"native": "crysmetrics.features.symmetry"},
     ),
 )

@@ -140,9 +140,10 @@ def _uncertainty_fault(key: str, entry: Mapping[str, Any], bounded: bool) -> str
     if stderr is None:
         return None
     # Intervals of shares (Wilson's) are wider than the error near 0 and 1; all others are
-    # 1.96 errors wide to their upper side.
-    too_wide = Z95 * stderr > 2 * (high - low) + slack
-    if too_wide or (not bounded and abs(high - value - Z95 * stderr) > 1e-3 * (high - value)):
+    # 1.96 errors wide, or less where they are cut at what is possible.
+    too_large = Z95 * stderr > 2 * (high - low) + slack
+    too_small = not bounded and high - value - Z95 * stderr > 1e-3 * (high - value)
+    if too_large or too_small:
         return f"{key} has a stderr that does not fit its interval"
     return None
 
