@@ -105,14 +105,15 @@ def explained(model: GemsDiff, batch: Batch, step: int) -> str:
     vectors = model.cells.encode(batch.lattices, batch.num_atoms)
     draw = torch.randn(vectors.shape, generator=generator)
     moves = torch.randn(batch.frac_coords.shape, generator=generator)
-    noisy, frac = model._noised(batch, vectors, steps, draw, moves)
+    noise = (draw, moves)
+    noisy, frac = model.process.noised(vectors, batch.frac_coords, batch.mask, steps, noise)
     displacement, cell = model.predict(batch.atomic_numbers, frac, noisy, steps)
     wanted = remove_mean(shortest_path(frac, batch.frac_coords), batch.mask)
     left = remove_mean(wanted - displacement, batch.mask)
     positions = float(left.norm() / wanted.norm())
-    sigma = float(model.lattice_schedule.sigma(steps[:1]))
+    sigma = float(model.process.lattice.sigma(steps[:1]))
     cells = float((cell - vectors).square().mean().sqrt()) / max(sigma, 1e-9)
-    spread = float(model.position_schedule.sigma(steps[:1]))
+    spread = float(model.process.positions.sigma(steps[:1]))
     return (
         f"step {step}: σ of positions {spread:.3f}, left {positions:.2f}; "
         f"of cells {sigma:.3f}, left {cells:.2f}"

@@ -24,6 +24,7 @@ from crysgen.diffusion.lattice import (
     symmetric_to_vector,
 )
 from crysgen.diffusion.noise import Noise, spread_steps
+from crysgen.diffusion.process import CrystalDiffusion
 from crysgen.diffusion.schedules import (
     LATTICE_BETAS,
     POSITION_BETAS,
@@ -35,7 +36,7 @@ from crysgen.diffusion.schedules import (
     preserving_powers,
     strided_steps,
 )
-from crysgen.diffusion.torus import remove_mean, shortest_path, wrap
+from crysgen.diffusion.torus import remove_mean, shortest_path
 from crysgen.models.base import Model, ModelConfig, OnStep
 from crysgen.models.fields import build_fields
 from crysgen.models.targets import Target
@@ -188,8 +189,8 @@ class GemsDiff(Model):
         self.config = config
         self.network = build_network(config.network, config.network_settings)
         self.fields = build_fields(self.network, config.head_settings)
-        self.lattice_schedule, self.position_schedule = _schedules(config)
         self.cells = cell_space(config)
+        self.process = CrystalDiffusion(self.cells, *_schedules(config))
 
     @property
     def num_steps(self) -> int:
@@ -232,29 +233,14 @@ class GemsDiff(Model):
             step: 0 to T.
             seeds: B, one for each crystal.
         """
-        noise = Noise(seeds, batch.num_atoms, self.cells.dimensions, 1)
+        noise = Noise(seeds, batch.num_atoms, self.cells.dimensions, 1).draw(batch.frac_coords)
         steps = torch.full((len(batch),), step, device=batch.lattices.device)
-        cell_noise, position_noise = noise.draw(batch.frac_coords)
         vectors = self.cells.encode(batch.lattices, batch.num_atoms)
-        noisy, frac = self._noised(batch, vectors, steps, cell_noise, position_noise)
+        noisy, frac = self.process.noised(vectors, batch.frac_coords, batch.mask, steps, noise)
         lattices = batch.lattices
         if step and self.config.lattice_diffusion:
             lattices = self.cells.decode(noisy, batch.num_atoms)
         return batch.with_geometry(frac, lattices)
-
-    def _noised(
-        self,
-        batch: Batch,
-        vectors: Tensor,
-        steps: Tensor,
-        cell_noise: Tensor,
-        position_noise: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        signal = self.lattice_schedule.signal(steps).to(vectors)[:, None]
-        sigma = self.lattice_schedule.sigma(steps).to(vectors)[:, None]
-        spread = self.position_schedule.sigma(steps).to(vectors)[:, None, None]
-        shift = spread * remove_mean(position_noise, batch.mask)
-        return signal * vectors + sigma * cell_noise, wrap(batch.frac_coords + shift)
 
     # --- one look of the network ----------------------------------------------------------------
 
@@ -314,38 +300,20 @@ class GemsDiff(Model):
             return displacement, normalize_lengths(lattices, counts) @ (one + strain)
         if not self.config.lattice_diffusion:
             return displacement, symmetric_to_vector(strain)
-        signal, sigma = self._lattice_noise(steps, strain)
-        spread = self.cells.start_variance().to(strain)
-        left = (sigma.square() * spread / (signal.square() * spread + sigma.square())).sqrt()
+        left = self.process.unknown_of_cells(steps, strain)
         bent = symmetric_exp(self.cells.width * left.mean(-1)[:, None, None] * strain)
         return displacement, self.cells.encode(lattices @ bent, counts)
 
-    def _lattice_noise(self, steps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Signal and σ of the lattice, (B, 1)."""
-        schedule = self.lattice_schedule
-        return schedule.signal(steps).to(like)[:, None], schedule.sigma(steps).to(like)[:, None]
-
     def _seen_cells(self, vectors: Tensor, steps: Tensor, counts: Tensor) -> Tensor:
         """Cells (B, 3, 3) in Å that the network sees: one and the same cube without diffusion."""
-        mean = self.cells.start_mean().to(vectors)
         if not self.config.lattice_diffusion:
+            mean = self.cells.start_mean().to(vectors)
             lattices = self.cells.decode(mean.expand(len(counts), -1), counts)
             size = torch.linalg.det(lattices).abs().pow(1 / 3)
             return size[:, None, None] * torch.eye(3, dtype=size.dtype, device=size.device)
         if self.config.cell_decoder == "residual":
-            # The mean of x_0 given x_t, were cells normally distributed.
-            signal, sigma = self._lattice_noise(steps, vectors)
-            spread = self.cells.start_variance().to(vectors)
-            weight = signal * spread / (signal.square() * spread + sigma.square())
-            vectors = mean + weight * (vectors - signal * mean)
+            vectors = self.process.expected_cells(vectors, steps)
         return self.cells.decode(vectors, counts)
-
-    def _position_scale(self, steps: Tensor) -> Tensor:
-        """(B, 1, 1): what is left to be known of a position, from its noise and its spread."""
-        variance = self.position_schedule.sigma(steps).square()
-        spread = self.config.position_spread**2
-        left = variance * spread / (variance + spread) + self.config.position_floor**2
-        return left.sqrt()[:, None, None]
 
     # --- training -----------------------------------------------------------------------------
 
@@ -367,7 +335,9 @@ class GemsDiff(Model):
             cell_noise = torch.randn(vectors.shape, generator=generator, device=device).to(vectors)
             shape = batch.frac_coords.shape
             moves = torch.randn(shape, generator=generator, device=device).to(vectors)
-            noisy, frac = self._noised(batch, vectors, steps, cell_noise, moves)
+            noisy, frac = self.process.noised(
+                vectors, batch.frac_coords, batch.mask, steps, (cell_noise, moves)
+            )
             lattices = self._seen_cells(noisy, steps, batch.num_atoms)
             neighbours = self.network.search(frac, lattices, batch.mask)
         clean = (batch.atomic_numbers, batch.frac_coords, batch.lattices)
@@ -395,7 +365,8 @@ class GemsDiff(Model):
             target = batch.frac_coords - frac
         errors = remove_mean(target - displacement, batch.mask)
         if self.config.position_loss == "scaled":
-            errors = errors / self._position_scale(steps).to(errors)
+            sizes = (self.config.position_spread, self.config.position_floor)
+            errors = errors / self.process.unknown_of_positions(steps, *sizes).to(errors)
         return (errors.square().sum(-1) * batch.mask).sum() / batch.mask.sum()
 
     def _lattice_loss(
@@ -406,7 +377,7 @@ class GemsDiff(Model):
                 cell = self.cells.encode(cell, torch.ones_like(batch.num_atoms))
             errors = (cell - vectors).square().mean(-1)
             if self.config.lattice_diffusion:
-                sigma = self.lattice_schedule.sigma(steps).to(errors)
+                sigma = self.process.lattice.sigma(steps).to(errors)
                 errors = errors / sigma.clamp_min(_SMALLEST_SIGMA).square()
             return errors.mean()
         ones = torch.ones_like(batch.num_atoms)
@@ -414,16 +385,9 @@ class GemsDiff(Model):
             cell = self.cells.decode(cell, ones)
         target = vectors
         if self.config.lattice_loss == "posterior":
-            start, now = self._posterior_weights(steps, vectors)
-            target = start * vectors + now * noisy
+            target = self.process.posterior_cells(vectors, noisy, steps)
         goal = lattice_parameters(self.cells.decode(target, ones))
         return (lattice_parameters(cell) - goal).norm(dim=-1).mean()
-
-    def _posterior_weights(self, steps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        table = [self.lattice_schedule.posterior(t, t - 1) for t in range(1, self.num_steps + 1)]
-        start = torch.stack([p.from_start for p in table]).to(like)
-        now = torch.stack([p.from_now for p in table]).to(like)
-        return start[steps - 1, None], now[steps - 1, None]
 
     # --- sampling -------------------------------------------------------------------------------
 
@@ -465,14 +429,14 @@ class GemsDiff(Model):
         noise = Noise(seeds, counts, self.cells.dimensions, len(plan))
         weights = next(self.network.parameters())
         zeros = torch.zeros(*mask.shape, 3, dtype=weights.dtype, device=mask.device)
-        draw, moves = noise.draw(zeros)
+        draws = noise.draw(zeros)
         now = torch.full((len(mask),), first, device=mask.device)
         if start is None:
-            vectors, frac = self._pure_noise(draw, moves, mask)
+            vectors, frac = self.process.start(draws, mask)
         else:
             known = self.cells.encode(start.lattices.to(zeros), counts)
-            placed = start.with_geometry(start.frac_coords.to(zeros), start.lattices)
-            vectors, frac = self._noised(placed, known, now, draw, moves)
+            placed = start.frac_coords.to(zeros)
+            vectors, frac = self.process.noised(known, placed, mask, now, draws)
         for done, (t, s) in enumerate(pairwise(plan)):
             now = torch.full_like(now, t)
             displacement, cell = self.predict(atomic_numbers, frac, vectors, now)
@@ -481,36 +445,17 @@ class GemsDiff(Model):
             else:
                 clean = self.cells.encode(cell, torch.ones_like(counts))
             draw, moves = noise.draw(zeros)
-            way = self.position_schedule.posterior(t, s)
-            spread = self.config.position_noise * float(way.variance.sqrt())
-            jitter = spread * remove_mean(moves, mask)
-            frac = wrap(frac + float(way.from_start) * displacement + jitter)
+            moves = self.config.position_noise * remove_mean(moves, mask)
+            frac = self.process.positions_before(frac, displacement, t, s, moves)
             if self.config.lattice_diffusion:
-                way = self.lattice_schedule.posterior(t, s)
-                vectors = float(way.from_start) * clean + float(way.from_now) * vectors
-                vectors = vectors + self.config.cell_noise * float(way.variance.sqrt()) * draw
+                draw = self.config.cell_noise * draw
+                vectors = self.process.cells_before(vectors, clean, t, s, draw)
             else:
                 vectors = clean
             if on_step is not None:
                 on_step(done + 1, len(plan) - 1)
         lattices = self.cells.decode(vectors.double(), counts)
         return Batch(atomic_numbers, frac * mask[..., None], lattices)
-
-    def _pure_noise(self, cell_noise: Tensor, moves: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Where training ends: not quite N(0, 1) and uniform, since some signal is left at T.
-
-        What is left of the cells is replaced by a normal distribution of their mean and variance,
-        and positions by uniform ones plus the noise of step T, which is uniform.
-        """
-        last = torch.tensor(self.num_steps)
-        signal, sigma = self.lattice_schedule.signal(last), self.lattice_schedule.sigma(last)
-        spread = (sigma**2 + signal**2 * self.cells.start_variance()).sqrt()
-        vectors = (signal * self.cells.start_mean()).to(cell_noise) + spread.to(
-            cell_noise
-        ) * cell_noise
-        # The normal distribution function makes uniform numbers of normal ones.
-        uniform = (1 + torch.erf(moves / 2**0.5)) / 2
-        return vectors, wrap(uniform) * mask[..., None]
 
 
 def _full_precision(like: Tensor) -> torch.autocast:

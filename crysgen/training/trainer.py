@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from crysgen.checkpoints import BEST, save_model
@@ -26,6 +25,7 @@ from crysgen.training.batch import Batch
 from crysgen.training.data import BatchOrder, DeviceCrystals
 from crysgen.training.fabric import device_name, launch
 from crysgen.training.interruption import SaveTimes, StopRequests
+from crysgen.training.objective import Objective, Window
 from crysgen.training.optimizer import MOMENTS, GeneratorOptimizer
 from crysgen.training.settings import TrainingSettings
 from crysmetrics.errors import UserError
@@ -39,39 +39,6 @@ if TYPE_CHECKING:
     from crysmetrics.io import Crystals
 
 _COUNTERS = ("step", "epoch", "place", "seconds")
-
-
-class Objective(nn.Module):
-    """The loss as a module, so that Fabric can wrap its forward pass."""
-
-    def __init__(self, model: Model, stage: str) -> None:
-        super().__init__()
-        self.model, self.stage = model, stage
-
-    def forward(self, batch: Callable[[], Batch], generator: torch.Generator) -> dict[str, Tensor]:
-        """Compute the losses of a batch, which comes hidden in a function.
-
-        In mixed precision Fabric rounds every tensor among the arguments to 16 bits; positions
-        must not be.
-        """
-        return self.model.loss(batch(), generator, self.stage)
-
-
-@dataclass
-class _Window:
-    """What has been trained since the last validation.
-
-    Attributes:
-        seconds: of the run at that validation.
-        loss: sum over steps.
-        steps: number of them.
-        crystals: seen.
-    """
-
-    seconds: float
-    loss: Tensor | float = 0.0
-    steps: int = 0
-    crystals: int = 0
 
 
 class Trainer:
@@ -149,7 +116,7 @@ class Trainer:
             self.train.num_atoms, settings.batch_atoms * self.fabric.world_size, settings.seed
         )
         self.best = math.inf
-        self.window = _Window(self.seconds)
+        self.window = Window(self.seconds)
 
     # --- the course of a run -------------------------------------------------------------------
 
@@ -314,7 +281,7 @@ class Trainer:
     def _report(self) -> None:
         """Validate, log, and keep the model if it is the best so far."""
         val = self.validate()
-        window, self.window = self.window, _Window(self.seconds)
+        window, self.window = self.window, Window(self.seconds)
         improved = val["loss"] < self.best
         self.best = min(self.best, val["loss"]) if improved else self.best
         if not self.fabric.is_global_zero:
@@ -415,7 +382,7 @@ class Trainer:
         self._begin(state["stage"])
         for name in _COUNTERS:
             setattr(self, name, state[name])
-        self.start, self.window = state["start"], _Window(**state["window"])
+        self.start, self.window = state["start"], Window(**state["window"])
         self.best = math.inf if state["best"] is None else state["best"]
         kinds = ("model", "average", *MOMENTS)
         files = load_checkpoint(self.folder, self.step, kinds, str(self.fabric.device))
