@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crysmetrics.io.cif import lattice_from_parameters
 from crysmetrics.io.cif_symmetry import refuse_large
 from crysmetrics.io.entries import Entry
+from crysmetrics.io.lattice import lattice_from_parameters
 from crysmetrics.io.parsed import Parsed
 
 KEYS = ("frac_coords", "atom_types", "num_atoms")

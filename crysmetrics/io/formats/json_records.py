@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from crysmetrics.io.cif import lattice_from_parameters, parse_cif
+from crysmetrics.io.cif import parse_cif
 from crysmetrics.io.crystals import Failure
 from crysmetrics.io.elements import ATOMIC_NUMBERS
 from crysmetrics.io.entries import Columns, Entry, Source
@@ -28,6 +28,7 @@ from crysmetrics.io.formats.extxyz import FORMAT as EXTXYZ
 from crysmetrics.io.formats.extxyz import parse_extxyz
 from crysmetrics.io.formats.poscar import parse_poscar
 from crysmetrics.io.json_text import load_json
+from crysmetrics.io.lattice import lattice_from_parameters
 from crysmetrics.io.loading import load_file
 from crysmetrics.io.parsed import (
     ID_KEYS,
