@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -159,6 +160,26 @@ def test_numba_is_reached_by_the_one_door_that_has_a_place_for_its_cache() -> No
         if source == "numba" and name in (None, "njit", "jit")
     ]
     assert users == ["compiled.py"]
+
+
+@pytest.mark.parametrize(
+    ("text", "door"),
+    [
+        (r"\(Console\)|[= ]Console\(", "console.py"),
+        (r"\.to_csv\(", "csv_files.py"),
+        (r"import ProcessPoolExecutor|get_reusable_executor\(|\bParallel\(", "parallel.py"),
+        (r"user_(cache|data)_dir\(", "folders.py"),
+        (r"signal\.set_wakeup_fd", "interrupts.py"),
+    ],
+)
+def test_there_is_one_door_for_each(text: str, door: str) -> None:
+    users = {
+        path.name
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        if re.search(text, path.read_text(encoding="utf-8"))
+    }
+    assert users == {door}
 
 
 HEAVY = (

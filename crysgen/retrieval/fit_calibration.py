@@ -11,7 +11,6 @@ for a formula wants its ground state.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from crysgen.retrieval.calibration import FEATURES, WEIGHTS, fit
 from crysgen.retrieval.library import Library
 from crysgen.retrieval.plausibility import load_plausibility
 from crysgen.retrieval.questions import Question, asked_for, fold_of, questions
-from crysmetrics.io.atomic import atomic_file
+from crysmetrics.io.json_files import write_json
 from crysmetrics.progress import show_progress, task
 
 HELD_OUT = (0,)
@@ -85,8 +84,7 @@ def main() -> None:
             advance(1)
     found = {name: round(weight, 3) for name, weight in fitted(judged(asked)).items()}
     weights = {"cell": WEIGHTS["cell"], "formula": found}
-    with atomic_file(arguments.output) as temporary:
-        temporary.write_text(json.dumps(weights, indent=2) + "\n", encoding="utf-8")
+    write_json(weights, arguments.output)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crysmetrics.errors import UserError
 from crysmetrics.io.atomic import atomic_file
+from crysmetrics.io.json_files import write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,8 +84,7 @@ def published_file(name: str, folder: Path | None = None, address: str | None = 
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if expected is None:
         record[name] = {"sha256": found, "address": address, "bytes": path.stat().st_size}
-        with atomic_file(folder / _RECORD) as temporary:
-            temporary.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
+        write_json(dict(sorted(record.items())), folder / _RECORD)
     elif found != expected:
         raise UserError(_other_hash(name, str(path), found, expected, folder))
     return path
