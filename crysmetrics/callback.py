@@ -1,4 +1,4 @@
-"""Evaluation inside a training loop, every so many steps, on a few samples."""
+"""Evaluate inside a training loop, every so many steps, on a few samples."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class EvaluationCallback:
         self.reference = _drawn(as_sample(reference, "ref"), reference_count)
 
     def __call__(self, step: int) -> Report | None:
-        """The report of this step, or None if it is not its turn or nothing could be evaluated."""
+        """Return the report of this step; None if it is not its turn or has nothing to evaluate."""
         return self.evaluate(step) if step % self.every == 0 else None
 
     def evaluate(self, step: int) -> Report | None:
@@ -103,7 +103,7 @@ class EvaluationCallback:
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row for each evaluation: `step`, the metrics with standard errors, seconds."""
+        """Table of all evaluations: `step`, the metrics with standard errors, seconds."""
         import pandas as pd
 
         return pd.DataFrame(self.rows)

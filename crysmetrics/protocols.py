@@ -94,7 +94,7 @@ class Plan:
     explicit: bool
 
     def with_pairing(self, pairing: str | None) -> Plan:
-        """The plan for sets that are paired by `pairing`.
+        """Fit the plan to sets that are paired by `pairing`.
 
         Without pairs (None) the metrics of pairs do not apply, unless they were named.
         """

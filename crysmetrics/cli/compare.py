@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 @overwrite_option
 @user_errors
 def compare(base: str, candidate: str, **options: Any) -> None:
-    """What changed from BASE to CAND, and whether it got worse.
+    """Tell what changed from BASE to CAND, and whether it got worse.
 
     A metric fails when it got worse by more than allowed and by more than chance explains: over
     all metrics looked at, a run as good as its baseline fails with a chance of 5 % at most
@@ -92,7 +92,7 @@ def _gate(
     every: bool,
     level: float | None,
 ) -> Gate:
-    """The gate of a file, with what the command line says instead."""
+    """Read the gate of a file, with what the command line says instead."""
     from crysmetrics.errors import UserError
     from crysmetrics.reporting.gates import Gate, load_gate, parse_tolerance
 
@@ -164,7 +164,7 @@ def rank(
     quiet: bool,
     overwrite: bool,
 ) -> None:
-    """A leaderboard over many results, the best first.
+    """Rank many results, the best first.
 
     Results must have been made alike: equal features, settings, protocol and reference.
     """

@@ -78,7 +78,7 @@ def evaluate(
     request: Request,
     train: str | None = None,
 ) -> None:
-    """Every metric of generated structures against a reference, in one pass.
+    """Compute every metric of generated structures against a reference.
 
     GEN may be several sets; the last name is the reference. With -o the results are a folder:
     metrics.json, metrics.csv, per_structure.csv, table.tex, table.md and report.html, which opens
@@ -172,7 +172,7 @@ def _streamed(
 
 
 def model_names(paths: tuple[str, ...]) -> list[str]:
-    """A distinct name for each path, fit for a folder: its last parts, without a suffix."""
+    """Name each path distinctly, fit for a folder: its last parts, without a suffix."""
     from crysmetrics.errors import UserError
 
     parts = [[p for p in Path(path).absolute().parts if p != "/"] or ["root"] for path in paths]

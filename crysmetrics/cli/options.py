@@ -93,7 +93,7 @@ class Finite(click.FloatRange):
 
 
 def listed(text: str, option: str) -> list[str]:
-    """Names of a comma-separated list, each once.
+    """Split a comma-separated list into names, each once.
 
     Raises:
         UserError: if there is none, or one of them is empty.
@@ -135,7 +135,7 @@ class _Shown(logging.Formatter):
 
 @contextmanager
 def progress(quiet: bool) -> Iterator[None]:
-    """Progress bars on a terminal, unless quiet."""
+    """Show progress bars on a terminal, unless quiet."""
     if quiet:
         yield
         return

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 def _backend(*features: str) -> Callable[[Command], Command]:
-    """An option that chooses whose code computes these features."""
+    """Make the option that chooses whose code computes these features."""
     known = backends(features)
     words = ", ".join(f"{name}: {BACKENDS[name]}" for name in known)
     return click.option(
@@ -97,7 +97,7 @@ def run_options(features: Sequence[str]) -> tuple[str, ...]:
 
 
 def _setting_option(name: str) -> Callable[[Command], Command]:
-    """An option for a field of `EvaluationSettings`, as that declares it."""
+    """Make the option of a field of `EvaluationSettings`, as that declares it."""
     declared = next(field for field in fields(EvaluationSettings) if field.name == name)
     default, more = declared.default, declared.metadata
     flag = f"--{name.replace('_', '-')}"
@@ -165,7 +165,7 @@ class Request:
 
     @contextmanager
     def progress(self) -> Iterator[None]:
-        """Progress bars, unless quiet."""
+        """Show progress bars, unless quiet."""
         with progress(self.quiet):
             yield
 
@@ -179,7 +179,7 @@ class Request:
         metrics: list[str] | None = None,
         lenient: bool = False,
     ) -> Report:
-        """The report of some measures, with progress; see `evaluation.evaluate_measures`."""
+        """Run some measures, with progress; see `evaluation.evaluate_measures`."""
         from crysmetrics.evaluation import evaluate_measures
 
         with self.progress():

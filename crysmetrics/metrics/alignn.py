@@ -9,7 +9,7 @@ from crysmetrics.features.sample import Sample
 
 
 def features(sample: Sample) -> NDArray[np.float64]:
-    """(n, 256) mean-pooled activations of the structures that have them."""
+    """Compute (n, 256) mean-pooled activations of the structures that have them."""
     from crysmetrics.features.alignn.extractor import FEATURE_COLUMNS
 
     found = sample.features("alignn")
@@ -17,7 +17,7 @@ def features(sample: Sample) -> NDArray[np.float64]:
 
 
 def energies(sample: Sample) -> NDArray[np.float64]:
-    """(B,) predicted formation energies in eV/atom, NaN where there is none.
+    """Predict (B,) formation energies in eV/atom, NaN where there is none.
 
     Raises:
         UserError: if the weights predict something else.

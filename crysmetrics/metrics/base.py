@@ -69,12 +69,12 @@ class Value:
     skipped: bool = False
 
     def with_note(self, note: str) -> Value:
-        """The same value with something to keep in mind, beside what there was."""
+        """Add something to keep in mind to what there was."""
         return replace(self, note=f"{self.note}; {note}" if self.note else note)
 
 
 def undefined(reason: str, n_gen: int | None = None, n_ref: int | None = None) -> Value:
-    """A value that does not exist, and why."""
+    """Make a value that does not exist, with the reason."""
     return Value(None, None, None, n_gen, n_ref, reason)
 
 
@@ -164,15 +164,15 @@ class Measure:
         return self.accumulator(*(samples[r] for r in self.roles if r != "gen"), settings)
 
     def undefined(self, reason: str) -> Outcome:
-        """An outcome without values, and why."""
+        """Make an outcome without values, with the reason."""
         return Outcome({m.key: undefined(reason) for m in self.metrics})
 
     def skipped(self, error: MissingPackageError) -> Outcome:
-        """An outcome without values where a package is not installed."""
+        """Make an outcome without values where a package is not installed."""
         value = replace(undefined(str(error)), skipped=True)
         return Outcome({m.key: value for m in self.metrics})
 
 
 def random_generator(settings: EvaluationSettings, purpose: str) -> np.random.Generator:
-    """A generator for one purpose, so that one draw does not shift the next."""
+    """Seed a generator for one purpose, so that one draw does not shift the next."""
     return np.random.default_rng([settings.seed, *purpose.encode()])

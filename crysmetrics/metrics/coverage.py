@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 
 def fingerprints(sample: Sample) -> tuple[Array, Array]:
-    """Structure (B, 61) and normalised composition (B, 132) fingerprints; NaN rows failed."""
+    """Compute (B, 61) structure and (B, 132) composition fingerprints; rows of NaN failed."""
     crystalnn, magpie = sample.features("crystalnn"), sample.features("magpie")
     composition = normalise(magpie.values)
     # Normalisation turns a missing element property into 0, but a failed row stays failed.
@@ -121,7 +121,7 @@ class CoverageParts:
 
 
 def distance_columns(near: Nearest, others: Sequence[str] | None = None) -> Columns:
-    """Columns of a table of structures.
+    """Name the distances of each structure as columns of a table.
 
     Args:
         near: what is nearest to each.
@@ -145,7 +145,7 @@ def sweep(
     structure: Sequence[float] | None = None,
     composition: Sequence[float] | None = None,
 ) -> pd.DataFrame:
-    """COV-R and COV-P while one threshold varies and the other is kept (CDVAE, Figures 6 to 8).
+    """Compute COV-R and COV-P while one threshold varies (CDVAE, Figures 6 to 8).
 
     Args:
         outcome: of `coverage`.

@@ -15,7 +15,7 @@ from crysmetrics.metrics.emd import densities, num_elements
 
 
 def reduced_formulas(crystals: Crystals) -> list[str]:
-    """Formulas with the smallest whole numbers, elements in order of electronegativity."""
+    """Write formulas in smallest whole numbers, elements in order of electronegativity."""
     from crysmetrics.features._element_data import ELECTRONEGATIVITY
 
     counts = crystals.element_counts
@@ -31,7 +31,7 @@ def reduced_formulas(crystals: Crystals) -> list[str]:
 
 
 def describe(sample: Sample) -> dict[str, NDArray[Any]]:
-    """Columns over the structures of a set.
+    """Describe the structures of a set in columns.
 
     `formula`, `num_atoms`, `num_elements`, `density` in g/cm³, `volume_per_atom` in Å³, and
     `space_group` (0 where none is found).
@@ -48,7 +48,7 @@ def describe(sample: Sample) -> dict[str, NDArray[Any]]:
 
 
 def space_groups(sample: Sample) -> NDArray[np.int64]:
-    """(B,) space group numbers within 0.1 Å, 0 where none is found."""
+    """Find (B,) space group numbers within 0.1 Å, 0 where there is none."""
     if "space_group" in sample.extractors:
         found = sample.features("space_group")
     else:

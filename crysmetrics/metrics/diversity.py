@@ -16,7 +16,7 @@ from crysmetrics.metrics.subset import draw_subset
 
 
 def mean_pairwise_distance(points: NDArray[np.float64]) -> Value:
-    """Mean Euclidean distance of all pairs of rows (n, d), each pair once.
+    """Average the Euclidean distances of all pairs of (n, d) rows, each pair once.
 
     Its standard error is that of a U-statistic of two arguments: 2 sd(h) / √n, with h the mean
     distance of one structure to all others (Hoeffding 1948).

@@ -35,7 +35,7 @@ MEASURE_OF_PROPERTY = {"density": "emd", "num_elements": "emd", "energy": "emd_e
 
 @cache
 def atomic_masses() -> NDArray[np.float64]:
-    """(119,) pymatgen's atomic masses in atomic mass units; NaN where it has none."""
+    """Look up (119,) pymatgen's atomic masses in u; NaN where it has none."""
     from pymatgen.core import Element
 
     masses = np.full(len(SYMBOLS), np.nan)
@@ -47,7 +47,7 @@ def atomic_masses() -> NDArray[np.float64]:
 
 
 def densities(crystals: Crystals) -> NDArray[np.float64]:
-    """(B,) mass densities in g/cm³; infinite where a cell has no volume."""
+    """Compute (B,) mass densities in g/cm³; infinite where a cell has no volume."""
     masses = np.bincount(
         crystals.structure_index,
         weights=atomic_masses()[crystals.atomic_numbers],
@@ -58,14 +58,14 @@ def densities(crystals: Crystals) -> NDArray[np.float64]:
 
 
 def num_elements(crystals: Crystals) -> NDArray[np.float64]:
-    """(B,) number of distinct elements."""
+    """Count the distinct elements of each structure (B,)."""
     return (crystals.element_counts > 0).sum(axis=1).astype(float)
 
 
 def emd_value(
     gen: NDArray[np.float64], ref: NDArray[np.float64], rng: np.random.Generator
 ) -> Value:
-    """Wasserstein-1 distance of two samples of a property, in its unit.
+    """Compute the Wasserstein-1 distance of two samples of a property, in its unit.
 
     The standard error comes from half-samples of both.
     """

@@ -19,7 +19,7 @@ LARGEST_START = 500
 
 
 def sample_sizes(n: int) -> NDArray[np.int64]:
-    """Ten sizes, evenly spaced in 1/n, from 500 to all n; from a tenth where n is below 1,000."""
+    """Choose ten sizes evenly spaced in 1/n, from 500 (n/10 where n < 1,000) to n."""
     start = LARGEST_START if n >= 2 * LARGEST_START else max(2, n // 10)
     return np.unique(np.round(1 / np.linspace(1 / n, 1 / start, NUM_SIZES)).astype(int))
 
@@ -27,7 +27,7 @@ def sample_sizes(n: int) -> NDArray[np.int64]:
 def distances_by_size(
     gen: Array, ref: Statistics, sizes: NDArray[np.int64], rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], Array]:
-    """(k,) sizes and (k,) Fréchet distances of random subsamples of `gen` to the reference."""
+    """Compute Fréchet distances (k,) of random subsamples of `gen`, and their sizes (k,)."""
     draws = [
         (np.sort(rng.choice(len(gen), size, replace=False)),)
         for size in sizes
@@ -43,14 +43,14 @@ def distances_by_size(
 
 
 def frechet_infinity(gen: Array, ref: Array, rng: np.random.Generator) -> Value:
-    """The value that `extrapolate` finds."""
+    """Return the value that `extrapolate` finds."""
     return extrapolate(gen, ref, rng)[0]
 
 
 def extrapolate(
     gen: Array, ref: Array, rng: np.random.Generator
 ) -> tuple[Value, NDArray[np.int64], Array]:
-    """The Fréchet distance that infinitely many generated structures would have.
+    """Extrapolate the Fréchet distance to infinitely many generated structures.
 
     The bias of the distance falls as 1/n (Chong and Forsyth, "Effectively unbiased FID", 2020):
     a line through its values at several sizes, at 1/n = 0. The standard error is that of the

@@ -34,7 +34,7 @@ class Statistics:
 
     @classmethod
     def of(cls, features: Array, fast: bool = False) -> Statistics:
-        """Statistics of (n, d) features, n at least 2; always in float64.
+        """Compute the statistics of (n, d) features, n at least 2, in float64.
 
         Args:
             features: (n, d).
@@ -61,7 +61,7 @@ class Statistics:
 
 
 def frechet_distance(a: Statistics, b: Statistics) -> float:
-    """|μ_a - μ_b|² + tr(Σ_a + Σ_b - 2 (Σ_a Σ_b)^½), Heusel et al. 2017, Eq. 6.
+    """Compute |μ_a - μ_b|² + tr(Σ_a + Σ_b - 2 (Σ_a Σ_b)^½) (Heusel et al. 2017, Eq. 6).
 
     With Σ = FᵀF, the trace of the root is the sum of the singular values of F_a F_bᵀ. That stays
     real and accurate for singular covariances, where the matrix square root of the product
@@ -73,7 +73,7 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
 
 
 def frechet_value(gen: Array, ref: Array, rng: np.random.Generator) -> Value:
-    """Fréchet distance of two sets of features (n, d) and (m, d), with its standard error."""
+    """Compute the Fréchet distance of (n, d) and (m, d) features with its standard error."""
     n, m, width = len(gen), len(ref), gen.shape[1]
     if min(n, m) < 2:
         return undefined("a covariance needs at least two structures of each set", n, m)
@@ -99,7 +99,7 @@ def frechet_value(gen: Array, ref: Array, rng: np.random.Generator) -> Value:
 def streamed_frechet_value(
     gen: SupportsStatistics, sample: Array, ref: Array, rng: np.random.Generator
 ) -> Value:
-    """Fréchet distance of n rows known by their moments, and (m, d) features.
+    """Compute the Fréchet distance of n rows known by their moments to (m, d) features.
 
     Args:
         gen: moments of the generated structures' features.

@@ -23,7 +23,7 @@ Z95 = 1.959963984540054
 
 
 def share(hits: int, total: int, n_gen: int | None = None, n_ref: int | None = None) -> Value:
-    """A share of structures, with Wilson's score interval.
+    """Compute a share of structures with Wilson's score interval.
 
     Wilson's interval keeps its coverage near 0 and 1, where validity and coverage live and
     where resampling the terms would give an interval of no width.
@@ -39,7 +39,7 @@ def share(hits: int, total: int, n_gen: int | None = None, n_ref: int | None = N
 
 
 def mean(terms: NDArray[np.float64], n_gen: int | None = None, n_ref: int | None = None) -> Value:
-    """A mean of per-structure terms that are not negative, with value ± 1.96 standard errors.
+    """Average per-structure terms that are not negative, with ± 1.96 standard errors.
 
     The standard error is that of resampling the terms without end, which has a closed form.
     """
@@ -53,7 +53,7 @@ def mean(terms: NDArray[np.float64], n_gen: int | None = None, n_ref: int | None
 def with_interval(
     value: float, stderr: float | None, n_gen: int | None, n_ref: int | None
 ) -> Value:
-    """Value ± 1.96 standard errors, cut at 0: nothing measured here is negative."""
+    """Add the interval ± 1.96 standard errors, cut at 0: nothing here is negative."""
     if stderr is None:
         return Value(value, None, None, n_gen, n_ref)
     low = min(value, max(0.0, value - Z95 * stderr))
@@ -67,7 +67,7 @@ def subsampled_stderr(
     rng: np.random.Generator,
     repeats: int = 200,
 ) -> float | None:
-    """Standard error of a distance between two samples, from half-samples of both.
+    """Estimate the standard error of a distance between two samples from half-samples.
 
     For an estimator whose variance falls as 1/n, halves drawn without replacement scatter
     around the full value just as the full value scatters around the truth: the variance of a

@@ -16,7 +16,7 @@ _BLOCK_BYTES = 128 * 1024**2
 
 
 def kernel_distance(gen: Array, ref: Array) -> Value:
-    """Squared maximum mean discrepancy with k(x, y) = (x·y/d + 1)³, without bias.
+    """Estimate the squared maximum mean discrepancy by k(x, y) = (x·y/d + 1)³, unbiased.
 
     The kernel Inception distance of Bińkowski et al. 2018 on other features; all pairs enter,
     not a few subsets. Unbiased, so that equal distributions scatter around 0, also below it.

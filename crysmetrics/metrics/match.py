@@ -26,7 +26,7 @@ from crysmetrics.metrics.validity import valid_structures
 
 
 def match(gen: Sample, ref: Sample, settings: EvaluationSettings) -> Outcome:
-    """Match rates and RMS distances of predictions.
+    """Compute match rates and RMS distances of predictions.
 
     The denominator of every share is the references that were read: one without a prediction, or
     whose predictions could not be read, counts as not matched, and is named.

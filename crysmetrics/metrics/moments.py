@@ -31,11 +31,11 @@ class Moments:
 
     @classmethod
     def nothing(cls, width: int) -> Moments:
-        """Of no rows."""
+        """Make the moments of no rows."""
         return cls(0, np.zeros(width), np.zeros((0, width)))
 
     def with_rows(self, rows: Array) -> Moments:
-        """With (m, d) further rows."""
+        """Add (m, d) rows."""
         if not len(rows):
             return self
         rows = np.asarray(rows, dtype=np.float64)
@@ -48,7 +48,7 @@ class Moments:
         return Moments(n + m, self.mean + (mean - self.mean) * m / (n + m), stacked)
 
     def statistics(self) -> Statistics:
-        """Mean and covariance, of at least two rows."""
+        """Compute mean and covariance of at least two rows."""
         return Statistics(self.mean, self.factor / np.sqrt(self.count - 1), self.count)
 
 
@@ -98,7 +98,7 @@ class RowSample:
         return self._reservoir.rows
 
     def noted(self, value: Value) -> Value:
-        """A value computed from the sample, with a note where rows were left out."""
+        """Add a note to a value computed from the sample, where rows were left out."""
         size = self._reservoir.size
         if self._offered <= size or value.value is None:
             return value
@@ -119,6 +119,6 @@ class RowStream(RowSample):
         self._moments = known.with_rows(rows)
 
     def frechet(self, theirs: Array, rng: np.random.Generator) -> Value:
-        """Fréchet distance to (k, d) rows of the reference."""
+        """Compute the Fréchet distance to (k, d) rows of the reference."""
         moments = self._moments or Moments.nothing(theirs.shape[1])
         return streamed_frechet_value(moments, self.rows, theirs, rng)

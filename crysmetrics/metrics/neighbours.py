@@ -37,12 +37,12 @@ class Nearest:
 
     @classmethod
     def nothing(cls, n: int) -> Nearest:
-        """Nothing measured yet."""
+        """Make the result of nothing measured yet."""
         a, b, c, d = (np.full(n, np.inf) for _ in range(4))
         return cls(a, b, c, d, np.full(n, -1))
 
     def nearer(self, other: Nearest, offset: int) -> Nearest:
-        """Of the same structures, against both of two sets; `other`'s indices start at `offset`."""
+        """Join results against two sets; `other`'s indices start at `offset`."""
         closer = other.structure < self.structure
         return Nearest(
             np.minimum(self.structure, other.structure),
@@ -59,7 +59,7 @@ def nearest_both_ways(
     structure_threshold: float,
     composition_threshold: float,
 ) -> tuple[Nearest, Nearest]:
-    """Nearest references of generated structures, and nearest generated of references.
+    """Find the nearest references of generated structures, and the other way round.
 
     Args:
         gen: structure (n, 61) and normalised composition (n, 132) fingerprints; a structure
@@ -107,7 +107,7 @@ def nearest_both_ways(
 
 
 def distance_sums(points: Array) -> Array:
-    """(n,) sum of each point's distances to all n points (n, d), in blocks."""
+    """Sum each point's distances to all n points (n, d), in blocks; returns (n,)."""
     prepared, sums = _Prepared(points), np.empty(len(points))
     with task("Pairwise distances", len(points)) as advance:
         for part in _blocks(len(points), len(points)):

@@ -28,7 +28,7 @@ class OxidationData:
 
 @cache
 def oxidation_data(name: str) -> OxidationData:
-    """SMACT's tables under one of its sets of oxidation states.
+    """Read SMACT's tables under one of its sets of oxidation states.
 
     An element that SMACT does not know has no states and no electronegativity.
 
@@ -84,7 +84,7 @@ def _filtered_states() -> dict[str, list[int]]:
 
 
 def is_neutral(numbers: tuple[int, ...], counts: tuple[int, ...], data: OxidationData) -> bool:
-    """Whether some choice of one state per element is neutral and passes the Pauling test.
+    """Tell whether one state per element can be neutral and pass the Pauling test.
 
     The test asks that every cation be less electronegative than every anion. Such a choice is
     one where all elements up to some electronegativity carry charges >= 0 and all others <= 0,
@@ -112,7 +112,7 @@ def is_neutral(numbers: tuple[int, ...], counts: tuple[int, ...], data: Oxidatio
 
 
 def valid_compositions(element_counts: NDArray[np.int64], name: str) -> NDArray[np.bool_]:
-    """(B,) which compositions SMACT's rule accepts.
+    """Tell which compositions (B,) SMACT's rule accepts.
 
     Compositions of one element, and of metals alone, count as valid (CDVAE's script, and
     `smact_validity(use_pauling_test=True, include_alloys=True)`).

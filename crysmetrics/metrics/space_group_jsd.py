@@ -81,7 +81,7 @@ def _relative_entropy(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray
 
 
 def jsd_value(gen: Counts, ref: Counts, rng: np.random.Generator) -> Value:
-    """Jensen-Shannon distance of two samples with its standard error.
+    """Compute the Jensen-Shannon distance of two samples with its standard error.
 
     The error comes from half-samples of both, as that of all distances between samples (see
     `intervals.subsampled_stderr`), here drawn as counts.

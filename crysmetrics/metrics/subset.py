@@ -14,7 +14,7 @@ from crysmetrics.metrics.validity import valid_structures
 
 
 def draw_subset(gen: Sample, settings: EvaluationSettings) -> NDArray[np.intp]:
-    """Indices of the generated structures that enter, drawn without replacement.
+    """Draw the indices of the generated structures that enter, without replacement.
 
     CDVAE draws 1,000 valid ones (`valid:1000`); GemsDiff takes all, unfiltered (`all`).
 

@@ -19,11 +19,10 @@ CDVAE = "Xie et al. 2021 (CDVAE), Section 5.2"
 def valid_structures(
     crystals: Crystals, settings: EvaluationSettings, workers: int | None = None
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """(B,) which crystals keep all distances above the minimum and enough volume, and (B,) the
-    shortest distances in Å.
+    """Find valid structures: (B,) whether distances and volume suffice, (B,) distances in Å.
 
-    Court et al. 2020, as used by CDVAE and GemsDiff (Table 2), but over all periodic images,
-    an atom's own included.
+    The rule of Court et al. 2020, as used by CDVAE and GemsDiff (Table 2), but over all periodic
+    images, an atom's own included. The distances returned are the shortest ones.
     """
     distances = min_distances(crystals, workers)
     return (distances > settings.min_distance) & (

@@ -19,7 +19,7 @@ _NOT_JUDGED: tuple[Verdict, ...] = ("new", "skipped", "not comparable")
 
 
 def change_table(found: Sequence[Change]) -> Table:
-    """A rich table."""
+    """Make a table for the terminal."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -35,7 +35,7 @@ def change_table(found: Sequence[Change]) -> Table:
 def change_markdown(
     found: Sequence[Change], base: str, candidate: str, level: float = LEVEL
 ) -> str:
-    """A section in GitHub-flavoured Markdown, as for a job's summary or a comment."""
+    """Write a section in GitHub-flavoured Markdown, for a job's summary or a comment."""
     failed = [change.key for change in found if change.failed]
     headline = f"{len(failed)} of {len(found)} metrics got worse" if failed else "No metric failed"
     lines = [
@@ -68,7 +68,7 @@ def rule(level: float) -> str:
 
 
 def change_junit(found: Sequence[Change], base: str, candidate: str) -> str:
-    """JUnit XML: one test case for each metric."""
+    """Write JUnit XML with one test case for each metric."""
     suite = ElementTree.Element(
         "testsuite",
         name="crysmetrics compare",
@@ -101,7 +101,7 @@ def change_junit(found: Sequence[Change], base: str, candidate: str) -> str:
 def change_json(
     found: Sequence[Change], base: str, candidate: str, level: float = LEVEL
 ) -> dict[str, Any]:
-    """A document of schema `crysmetrics-compare/1`."""
+    """Make a document of schema `crysmetrics-compare/1`."""
     return {
         "schema": "crysmetrics-compare/1",
         "base": base,

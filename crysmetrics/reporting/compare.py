@@ -73,7 +73,7 @@ class Change:
 
 
 def default_gate() -> tuple[str, ...]:
-    """Keys that a gate looks at unless it names others."""
+    """List the keys that a gate looks at unless it names others."""
     return tuple(key for key, metric in all_metrics().items() if metric.gated)
 
 
@@ -83,7 +83,7 @@ def chosen_keys(
     metrics: Sequence[str] | Literal["all"] | None = None,
     allow: Mapping[str, float] | None = None,
 ) -> list[str]:
-    """Keys of the metrics to compare, in the order of tables.
+    """Choose the keys of the metrics to compare, in the order of tables.
 
     Args:
         base, candidate: documents.

@@ -149,7 +149,7 @@ def _uncertainty_fault(key: str, entry: Mapping[str, Any], bounded: bool) -> str
 
 
 def is_number(value: Any) -> bool:
-    """Whether this is a finite number that a float can hold."""
+    """Tell whether this is a finite number that a float can hold."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     try:
@@ -213,5 +213,5 @@ def _say(value: Any) -> str:
 
 
 def sizes_differ(sizes: list[int]) -> bool:
-    """Whether numbers of structures differ by more than a metric that depends on them allows."""
+    """Tell whether numbers of structures differ by more than SIZE_TOLERANCE."""
     return bool(sizes) and max(sizes) - min(sizes) > SIZE_TOLERANCE * max(sizes)

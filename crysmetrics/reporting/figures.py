@@ -34,7 +34,7 @@ _SETS = (("gen", "generated"), ("ref", "reference"))
 
 
 def distributions(report: Report) -> list[Figure]:
-    """Histograms of what both sets are, as shares of each set."""
+    """Draw histograms of what both sets are, as shares of each set."""
     found = []
     for column, title, unit, whole in (
         ("density", "Density", "g/cm³", False),
@@ -127,7 +127,7 @@ def _space_groups(gen: NDArray[Any], ref: NDArray[Any]) -> Figure:
 
 
 def coverage_sweeps(report: Report) -> list[Figure]:
-    """COV-R and COV-P against each threshold (CDVAE, Figures 6 to 8)."""
+    """Draw COV-R and COV-P against each threshold (CDVAE, Figures 6 to 8)."""
     if "coverage" not in report.outcomes or report.thresholds is None:
         return []
     value = report.outcomes["coverage"].values["cov_precision"]
@@ -160,7 +160,7 @@ def coverage_sweeps(report: Report) -> list[Figure]:
 
 
 def fad_by_size(report: Report) -> Figure | None:
-    """FAD of subsamples against their size, with the line that FAD∞ is read from."""
+    """Draw FAD of subsamples against their size, with the line that FAD∞ is read from."""
     curve = report.outcomes["fad"].series.get("fad_by_size") if "fad" in report.outcomes else None
     if curve is None or not len(curve["structures"]):
         return None

@@ -63,7 +63,7 @@ def load_gate(path: str | Path) -> Gate:
 
 
 def parse_tolerance(text: str) -> tuple[str, float]:
-    """`fad=0.05` as a key and a number.
+    """Split a tolerance such as `fad=0.05` into key and number.
 
     Raises:
         UserError: if it is something else.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def render(report: Report, name: str | None = None) -> str:
-    """The page, complete with styles, script and viewer.
+    """Write the page, complete with styles, script and viewer.
 
     Args:
         report: of `crysmetrics.evaluate`, or of any other function; what it does not hold is
@@ -63,7 +63,7 @@ def render(report: Report, name: str | None = None) -> str:
 
 
 def small_table(report: Report) -> str:
-    """The metrics as an HTML table for a notebook's cell."""
+    """Write the metrics as an HTML table for a notebook's cell."""
     import jinja2
 
     template = jinja2.Environment(autoescape=True).from_string(_asset("table.html.j2"))

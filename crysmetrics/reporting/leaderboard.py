@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def run_names(paths: Sequence[str]) -> list[str]:
-    """A name for each result: its folder's, or its file's where that is not metrics.json."""
+    """Name each result after its folder, or its file where that is not metrics.json."""
     names = []
     for path in map(Path, paths):
         file = path.absolute()
@@ -36,7 +36,7 @@ def leaderboard(
     by: str | None = None,
     metrics: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """One row for each result, the best first.
+    """Order results in a table with a row for each, the best first.
 
     Args:
         documents: `crysmetrics/1` documents that can be compared, by name.
@@ -95,7 +95,7 @@ def unequal_numbers(documents: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def leaderboard_table(table: pd.DataFrame) -> Table:
-    """A rich table."""
+    """Make a table for the terminal."""
     from rich.table import Table
 
     keys = _keys(table)
@@ -108,7 +108,7 @@ def leaderboard_table(table: pd.DataFrame) -> Table:
 
 
 def leaderboard_markdown(table: pd.DataFrame) -> str:
-    """A table in GitHub-flavoured Markdown."""
+    """Write a table in GitHub-flavoured Markdown."""
     keys = _keys(table)
     titles = ["", "Model", "n", "Mean rank", *map(heading, keys)]
     lines = ["| " + " | ".join(titles) + " |", "| ---: | --- |" + " ---: |" * (len(titles) - 2)]

@@ -49,7 +49,7 @@ def published_rows(dataset: str | None, protocol: str | None = None) -> list[Pub
 
 
 def dataset_title(dataset: str) -> str:
-    """What the reference of published rows was."""
+    """Name the reference of published rows."""
     return str(_document()["datasets"][dataset]["title"])
 
 
@@ -80,6 +80,6 @@ def other_reference(dataset: str, document: Mapping[str, Any]) -> str | None:
 
 
 def not_comparable() -> Mapping[str, str]:
-    """Keys of metrics whose published values can't be compared with ours, and why."""
+    """List metrics whose published values can't be compared with ours, with the reason."""
     reasons: dict[str, str] = _document()["not_comparable"]
     return reasons

@@ -61,16 +61,16 @@ class Report:
     shown: tuple[Mapping[str, Any], ...] | None = None
 
     def __getitem__(self, key: str) -> float | None:
-        """The value of one metric."""
+        """Look up the value of one metric."""
         return self.metrics[key].value
 
     def with_paths(self, **paths: str) -> Report:
-        """The same report with other paths of `gen` and `ref`, for inputs that were moved."""
+        """Set other paths of `gen` and `ref`, for inputs that were moved."""
         inputs = {k: {**v, "path": paths.get(k, v["path"])} for k, v in self.inputs.items()}
         return replace(self, inputs=inputs)
 
     def as_json(self) -> dict[str, Any]:
-        """The `crysmetrics/1` document."""
+        """Make the `crysmetrics/1` document."""
         return {
             "schema": SCHEMA,
             "metrics": {
@@ -85,7 +85,7 @@ class Report:
         }
 
     def to_json(self) -> str:
-        """The document as text."""
+        """Write the document as text."""
         return json_text(self.as_json())
 
     def save_json(self, path: str | Path) -> None:
@@ -93,7 +93,7 @@ class Report:
         write_json(self.as_json(), path)
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row for each metric."""
+        """Make a table with one row for each metric."""
         import pandas as pd
 
         rows = []
@@ -103,7 +103,7 @@ class Report:
         return pd.DataFrame(rows).set_index("metric")
 
     def to_html(self, name: str | None = None) -> str:
-        """The whole report as one HTML page that needs nothing beside it.
+        """Write the whole report as one HTML page that needs nothing beside it.
 
         Args:
             name: of the generated set; its path if not given.
@@ -119,7 +119,7 @@ class Report:
         return small_table(self)
 
     def table(self) -> Table:
-        """A rich table."""
+        """Make a table for the terminal."""
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False)

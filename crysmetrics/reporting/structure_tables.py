@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def failures(sample: Sample) -> Iterator[dict[str, str]]:
-    """Every structure of a set that failed: `input`, `file`, `reason`."""
+    """List every structure of a set that failed: `input`, `file`, `reason`."""
     for failure in (*sample.crystals.failures, *sample.failed_features()):
         yield {"input": sample.role, "file": failure[0], "reason": failure[1]}
 
 
 def tables(samples: Sequence[Sample], outcomes: Sequence[Outcome]) -> dict[str, pd.DataFrame]:
-    """One row for each structure of a set: those read, in order, then those that failed."""
+    """Make tables with a row for each structure: those read, then those that failed."""
     import pandas as pd
 
     found = {}
@@ -49,7 +49,7 @@ def tables(samples: Sequence[Sample], outcomes: Sequence[Outcome]) -> dict[str, 
 
 
 def described(table: pd.DataFrame, sample: Sample) -> pd.DataFrame:
-    """A table of structures with what they are beside what was measured."""
+    """Add to a table of structures what they are: formula, size, density, space group."""
     import pandas as pd
 
     known = describe(sample)

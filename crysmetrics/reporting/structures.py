@@ -64,7 +64,7 @@ def draw_structures(gen: DescribedSet, ref: DescribedSet | None) -> list[dict[st
 
 
 def chosen_structures(rows: pd.DataFrame) -> tuple[list[int], list[int]]:
-    """Positions of the worst and of the best rows of a table of generated structures."""
+    """Find the worst and the best rows of a table of generated structures."""
     valid = rows["struct_valid"].to_numpy(dtype=bool)
     shortest = rows["min_distance"].to_numpy(dtype=float)
     # lexsort takes its last key first.
@@ -128,7 +128,7 @@ def _nearest(row: pd.Series, name: str, ref: DescribedSet) -> dict[str, Any]:
 
 
 def drawn(crystal: Crystals) -> dict[str, Any] | None:
-    """One crystal as XYZ text and its lattice; atoms on the cell's border are repeated there.
+    """Write a crystal as XYZ text, atoms on the cell's border repeated, and its lattice.
 
     None if there are too many atoms to be drawn.
     """

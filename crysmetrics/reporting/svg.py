@@ -18,7 +18,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 10, 42
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers within [low, high], about `count` of them."""
+    """Choose about `count` round numbers within [low, high]."""
     if not high > low:
         return [low]
     raw = (high - low) / count
@@ -30,7 +30,7 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def label(value: float) -> str:
-    """A short number for an axis."""
+    """Write a short number for an axis."""
     return f"{value:,.10g}" if abs(value) < 1e6 else f"{value:.3g}"
 
 
@@ -57,12 +57,12 @@ class Chart:
     parts: list[str] = field(default_factory=list)
 
     def px(self, x: ArrayLike) -> NDArray[np.float64]:
-        """Horizontal pixels of data."""
+        """Convert data to horizontal pixels."""
         low, high = self.x
         return _LEFT + (np.asarray(x, float) - low) / (high - low) * self._inner[0]
 
     def py(self, y: ArrayLike) -> NDArray[np.float64]:
-        """Vertical pixels of data."""
+        """Convert data to vertical pixels."""
         low, high = self.y
         return self.height - _BOTTOM - (np.asarray(y, float) - low) / (high - low) * self._inner[1]
 
@@ -71,19 +71,19 @@ class Chart:
         return self.width - _LEFT - _RIGHT, self.height - _TOP - _BOTTOM
 
     def line(self, x: ArrayLike, y: ArrayLike, style: str) -> None:
-        """A line through points; `style` is a CSS class."""
+        """Draw a line through points; `style` is a CSS class."""
         points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(self.px(x), self.py(y), strict=True))
         self.parts.append(f'<polyline class="line {style}" points="{points}"/>')
 
     def area(self, edges: ArrayLike, heights: ArrayLike, style: str) -> None:
-        """A histogram: k + 1 edges and k heights."""
+        """Draw a histogram of k + 1 edges and k heights."""
         x = np.repeat(self.px(edges), 2)
         y = self.py(np.concatenate([[0], np.repeat(np.asarray(heights, float), 2), [0]]))
         points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
         self.parts.append(f'<polygon class="area {style}" points="{points}"/>')
 
     def bar(self, left: float, right: float, height: float, style: str) -> None:
-        """A bar between two data positions."""
+        """Draw a bar between two data positions."""
         a, b = self.px([left, right])
         top, base = self.py([height, 0])
         self.parts.append(
@@ -92,12 +92,12 @@ class Chart:
         )
 
     def points(self, x: ArrayLike, y: ArrayLike, style: str) -> None:
-        """Dots."""
+        """Draw dots."""
         for a, b in zip(self.px(x), self.py(y), strict=True):
             self.parts.append(f'<circle class="dot {style}" cx="{a:.1f}" cy="{b:.1f}" r="2.6"/>')
 
     def vertical(self, x: float) -> None:
-        """A line that marks a position, such as a threshold."""
+        """Draw a line that marks a position, such as a threshold."""
         a = float(self.px(x))
         self.parts.append(
             f'<line class="mark" x1="{a:.1f}" x2="{a:.1f}" y1="{_TOP}" '
@@ -105,7 +105,7 @@ class Chart:
         )
 
     def render(self) -> str:
-        """The SVG element."""
+        """Write the SVG element."""
         inner, bottom = self._inner, self.height - _BOTTOM
         grid = []
         for value in nice_ticks(*self.y):

@@ -43,7 +43,7 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 
 
 def wide_table(documents: Mapping[str, Document]) -> pd.DataFrame:
-    """One row for each model: `model`, `n_gen`, then each metric and its standard error."""
+    """Make a table with a row for each model: `model`, `n_gen`, metrics, standard errors."""
     import pandas as pd
 
     rows = []
@@ -57,7 +57,7 @@ def wide_table(documents: Mapping[str, Document]) -> pd.DataFrame:
 
 
 def shown(value: float | None, unit: str, error: float | None = None) -> str:
-    """A value with its error, shares in percent."""
+    """Write a value with its error, shares in percent."""
     if value is None:
         return "–"
     scale, digits = (100, 2) if unit == "share" else (1, 4 if abs(value) < 10 else 2)
@@ -66,14 +66,14 @@ def shown(value: float | None, unit: str, error: float | None = None) -> str:
 
 
 def as_printed(value: float, unit: str, deviation: float | None = None) -> str:
-    """A published value with the digits that its source gives, shares in percent."""
+    """Write a published value with the digits of its source, shares in percent."""
     scale = 100 if unit == "share" else 1
     text = f"{scale * value:.8g}"
     return text if deviation is None else f"{text} ± {scale * deviation:.8g}"
 
 
 def heading(key: str) -> str:
-    """A metric's name with unit and direction."""
+    """Write a metric's name with unit and direction."""
     metric = all_metrics()[key]
     unit = {"share": " (%)", "1": ""}.get(metric.unit, f" ({metric.unit})")
     return f"{metric.label}{unit} {'↑' if metric.better == 'higher' else '↓'}"
@@ -82,7 +82,7 @@ def heading(key: str) -> str:
 def cells(
     documents: Mapping[str, Document], published: Iterable[PublishedRow] = ()
 ) -> tuple[list[str], list[tuple[str, dict[str, str], PublishedRow | None]]]:
-    """Keys of metrics, and rows: name, texts by key, and where a row was published."""
+    """Lay out a table: keys of metrics, and rows of name, texts by key, and source."""
     declared = all_metrics()
     keys = [
         key
@@ -111,7 +111,7 @@ def cells(
 
 
 def markdown(documents: Mapping[str, Document], published: Sequence[PublishedRow] = ()) -> str:
-    """Tables in GitHub-flavoured Markdown, a few metrics side by side, with notes on sources."""
+    """Write tables in GitHub-flavoured Markdown, a few metrics side by side, with notes."""
     lines = []
     for keys, rows in _parts(documents, published):
         lines.append("| | " + " | ".join(heading(key) for key in keys) + " |")
@@ -127,7 +127,7 @@ def markdown(documents: Mapping[str, Document], published: Sequence[PublishedRow
 
 
 def latex(documents: Mapping[str, Document], published: Sequence[PublishedRow] = ()) -> str:
-    """Tables for LaTeX with booktabs, and the notes as comments."""
+    """Write tables for LaTeX with booktabs, and the notes as comments."""
     lines = ["% \\usepackage{booktabs}"]
     for keys, rows in _parts(documents, published):
         lines += [f"\\begin{{tabular}}{{l{'r' * len(keys)}}}", "\\toprule"]
@@ -144,7 +144,7 @@ def latex(documents: Mapping[str, Document], published: Sequence[PublishedRow] =
 
 
 def notes(documents: Mapping[str, Document], published: Iterable[PublishedRow]) -> list[str]:
-    """What a reader must know: errors, protocols, sources, and what can't be compared."""
+    """List what a reader must know: errors, protocols, sources, limits of comparison."""
     found = ["± is one standard error; of published rows, what their source says it is."]
     protocols = dict.fromkeys(d["settings"].get("protocol") for d in documents.values())
     found += [f"Protocol: {p}." for p in protocols if p]
@@ -189,12 +189,12 @@ def _parts(
 
 
 def escape_markdown(text: str) -> str:
-    """Text that means itself in a cell of a Markdown table."""
+    """Escape text for a cell of a Markdown table."""
     return "".join(
         f"\\{c}" if c in "\\|*_`<>[]#" else c for c in console.shown(text.replace("\n", " "))
     )
 
 
 def escape_latex(text: str) -> str:
-    """Text that means itself in LaTeX."""
+    """Escape text for LaTeX."""
     return "".join(_LATEX.get(c, c) for c in console.shown(text.replace("\n", " ")))

@@ -48,7 +48,7 @@ def write_comparison(reports: Mapping[str, Report], folder: Path) -> None:
 
 
 def rows_beside(report: Report) -> list[PublishedRow]:
-    """Published rows of the data set that the thresholds belong to."""
+    """List the published rows of the data set that the thresholds belong to."""
     dataset = None if report.thresholds is None else report.thresholds.name
     return published_rows(dataset, report.settings.get("protocol"))
 
