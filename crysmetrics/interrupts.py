@@ -41,6 +41,8 @@ class Interrupted(KeyboardInterrupt):
 class _State:
     """What the signal handler and the watching thread share."""
 
+    is_caught: bool = False
+    """Whether there are handlers."""
     number: int | None = None
     """Of the signal that came."""
     is_raised: bool = False
@@ -58,15 +60,15 @@ def catch_signals() -> None:
     caught = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
     # What is ignored (by nohup, in background jobs of scripts) stays ignored.
     caught = [number for number in caught if signal.getsignal(number) != signal.SIG_IGN]
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGTERM) is _interrupt:
+    if _State.is_caught or threading.current_thread() is not threading.main_thread():
         return
+    _State.is_caught = True
     for number in caught:
         signal.signal(number, _interrupt)
-    if not hasattr(os, "pipe2"):
+    if sys.platform == "win32":
         return
     # The system's handler writes here at once, even while Python's has to wait.
-    reading, writing = os.pipe2(os.O_CLOEXEC)
+    reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reading,), name="signals", daemon=True).start()

@@ -63,7 +63,7 @@ def refuse_foreign(folder: Path) -> None:
     remove_left(folder)
     for child in folder.iterdir():
         if is_temporary(child):
-            raise UserError(f"Another run is writing to {folder}.")
+            raise UserError(f"Another run is writing to {folder} ({child.name}).")
         if child.is_dir() and (child / "metrics.json").is_file():
             refuse_foreign(child)
         elif child.name not in (*RESULT_FILES, "table.csv"):
