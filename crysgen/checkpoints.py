@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crysgen.config_values import read_json_object
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.folders import data_folder
 from crysmetrics.io.atomic import atomic_file
-from crysmetrics.io.json_files import write_json
+from crysmetrics.io.json_files import read_json_object, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +33,7 @@ BEST = "best.safetensors"
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model that can be named.
+    """A model that is known by a name.
 
     Attributes:
         name: for `--model`.
@@ -48,18 +47,18 @@ class ModelInfo:
 
 
 def user_models() -> Path:
-    """The folder where users' own models are found by name."""
+    """Return the folder where users' own models are found by name."""
     return data_folder("crysgen") / "models"
 
 
 def known_models() -> list[ModelInfo]:
-    """Shipped models and those in the user's folder, by name; a user's own wins."""
+    """List shipped models and those in the user's folder by name; a user's own wins."""
     found = {}
     for folder in (SHIPPED, user_models()):
         for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else []:
             try:
                 found[path.stem] = ModelInfo(path.stem, path, _card(path))
-            except InputError:  # a file that is no model of ours does not hide the others
+            except InputError:  # a foreign file must not hide the others
                 continue
     return [found[name] for name in sorted(found)]
 
@@ -74,7 +73,7 @@ def save_model(
     """Write `path` (`.safetensors`) and the JSON beside it, each whole or not at all.
 
     Args:
-        model: whose configuration and weights are kept.
+        model: with its configuration and weights.
         path: of the weights.
         facts: for the card: data, hashes, steps, metrics.
         weights: instead of `model.state_dict()`, an average of it for example.

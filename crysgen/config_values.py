@@ -1,45 +1,21 @@
 """Configurations from JSON: frozen dataclasses whose every value is checked against its type.
 
-What a file may hold is wider than what a computation can use: NaN, whole numbers of hundreds of
-digits, brackets nested a hundred thousand deep. All of that ends here, in one sentence.
+What a file may hold is wider than what a computation can use: NaN, texts for numbers, whole numbers
+of hundreds of digits. All of that ends here, in one sentence.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import types
 from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
-LARGEST_FILE = 4_000_000
-"""Bytes of a JSON file that is read."""
 LARGEST_INTEGER = 2**53
 """Whole numbers beyond it are not held exactly by every reader of JSON."""
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds an object.
-
-    Raises:
-        OSError: if the file can't be read.
-        ValueError: saying why it is no such file.
-    """
-    if path.stat().st_size > LARGEST_FILE:
-        raise ValueError(f"it is larger than {LARGEST_FILE / 1e6:.0f} MB")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError:
-        raise ValueError("it is no text in UTF-8") from None
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    if not isinstance(content, dict):
-        raise ValueError("it must hold an object in braces")
-    return content
 
 
 def from_values(cls: type[T], values: Any) -> T:

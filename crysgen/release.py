@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from crysgen.checkpoints import SHIPPED, find_model, load_model, save_model
-from crysgen.config_values import read_json_object
 from crysgen.models import model_class
 from crysmetrics.errors import UserError
 from crysmetrics.io.atomic import atomic_file
+from crysmetrics.io.json_files import read_json_object
 
 if TYPE_CHECKING:
     from crysgen.models.base import Model

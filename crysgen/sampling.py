@@ -31,9 +31,9 @@ _ATOMS_ON_CPU = 240
 """Of a batch: some 4 s of one core, so that a run that is killed loses less than ten."""
 _OVERHEAD_ON_CPU = 80
 _OVERHEAD_ON_GPU = 2000
-"""What a batch costs beside its atoms, in atoms: small batches are mostly waiting."""
+"""Fixed cost of a batch in units of one atom's: small batches are mostly waiting."""
 _UNKNOWN_SIZE = 20
-"""Atoms of a cell whose size the model chooses, for the plan."""
+"""Atoms assumed for a cell whose size the model chooses."""
 _BYTES_AN_ATOM = 2_000_000
 """On a GPU, neighbours and messages included; too low a guess costs one retry."""
 
@@ -155,7 +155,7 @@ class _Runner:
         self.most_atoms: int | None = None
 
     def crystals(self, batch: Sequence[Draw]) -> Crystals:
-        """The crystals of a batch in order, drawn again where they are none."""
+        """Sample a batch, in order; invalid draws are repeated with other seeds."""
         done: dict[int, Crystals] = {}
         reasons: dict[int, str] = {}
         waiting = list(batch)
@@ -173,15 +173,13 @@ class _Runner:
             if not waiting:
                 break
         if reasons:
-            log.warning(
-                "%d structures are no crystals after %d draws each.", len(reasons), ATTEMPTS
-            )
+            log.warning("%d structures are invalid after %d draws each.", len(reasons), ATTEMPTS)
         failures = [Failure(str(n), f"{why} after {ATTEMPTS} draws") for n, why in reasons.items()]
         parts = [done[draw.number] for draw in batch if draw.number in done]
         return Crystals.concatenate(parts).with_failures(failures)
 
     def _sampled(self, draws: Sequence[Draw], report: bool) -> Crystals:
-        """What the model makes of each draw, in batches that fit into memory."""
+        """Sample each draw once, in batches that fit into memory."""
         builder = CrystalsBuilder()
         parts = [list(draws)]
         while parts:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from crysmetrics.errors import UserError
 from crysmetrics.io.atomic import atomic_file
+from crysmetrics.io.json_files import read_json_object
 
 STATE = "state.json"
 _CHECKPOINT = re.compile(r".+-\d{8,}\.safetensors")
@@ -63,12 +64,9 @@ def read_state(folder: Path) -> dict[str, Any]:
         UserError: if the folder holds no run.
     """
     try:
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        state = None
-    if not isinstance(state, dict):
-        raise UserError(f"{folder} holds no checkpoint to go on from.")
-    return state
+        return read_json_object(folder / STATE)
+    except (OSError, ValueError):
+        raise UserError(f"{folder} holds no checkpoint to go on from.") from None
 
 
 def append_row(path: Path, names: Sequence[str], row: Sequence[Any]) -> None:

@@ -18,7 +18,6 @@ import crysgen
 from crysgen import release
 from crysgen.checkpoints import DEFAULT_MODEL, load_model, model_identity, save_model
 from crysgen.cli import main
-from crysgen.config_values import read_json_object
 from crysgen.models import MODELS, model_class
 from crysgen.models.base import Noises, refuse_targets
 from crysgen.models.targets import Target
@@ -26,6 +25,7 @@ from crysgen.requests import Draw
 from crysgen.sampling import ATTEMPTS, sample
 from crysgen.training.batch import Batch
 from crysmetrics.errors import InputError, UserError
+from crysmetrics.io.json_files import read_json_object
 
 pytest.importorskip("lightning_fabric", reason="the extra `train` is not installed")
 

@@ -46,7 +46,7 @@ def models(name: str | None, json_path: str | None, overwrite: bool) -> None:
 
 
 def _card(model: ModelInfo) -> str:
-    """The card for people, or the facts where there is none."""
+    """Return the card for people, or the facts of a model without one."""
     card = model.path.with_suffix(".md")
     if card.is_file():
         return card.read_text(encoding="utf-8")

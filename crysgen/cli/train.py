@@ -38,7 +38,7 @@ def train() -> None:
 
 @dataclass(frozen=True)
 class _Call:
-    """What was asked on the command line; see the options for what each means."""
+    """Values of the options, which say what each means."""
 
     kind: str
     paths: tuple[str, ...]

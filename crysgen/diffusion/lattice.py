@@ -179,7 +179,7 @@ def niggli_reduce(
 
 
 def _niggli_transform(lattice: NDArray[np.float64], tolerance: float) -> NDArray[np.int64] | None:
-    """The whole numbers that make a right-handed Niggli cell of a lattice, if there are any."""
+    """Find the integer transform to a right-handed Niggli cell; None if there is no such cell."""
     from crysmetrics.symmetry import niggli_lattice
 
     if _is_flat(lattice):

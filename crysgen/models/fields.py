@@ -43,7 +43,7 @@ def build_fields(network: Network, settings: Mapping[str, Any]) -> PairFields | 
     """Build the head that suits a backbone, with new weights.
 
     Args:
-        network: whose features it reads.
+        network: the backbone.
         settings: keyword arguments of the head.
 
     Raises:
@@ -60,7 +60,7 @@ class PairFields(nn.Module):
     """Fields of PairFormer: directions to neighbours and of lattice vectors, weighted by pairs.
 
     Args:
-        network: whose features are read.
+        network: the backbone.
     """
 
     def __init__(self, network: PairFormer) -> None:
@@ -111,7 +111,7 @@ class EdgeFields(nn.Module):
     """Fields of GemsNet: edges and triplets, before and after each layer of the decoder.
 
     Args:
-        network: whose features are read.
+        network: the backbone.
         hidden: width of each head.
         rank: of the weights of triplets.
     """

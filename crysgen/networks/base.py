@@ -20,7 +20,7 @@ _NETWORKS = {
 
 
 class Features(Protocol):
-    """What a backbone has learnt of B crystals; heads, which belong to models, go on from here.
+    """Features of B crystals from a backbone, for the heads of models.
 
     All features are the same under rotation, reflection, translation and a change of cell vectors.
     Heads that move atoms or bend cells make vectors and tensors of `units`, weighted by edges.
@@ -88,7 +88,7 @@ LARGEST_NETWORK = 1_000_000_000
 
 
 def network_names() -> list[str]:
-    """Names that `build_network` knows."""
+    """List the names that `build_network` knows."""
     return list(_NETWORKS)
 
 

@@ -25,7 +25,7 @@ from crysgen.networks.neighbours import Neighbours
 
 
 class GemsNetFeatures(NamedTuple):
-    """What GemsNet has learnt; see `Features`.
+    """Features from GemsNet; see `Features`.
 
     Attributes:
         nodes: (B, N, C) of atoms.

@@ -1,4 +1,4 @@
-"""What PairFormer sees of a crystal: radial functions of all images of a pair, and of the lattice.
+"""Geometry for PairFormer: radial functions of all images of a pair, and of the lattice.
 
 Distances are used twice: divided by (V/N)^(1/3), which keeps any noisy cell in range, and by the
 sum of two learned radii, which says at once whether two atoms of these elements touch.

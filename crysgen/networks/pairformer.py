@@ -34,7 +34,7 @@ class PairNeighbours(NamedTuple):
 
 
 class PairFormerFeatures(NamedTuple):
-    """What PairFormer has learnt; see `Features`.
+    """Features from PairFormer; see `Features`.
 
     Attributes:
         nodes: (B, N, C) of atoms.

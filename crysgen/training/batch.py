@@ -49,7 +49,7 @@ class Batch:
         return len(self.lattices)
 
     def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> Batch:
-        """The same on another device, with its numbers in another precision."""
+        """Copy to another device, with numbers in another precision."""
         return Batch(
             self.atomic_numbers.to(device),
             self.frac_coords.to(device, dtype),
@@ -58,7 +58,7 @@ class Batch:
         )
 
     def __getitem__(self, rows: Tensor) -> Batch:
-        """The crystals of these rows, padded as before."""
+        """Select the crystals of these rows, padded as before."""
         return Batch(
             self.atomic_numbers[rows],
             self.frac_coords[rows],
@@ -67,7 +67,7 @@ class Batch:
         )
 
     def with_geometry(self, frac_coords: Tensor, lattices: Tensor) -> Batch:
-        """The same atoms elsewhere."""
+        """Return the same atoms at other positions in other cells."""
         return replace(self, frac_coords=frac_coords, lattices=lattices)
 
     @classmethod
@@ -77,7 +77,7 @@ class Batch:
         dtype: torch.dtype | None = None,
         properties: Sequence[str] = (),
     ) -> Batch:
-        """All structures of `crystals`, padded to the largest.
+        """Pack all structures of `crystals`, padded to the largest.
 
         Args:
             crystals: any.
@@ -104,7 +104,7 @@ class Batch:
         )
 
     def to_crystals(self, ids: Sequence[str] | None = None) -> Crystals:
-        """Without the padding, in double precision.
+        """Return the crystals without padding, in double precision.
 
         Args:
             ids: one for each crystal; their positions by default.
@@ -133,7 +133,7 @@ def _numbers(crystals: Crystals, name: str) -> np.ndarray:
 
 
 def pad_atomic_numbers(compositions: Sequence[np.ndarray | Sequence[int]]) -> Tensor:
-    """(B, N) atomic numbers, padded with 0, of B lists of atoms."""
+    """Pad B lists of atomic numbers with 0 to (B, N)."""
     size = max((len(c) for c in compositions), default=0)
     padded = np.zeros((len(compositions), size), dtype=np.int64)
     for row, atoms in zip(padded, compositions, strict=True):

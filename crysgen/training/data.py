@@ -36,18 +36,18 @@ _HULL_COLUMNS = ("e_above_hull", "energy_above_hull")
 _SYMPREC = 0.01
 _SMALLEST_VOLUME = 2.0
 _LARGEST_VOLUME = 200.0
-"""Å³ per atom; what lies outside is no crystal that a model should learn."""
+"""Å³ per atom: limits of the crystals that models learn from."""
 
 
 def canonical(crystals: Crystals, primitive: bool = True) -> Crystals:
-    """The same crystals in the cells that models are trained on: Niggli, right-handed.
+    """Return the crystals in the cells that models are trained on: Niggli, right-handed.
 
     Args:
         crystals: any.
         primitive: also reduced to primitive cells (spglib, within 0.01 Å).
 
     Returns:
-        Crystals whose failures name what has no such cell.
+        Crystals; those without such a cell are failures with a reason.
     """
     parts, failures = [], list(crystals.failures)
     for crystal in crystals:
@@ -75,7 +75,7 @@ def _primitive(crystal: Crystals) -> Crystals:
 
 
 def plausible(crystals: Crystals) -> Crystals:
-    """Without crystals of an absurd volume per atom; they become failures."""
+    """Leave out crystals of an absurd volume per atom; they become failures."""
     volumes = crystals.volumes / crystals.num_atoms
     good = (volumes >= _SMALLEST_VOLUME) & (volumes <= _LARGEST_VOLUME)
     failures = [
@@ -85,7 +85,7 @@ def plausible(crystals: Crystals) -> Crystals:
 
 
 def project_data(folder: Path, max_atoms: int = MAX_ATOMS) -> Crystals:
-    """Everything marked `train` or `val` in this project's data, with the property `split`.
+    """Read everything marked `train` or `val` in this project's data, with the property `split`.
 
     Args:
         folder: with `splits.csv.gz`.
@@ -130,7 +130,7 @@ def training_sets(
     val_share: float = 0.05,
     seed: int = 0,
 ) -> tuple[Crystals, Crystals]:
-    """What to train on and what to select by.
+    """Read crystals to train on, and crystals to select the best weights by.
 
     Args:
         paths: anything `crysmetrics.io.read` reads. Packed crystals with a property `split` are
@@ -189,7 +189,7 @@ class BatchOrder:
         self.num_atoms, self.batch_atoms, self.seed = num_atoms, batch_atoms, seed
 
     def epoch(self, number: int) -> list[NDArray[np.int64]]:
-        """Rows of each batch of an epoch."""
+        """Return the rows of each batch of an epoch."""
         rng = np.random.default_rng([self.seed, number])
         order = rng.permutation(len(self.num_atoms))
         order = order[np.argsort(self.num_atoms[order], kind="stable")]
@@ -226,7 +226,7 @@ class DeviceCrystals:
         return len(self.num_atoms)
 
     def batch(self, rows: NDArray[np.int64], pad_to: int | None = None) -> Batch:
-        """The crystals of these rows.
+        """Gather the crystals of these rows.
 
         Args:
             rows: which.
@@ -242,7 +242,7 @@ class DeviceCrystals:
         )
 
     def batches(self, batch_atoms: int) -> Iterator[Batch]:
-        """All crystals once, in order of size."""
+        """Iterate over batches of all crystals once, in order of size."""
         for rows in BatchOrder(self.num_atoms, batch_atoms, 0).epoch(0):
             yield self.batch(rows)
 

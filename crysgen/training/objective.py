@@ -33,7 +33,7 @@ class Objective(nn.Module):
 
 @dataclass
 class Window:
-    """What has been trained since the last validation.
+    """Counts of the steps since the last validation.
 
     Attributes:
         seconds: of the run at that validation.

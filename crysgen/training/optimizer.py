@@ -73,7 +73,7 @@ class GeneratorOptimizer(torch.optim.Optimizer):
         return loss
 
     def moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
-        """What is remembered of a parameter's gradients, by the names MOMENTS."""
+        """Return the moments of a parameter's gradients by the names MOMENTS."""
         found: dict[str, Tensor] = {}
         for part in self.parts:
             state = part.state.get(parameter, {})
@@ -83,7 +83,7 @@ class GeneratorOptimizer(torch.optim.Optimizer):
         return found
 
     def restore(self, parameter: nn.Parameter, moments: Mapping[str, Tensor], step: int) -> None:
-        """Put back what `moments` gave after `step` steps."""
+        """Restore the moments that `moments` returned after `step` steps."""
         muon = self.parts[-1] if len(self.parts) > 1 else None
         if muon is not None and any(parameter is p for p in muon.param_groups[0]["params"]):
             muon.state[parameter] = {_MUON_MOMENT: moments["exp_avg"]}

@@ -1,4 +1,4 @@
-"""What decides a training run beside model and data."""
+"""Settings of a training run: budget, batches, learning rates, validation."""
 
 from __future__ import annotations
 

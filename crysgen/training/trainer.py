@@ -328,7 +328,7 @@ class Trainer:
     # --- checkpoints -----------------------------------------------------------------------------
 
     def _tensors(self) -> dict[str, dict[str, Tensor]]:
-        """The whole state by file, none above 16 MiB for networks of 4 million weights."""
+        """Tensors of the whole state by file, each below 16 MiB for 4 million weights."""
         moments: dict[str, dict[str, Tensor]] = {name: {} for name in MOMENTS}
         for name, parameter in self.model.named_parameters():
             if not parameter.requires_grad:
@@ -362,7 +362,7 @@ class Trainer:
         """Go on from the last checkpoint in the folder.
 
         Raises:
-            UserError: if there is none, or it was made with other data or another model.
+            UserError: if the folder holds no checkpoint, or one of other data or another model.
         """
         state = read_state(self.folder)
         try:

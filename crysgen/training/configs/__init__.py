@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crysgen.config_values import from_values, read_json_object
+from crysgen.config_values import from_values
 from crysmetrics.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def load_config(
     """
     from crysgen.models import model_class
     from crysgen.training.settings import TrainingSettings
+    from crysmetrics.io.json_files import read_json_object
 
     cls = model_class(kind)
     path = Path(name)
