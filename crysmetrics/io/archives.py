@@ -62,10 +62,12 @@ def archive_source(path: Path) -> Source:
 
 
 class _Names:
-    """Counts the members of an archive and the lengths of their names."""
+    """Counts the members of an archive of `packed` bytes and the lengths of their names."""
 
-    def __init__(self) -> None:
+    def __init__(self, packed: int) -> None:
         self._count = self._bytes = 0
+        most = limits.MEMBERS_FLOOR + packed // limits.MIN_MEMBER_BYTES
+        self._most = min(limits.MAX_MEMBERS, most)
 
     def add(self, name: str) -> None:
         """Count one more.
@@ -75,8 +77,8 @@ class _Names:
         """
         self._count += 1
         self._bytes += len(name)
-        if self._count > limits.MAX_MEMBERS:
-            raise TooLarge(f"holds more than {limits.MAX_MEMBERS:,} files; refused")
+        if self._count > self._most:
+            raise TooLarge(f"holds more than {self._most:,} files; refused")
         if self._bytes > limits.MAX_NAMES_BYTES:
             size = limits.MAX_NAMES_BYTES / 1e6
             raise TooLarge(f"holds names of files of more than {size:.0f} MB together; refused")
@@ -88,7 +90,7 @@ def _zip_source(path: Path) -> Source:
     members: list[tuple[str, zipfile.ZipInfo]] = []
     archive = zipfile.ZipFile(path)
     infos = [info for info in archive.infolist() if not info.is_dir()]
-    names = _Names()
+    names = _Names(path.stat().st_size)
     # zipfile never unpacks more of a member than the size stated here.
     _refuse_bomb(sum(info.file_size for info in infos), path.stat().st_size)
     for info in infos:
@@ -149,7 +151,7 @@ def _tar_source(path: Path) -> Source:
     reasons: list[Entry] = []
     ignored: list[str] = []
     places: dict[str, list[tuple[int, int]]] = {}
-    names = _Names()
+    names = _Names(path.stat().st_size)
     waiting: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
     with (
         open_bounded(path) as stream,

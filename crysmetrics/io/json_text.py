@@ -15,6 +15,9 @@ MAX_MEMORY = 500_000_000
 # As measured for CPython; an object is read twice, as pairs and as a dictionary.
 _OBJECT, _ARRAY, _ITEM, _STRING = 350, 90, 45, 60
 
+_MAX_DEPTH = 200
+"""Deepest nesting of a large text; structures have six levels."""
+
 # Unrolled, so that no string is looked at twice.
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 
@@ -50,17 +53,23 @@ def load_json(text: str) -> Any:
 
 def too_large(text: str, limit: int = MAX_MEMORY) -> bool:
     """Whether a JSON text would take more than so many bytes as Python values."""
-    if len(text) * _OBJECT < limit:
-        return False
+    return len(text) * _OBJECT > limit and memory_of(text) > limit
+
+
+def memory_of(text: str) -> int:
+    """Bytes that a JSON text takes as Python values, by what stands in it."""
     memory = len(text) + _OBJECT * text.count("{") + _ARRAY * text.count("[")
     memory += _ITEM * text.count(",") + _STRING // 2 * text.count('"')
-    return memory > limit
+    return memory
 
 
 def spans(text: str) -> Iterator[tuple[str | None, int, int]]:
     """Key (None in an array), start and end of each object, array and text in the outermost value.
 
     The text is not checked: what stands between two positions may be no JSON.
+
+    Raises:
+        ValueError: if it is nested too deeply.
     """
     depth, start, key = 0, 0, None
     for match in _TOKEN.finditer(text):
@@ -77,6 +86,8 @@ def spans(text: str) -> Iterator[tuple[str | None, int, int]]:
             if depth == 1:
                 start = match.start()
             depth += 1
+            if depth > _MAX_DEPTH:
+                raise ValueError("is no JSON (it is nested too deeply)")
         else:
             depth -= 1
             if depth == 1:

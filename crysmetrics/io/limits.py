@@ -23,6 +23,12 @@ RATIO_FLOOR = 32 * 1024**2
 MAX_MEMBERS = 1_000_000
 """Most files in an archive."""
 
+MIN_MEMBER_BYTES = 64
+"""Fewest packed bytes of a file in an archive, on the average of more than `MEMBERS_FLOOR`."""
+
+MEMBERS_FLOOR = 10_000
+"""Files that an archive may hold whatever its size."""
+
 MAX_NAME_BYTES = 4096
 """Longest path of a file in an archive."""
 
@@ -31,6 +37,9 @@ MAX_NAMES_BYTES = 64 * 1024**2
 
 MAX_FAILURES = 500_000
 """Most structures of one input that may fail; beyond, the input as a whole is refused."""
+
+MAX_FAILURES_AT_FIRST = 20_000
+"""Most structures that may fail before the first one is read."""
 
 
 def unpacked_limit(packed: int, limit: int) -> int:

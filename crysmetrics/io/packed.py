@@ -13,7 +13,7 @@ import numpy as np
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.io.atomic import atomic_file
 from crysmetrics.io.json_text import MAX_MEMORY, too_large
-from crysmetrics.io.limits import MAX_TOTAL_BYTES
+from crysmetrics.io.limits import MAX_TOTAL_BYTES, unpacked_limit
 from crysmetrics.io.parsed import one_line
 from crysmetrics.io.unpacking import TooLarge
 
@@ -105,6 +105,10 @@ def _check_sizes(path: Path) -> None:
         if sum(info.file_size for info in infos) > limit:
             raise TooLarge(f"it unpacks to more than {limit / 1e6:.0f} MB")
         for info in infos:
+            if info.filename == "text.npy" and info.file_size > unpacked_limit(
+                info.compress_size, MAX_TOTAL_BYTES
+            ):
+                raise TooLarge(f"its text unpacks to {info.file_size / 1e6:.0f} MB")
             name = info.filename.removesuffix(".npy")
             with archive.open(info) as file:
                 version = np.lib.format.read_magic(file)

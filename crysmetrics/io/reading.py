@@ -36,7 +36,7 @@ _CHUNK = 200
 _PATIENCE = 3.0
 """Seconds of reading after which processes are started, which itself takes a second or more."""
 
-_MAX_PROPERTIES = 4000
+_MAX_PROPERTIES = 3000
 """Most different properties of a set; further ones are left out, with a word."""
 
 log = logging.getLogger(__name__)
@@ -196,27 +196,35 @@ def _parsed(
     source: Source, max_atoms: int | None, workers: int, seen: dict[str, str] | Names
 ) -> Iterator[Crystals]:
     """Small parts in order; ids are distinct over all of them, for which `seen` keeps them."""
-    failed = 0
-    names: set[str] = set()
+    found = failed = 0
+    names: dict[str, bool] = {}
     with task("Reading structures", source.total) as advance:
         for part, sources in _parse_chunks(_chunks(source.entries), max_atoms, workers):
+            found += len(part)
             failed += len(part.failures)
-            if failed > limits.MAX_FAILURES:
+            if _are_too_many(failed, found):
                 raise InputError(f"The input {_say_too_many(part.failures[-1])}")
             yield _with_few_properties(_without_duplicates(part, sources, seen), names)
             advance(part.num_total)
 
 
-def _with_few_properties(part: Crystals, names: set[str]) -> Crystals:
-    """The part without properties beyond the most that a set may have; `names` collects them."""
-    new = [name for name in part.properties if name not in names]
-    room = _MAX_PROPERTIES - len(names)
-    names.update(new[:room])
-    if len(new) <= room:
+def _with_few_properties(part: Crystals, names: dict[str, bool]) -> Crystals:
+    """The part without properties beyond the most that a set may have.
+
+    Args:
+        part: some structures of a set.
+        names: of the properties met so far, and whether they are kept; grows.
+    """
+    kept_so_far = sum(names.values())
+    for name in part.properties:
+        if name not in names and len(names) <= _MAX_PROPERTIES:
+            names[name] = kept_so_far < _MAX_PROPERTIES
+            kept_so_far += names[name]
+            if not names[name]:
+                log.warning(f"More than {_MAX_PROPERTIES} properties; the others are left out.")
+    if all(names.get(name, False) for name in part.properties):
         return part
-    if room > 0:
-        log.warning(f"More than {_MAX_PROPERTIES} properties; the others are left out.")
-    kept = {name: values for name, values in part.properties.items() if name in names}
+    kept = {name: values for name, values in part.properties.items() if names.get(name)}
     return replace(part, properties=kept)
 
 
@@ -279,9 +287,9 @@ def _parse_together(chunk: list[Entry], max_atoms: int | None) -> tuple[Crystals
             if isinstance(item, Failure):
                 builder.fail(item.file, item.reason)
                 continue
-            properties = item.properties
-            if len(names := names | properties.keys()) > 2 * _MAX_PROPERTIES:
-                properties = {}  # left out anyway
+            names.update(item.properties)
+            # Further ones are left out anyway, and each costs time for every structure.
+            properties = item.properties if len(names) <= 2 * _MAX_PROPERTIES else {}
             builder.add(
                 structure_id,
                 item.numbers,
@@ -325,7 +333,7 @@ def _collect(items: Iterable[Parsed | Failure], name: str) -> list[Parsed | Fail
     for item in items:
         found.append(item)
         failed += isinstance(item, Failure)
-        if failed > limits.MAX_FAILURES:
+        if _are_too_many(failed, len(found) - failed):
             return [Failure(name, _say_too_many(item)[:-1])]  # type: ignore[arg-type]
     return found or [Failure(name, "holds no structures")]
 
@@ -339,9 +347,14 @@ def _say_unexpected(error: Exception) -> str:
     return f"can't be read ({type(error).__name__}: {one_line(error)})"
 
 
+def _are_too_many(failed: int, found: int) -> bool:
+    """Whether so many failures are reason to refuse an input as a whole."""
+    return failed > (limits.MAX_FAILURES if found else limits.MAX_FAILURES_AT_FIRST)
+
+
 def _say_too_many(failure: Failure) -> str:
     return (
-        f"holds more than {limits.MAX_FAILURES:,} structures that can't be read; "
+        f"holds more than {limits.MAX_FAILURES_AT_FIRST:,} structures that can't be read; "
         f"{failure.file} {failure.reason}."
     )
 

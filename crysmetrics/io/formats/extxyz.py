@@ -30,7 +30,7 @@ from crysmetrics.io.parsed import (
 )
 from crysmetrics.progress import task
 
-_MAX_COMMENT = 1_000_000
+_MAX_COMMENT = 100_000
 """Longest comment line, in characters."""
 _MIN_ROW = 7
 """Characters of the shortest row of an atom, `H 0 0 0`."""

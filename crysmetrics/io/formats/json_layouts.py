@@ -95,7 +95,7 @@ def _large(text: str) -> Iterator[Record]:
     if _has_lines(text):
         yield from _lines(text)
         return
-    is_mapping = text.lstrip()[:1] == "{"
+    is_mapping, empty = text.lstrip()[:1] == "{", True
     for key, start, end in spans(text):
         if (key is None) == is_mapping:
             raise ValueError("is no JSON")
@@ -106,6 +106,9 @@ def _large(text: str) -> Iterator[Record]:
                 "(.jsonl)"
             )
         yield _record(name, text[start:end])
+        empty = False
+    if empty:
+        raise ValueError(f"is JSON of {len(text) / 1e6:.0f} MB without structures")
 
 
 def _records(data: Any, columns: Columns) -> Iterator[Record]:
@@ -136,7 +139,7 @@ def _records(data: Any, columns: Columns) -> Iterator[Record]:
 def _may_be_record(value: Any) -> bool:
     """Whether a value of a mapping could be a structure, so that its key is an id."""
     if isinstance(value, Mapping):
-        return not value or any(k in value for k in (*OWN_KEYS, *STRUCTURE_KEYS))
+        return any(k in value for k in (*OWN_KEYS, *STRUCTURE_KEYS))
     return isinstance(value, str) and (len(value) > 100 or "\n" in value)
 
 

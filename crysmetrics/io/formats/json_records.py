@@ -103,23 +103,20 @@ def _numbered(
         if record.reason is not None:
             yield Entry(label, "", default, reason=record.reason)
             continue
-        if isinstance(record.data, Mapping) and arrays.has_arrays(record.data):
-            yield from _of_arrays(record, label, default, second is None)
-            continue
         key, name = _id(record.data, columns)
         name = record.name if record.name is not None else name
+        if isinstance(record.data, Mapping) and arrays.has_arrays(record.data):
+            yield from _of_arrays(record.data, label, name or default, second is None)
+            continue
         job = partial(_parse_record, record.data, label, columns.structure, key)
         yield Entry(label, "", default if name is None else name, job=job)
 
 
-def _of_arrays(
-    record: json_layouts.Record, label: str, default: str, is_alone: bool
-) -> Iterator[Entry]:
+def _of_arrays(data: Mapping[str, Any], label: str, name: str, is_alone: bool) -> Iterator[Entry]:
     """Entries of arrays; ids count from 0 in one set, and below the record's id in several."""
-    single = np.ndim(record.data["num_atoms"]) == 0
-    name = record.name if record.name is not None else default
+    single = np.ndim(data["num_atoms"]) == 0
     try:
-        for entry in arrays.array_entries(record.data, label, "" if is_alone else f"{name}/"):
+        for entry in arrays.array_entries(data, label, "" if is_alone else f"{name}/"):
             yield entry._replace(id=name) if single else entry
     except ValueError as error:
         yield Entry(label, "", name, reason=str(error))

@@ -23,6 +23,8 @@ _NAME = re.compile(r"(poscar|contcar)([^a-z].*)?$")
 _LABEL = re.compile(r"([A-Z][a-z]?)(\d*[+-]?\d*|_\w+)")
 _HEADER_LINES = 9
 """Lines before the first position, at most."""
+_MAX_LINE = 100_000
+"""Longest line before the positions, in characters."""
 _DIGITS = 12
 """A count of more digits than this is no number of atoms."""
 
@@ -52,6 +54,9 @@ def _read(
     """
     end = len(text.rstrip())
     lines = list(islice(lines_of(text, end), _HEADER_LINES))
+    longest = max(map(len, lines))
+    if longest > _MAX_LINE:
+        raise ValueError(f"has a line of {longest} characters")
     if len(lines) < 7:
         raise ValueError("is truncated: a POSCAR has at least 8 lines")
     lattice, scale = _scaled(lines)
@@ -111,7 +116,7 @@ def _species(lines: list[str]) -> tuple[list[str] | None, list[int], int]:
     if len(symbols) != len(counts):
         # What follows may be a comment without a mark, as VASP reads no more than it needs.
         known = [s for s in symbols if s in ATOMIC_NUMBERS]
-        if symbols[: len(counts)] != known:
+        if symbols[: len(counts)] != known or len(known) != len(counts):
             raise ValueError(
                 f"lists {len(symbols)} elements but {len(counts)} numbers of atoms; which belong "
                 "together would be a guess"

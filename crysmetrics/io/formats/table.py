@@ -6,6 +6,7 @@ import csv
 import io
 import lzma
 import re
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from crysmetrics.io.parsed import (
     MAX_PROPERTY_TEXT,
     STRUCTURE_KEYS,
     Parsed,
+    lines_of,
     one_line,
     printable,
     shorten,
@@ -32,10 +34,14 @@ from crysmetrics.io.parsed import (
 from crysmetrics.io.texts import decode_cell, encoding_of
 from crysmetrics.io.unpacking import Bounded, TooLarge, open_bounded
 
-_ROWS = 200
-_MAX_ROWS_BYTES = 128 * 1024**2
+_ROWS = 100
+_MAX_ROWS_BYTES = 64 * 1024**2
 """Most bytes that so many rows may have: one unclosed quote makes a row of a whole file."""
-_HEAD = 65_536
+_MAX_ROWS_FIELDS = 2_000_000
+"""Most separators that so many rows may have."""
+_HEAD = 1_000_000
+"""Bytes within which the header ends."""
+_MAX_COLUMNS = 10_000
 _SEPARATORS = (",", ";", "\t")
 
 
@@ -70,7 +76,7 @@ def _entries(path: Path, columns: Columns) -> Iterator[Entry]:
         with _open(path) as file:
             dialect = _dialect(path, file.read(_HEAD), columns)
         with _open(path) as file:
-            paced = _Paced(file)
+            paced = _Paced(file, dialect.separator)
             # Text first: an id 0012 stays 0012, and the formula NaN stays a formula.
             with pd.read_csv(
                 io.BufferedReader(paced),
@@ -82,14 +88,14 @@ def _entries(path: Path, columns: Columns) -> Iterator[Entry]:
                 encoding_errors="surrogateescape",  # one bad row is that row's failure
                 skipinitialspace=True,
                 skiprows=dialect.skipped,
+                index_col=False,  # else rows of too many fields shift the names of all columns
             ) as frames:
-                for frame in frames:
-                    if not isinstance(frame.index, pd.RangeIndex):
-                        # pandas takes the first column for row labels then, and shifts all names.
-                        raise InputError(f"{path} has rows with more fields than its header.")
+                while (frame := _next(frames)) is not None:
                     yield from _rows(frame.fillna(""), path, columns, row)
                     row += len(frame)
-                    paced.read_since = 0
+                    paced.start()
+    except pd.errors.ParserWarning as error:
+        raise InputError(f"{path} has rows with more fields than its header.") from error
     except pd.errors.EmptyDataError as error:
         raise InputError(f"{path} is empty.") from error
     except TooLarge as error:
@@ -99,6 +105,15 @@ def _entries(path: Path, columns: Columns) -> Iterator[Entry]:
     except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
         reason = getattr(error, "strerror", None) or one_line(error)
         raise InputError(f"{path} can't be read ({reason}).") from error
+
+
+def _next(frames: Any) -> Any:
+    """The next rows, or None; raises pandas's warning that fields would be lost."""
+    import pandas as pd
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        return next(frames, None)
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -120,20 +135,27 @@ def _open(path: Path) -> IO[bytes]:
 class _Paced(io.RawIOBase):
     """A stream of rows of bounded length."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self.read_since = 0
-        """Bytes read since the last rows were taken."""
+    def __init__(self, stream: IO[bytes], separator: str) -> None:
+        self._stream, self._separator = stream, separator.encode()
+        self.start()
+
+    def start(self) -> None:
+        """Begin with the next rows."""
+        self._bytes = self._fields = 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         data = self._stream.read(len(buffer))
-        self.read_since += len(data)
-        if self.read_since > _MAX_ROWS_BYTES:
+        self._bytes += len(data)
+        self._fields += data.count(self._separator)
+        if self._bytes > _MAX_ROWS_BYTES or self._fields > _MAX_ROWS_FIELDS:
             size = _MAX_ROWS_BYTES / 1e6
-            raise TooLarge(f"has {_ROWS} rows of more than {size:.0f} MB together; refused")
+            raise TooLarge(
+                f"has {_ROWS} rows of more than {size:.0f} MB or {_MAX_ROWS_FIELDS:,} fields "
+                "together; refused"
+            )
         buffer[: len(data)] = data
         return len(data)
 
@@ -149,15 +171,28 @@ def _dialect(path: Path, head: bytes, columns: Columns) -> _Dialect:
     wanted = {columns.structure.strip().lower()} if columns.structure else {*STRUCTURE_KEYS}
     default = "\t" if ".tsv" in path.name.lower() else ","
 
+    headers = {separator: _header(text, separator) for separator in _SEPARATORS}
+
     def merit(separator: str) -> tuple[bool, int, bool]:
-        try:
-            names = next(csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True))
-        except (csv.Error, StopIteration):
-            names = []
+        names = headers[separator] or []
         found = not wanted.isdisjoint(name.strip().lower() for name in names)
         return found, len(names), separator == default
 
-    return _Dialect(max(_SEPARATORS, key=merit), encoding)
+    chosen = max(_SEPARATORS, key=merit)
+    names = headers[chosen]
+    if (names is None and len(head) == _HEAD) or len(names or []) > _MAX_COLUMNS:
+        raise TooLarge(f"has a header of more than {_HEAD:,} bytes or {_MAX_COLUMNS:,} columns")
+    return _Dialect(chosen, encoding)
+
+
+def _header(text: str, separator: str) -> list[str] | None:
+    """Names of columns; None if the text ends before the header does."""
+    lines = lines_of(text)
+    try:
+        names = next(csv.reader(lines, delimiter=separator, skipinitialspace=True))
+    except (csv.Error, StopIteration):
+        return None
+    return names if next(lines, None) is not None else None
 
 
 def _rows(frame: Any, path: Path, columns: Columns, first: int) -> Iterator[Entry]:
