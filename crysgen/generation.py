@@ -146,7 +146,7 @@ def relax(
     store: Store,
 ) -> tuple[Crystals, list[dict[str, str]]]:
     """Relax those candidates that the store does not hold relaxed; returns all, and failures."""
-    from crysgen.relaxation import relax
+    from crysmetrics.relaxation import relax
 
     done = set(store.relaxed().ids)
     missing = np.array([i for i, name in enumerate(candidates.ids) if name not in done], dtype=int)

@@ -177,7 +177,7 @@ def _load_part(path: Path, relaxed: bool = False) -> Crystals:
         raise InputError(f"{one_line(error, 1000).rstrip('.')}; {advice}.") from error
     wanted = dict(CANDIDATE_PROPERTIES)
     if relaxed:
-        from crysgen.relaxation import ENERGY
+        from crysmetrics.relaxation import ENERGY
 
         wanted[ENERGY] = "f"
     kinds = {name: values.dtype.kind for name, values in part.properties.items()}

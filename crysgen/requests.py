@@ -290,7 +290,7 @@ def request_record(
     chosen.pop("model")  # the same weights may be named in several ways; their hash decides
     identities = {method.name: method.identity() for method in methods}
     if settings.relax:
-        from crysgen.relaxation import identity
+        from crysmetrics.relaxation import identity
 
         identities["relaxation"] = identity(settings.dispersion)
     return {

@@ -25,10 +25,10 @@ from crysgen.compositions.formulas import parse_formula
 from crysgen.proposers.retrieval import POOL, to_relax
 from crysgen.ranking.energy import complexities, lowest, simplest_first
 from crysgen.ranking.merge import same_structures
-from crysgen.relaxation import ENERGY, relax
 from crysgen.retrieval import Library, to_crystals
 from crysmetrics.io import Crystals
 from crysmetrics.progress import show_progress, task
+from crysmetrics.relaxation import ENERGY, relax
 
 SCALES = (0.003, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, np.inf)
 EQUAL = (0.0, 0.0005, 0.001, 0.002, 0.003)

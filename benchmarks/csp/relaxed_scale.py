@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 from retrieval import atoms_of, distances_of, targets_of
 
-from crysgen.relaxation import ENERGY, relax
 from crysgen.retrieval import Library, to_crystals
 from crysmetrics.io import Crystals
 from crysmetrics.progress import show_progress, task
+from crysmetrics.relaxation import ENERGY, relax
 
 SCALES = (0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, np.inf)
 

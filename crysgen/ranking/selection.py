@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from crysgen.ranking.energy import boltzmann, complexities, lowest, simplest_first
 from crysgen.ranking.merge import rank
-from crysgen.relaxation import ENERGY
 from crysgen.requests import CompositionRequest
 from crysmetrics.io import Crystals
+from crysmetrics.relaxation import ENERGY
 
 SHORTEST_DISTANCE = 0.5
 """Distance in Å at or below which atoms lie on top of each other: the limit of structural validity.
@@ -50,7 +50,7 @@ def select(
     """Choose as many of the best candidates for each request as it asks for.
 
     Args:
-        candidates: with the property `request`; where `crysgen.relaxation.ENERGY` is among the
+        candidates: with the property `request`; where `crysmetrics.relaxation.ENERGY` is among the
             properties, these energies change scores and take the place of `energies`.
         distances: (B,) shortest ones in Å.
         energies: (B,) predicted ones in eV/atom; NaN where there is none.

@@ -12,7 +12,6 @@ import pytest
 from click.testing import CliRunner
 from sets import one, rocksalt
 
-from crysgen import relaxation
 from crysgen.cli import main
 from crysgen.compositions.formulas import parse_formula
 from crysgen.output import RunFolder
@@ -20,11 +19,12 @@ from crysgen.proposers import retrieval
 from crysgen.proposers.retrieval import EXPLORED, LOOKED_AT, to_relax
 from crysgen.ranking.energy import RELAXED_SCALE, boltzmann, complexities, simplest_first
 from crysgen.ranking.selection import select
-from crysgen.relaxation import ENERGY, identity, relax
 from crysgen.requests import CompositionRequest
 from crysgen.retrieval import Library
+from crysmetrics import relaxation
 from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals
+from crysmetrics.relaxation import ENERGY, identity, relax
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
