@@ -146,13 +146,17 @@ def relax(
     store: Store,
 ) -> tuple[Crystals, list[dict[str, str]]]:
     """Relax those candidates that the store does not hold relaxed; returns all, and failures."""
-    from crysmetrics.relaxation import relax
+    from crysmetrics.relaxation import RelaxationSettings, relax
 
     done = set(store.relaxed().ids)
     missing = np.array([i for i, name in enumerate(candidates.ids) if name not in done], dtype=int)
     with task("Relaxing (CHGNet)", len(missing)) as advance:
         for crystal in relax(
-            candidates[missing], resources.device, settings.dispersion, resources.workers
+            candidates[missing],
+            resources.device,
+            settings.dispersion,
+            resources.workers,
+            settings=RelaxationSettings(keep_unfinished=True),
         ):
             store.add_relaxed(crystal)
             advance(1)

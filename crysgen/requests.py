@@ -292,7 +292,7 @@ def request_record(
     if settings.relax:
         from crysmetrics.relaxation import identity
 
-        identities["relaxation"] = identity(settings.dispersion)
+        identities["relaxation"] = identity(dispersion=settings.dispersion)
     return {
         "compositions": {
             "number": len(requests),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -24,7 +25,7 @@ from crysgen.retrieval import Library
 from crysmetrics import relaxation
 from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals
-from crysmetrics.relaxation import ENERGY, identity, relax
+from crysmetrics.relaxation import CONVERGED, ENERGY, RelaxationSettings, identity, relax
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -94,43 +95,99 @@ def test_low_spin_is_found_from_the_volume_of_high_spin(monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("chgnet")
-def test_what_cannot_be_relaxed_comes_back_with_a_reason() -> None:
-    far = one([2, 2], [[0, 0, 0], [0.5, 0.5, 0.5]], 60.0, "far")
-    near = one([11, 17], [[0, 0, 0], [0.001, 0, 0]], 4.0, "near")
-    for crystal in (far, near):
-        [found] = relax(crystal, "cpu")
-        if found.failures:
-            assert found.failures[0].file == crystal.ids[0]
-            assert "could not be relaxed" in found.failures[0].reason
-            assert np.isnan(found.properties[ENERGY][0])
-            np.testing.assert_array_equal(found.frac_coords, crystal.frac_coords)
-        else:
-            assert np.isfinite(found.properties[ENERGY][0])
-            assert np.isfinite(found.frac_coords).all()
+@pytest.mark.parametrize(
+    ("crystal", "reason"),
+    [
+        (one([95], [[0, 0, 0]], 3.5, "americium"), "CHGNet knows no Am"),
+        (one([11, 17], [[0, 0, 0], [0.5] * 3], 1.0, "dense"), "it has 0.5 Å³ per atom"),
+        (one([79, 79], [[0, 0, 0], [0.01] * 3], 2.0, "pressed"), "its volume became 3.\\d times"),
+        (one([11, 17], [[0, 0, 0], [0, 0, 0]], 4.0, "same"), "Cannot construct dispersion model"),
+    ],
+)
+def test_what_cannot_be_relaxed_comes_back_as_it_was_with_a_reason(
+    crystal: Crystals, reason: str
+) -> None:
+    [found] = relax(crystal, "cpu")
+    [failure] = found.failures
+    assert failure.file == crystal.ids[0]
+    assert re.match(f"could not be relaxed: {reason}", failure.reason)
+    assert np.isnan(found.properties[ENERGY][0])
+    assert not found.properties[CONVERGED][0]
+    np.testing.assert_array_equal(found.frac_coords, crystal.frac_coords)
+    np.testing.assert_array_equal(found.lattices, crystal.lattices)
 
 
 @pytest.mark.usefixtures("chgnet")
-def test_unknown_elements_are_named() -> None:
-    [found] = relax(one([95], [[0, 0, 0]], 3.5, "americium"), "cpu")
-    [failure] = found.failures
-    assert failure.reason == "could not be relaxed: CHGNet knows no elements beyond plutonium"
+def test_atoms_without_neighbours_are_at_rest() -> None:
+    far = one([2, 2], [[0, 0, 0], [0.5, 0.5, 0.5]], 60.0, "far")
+    [found] = relax(far, "cpu", dispersion=False)
+    assert not found.failures
+    assert found.properties[CONVERGED][0]
+    np.testing.assert_allclose(found.lattices, far.lattices)
+
+
+@pytest.mark.usefixtures("chgnet")
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (RelaxationSettings(max_steps=1), "1 steps were not enough"),
+        (RelaxationSettings(time_limit=0), "0 s were not enough"),
+    ],
+)
+def test_what_runs_out_of_steps_or_time_is_not_called_relaxed(
+    settings: RelaxationSettings, reason: str
+) -> None:
+    salt = rocksalt()
+    pushed = one(
+        salt.atomic_numbers, salt.frac_coords + 0.03 * np.eye(2)[:, [0, 0, 0]], salt.lattices[0]
+    )
+    [found] = relax(pushed, "cpu", False, settings=settings)
+    assert found.failures[0].reason == f"was not relaxed to the end: {reason}"
+    assert np.isnan(found.properties[ENERGY][0])
+    assert not found.properties[CONVERGED][0]
+    np.testing.assert_array_equal(found.lattices, pushed.lattices)
+    # Who wants to go on with what there is gets it, and the failure too.
+    [kept] = relax(pushed, "cpu", False, settings=replace(settings, keep_unfinished=True))
+    assert kept.failures == found.failures
+    assert np.isfinite(kept.properties[ENERGY][0])
+    assert not kept.properties[CONVERGED][0]
+    [best] = relax(pushed, "cpu", False)
+    assert best.properties[CONVERGED][0]
+    assert best.properties[ENERGY][0] < kept.properties[ENERGY][0]
+
+
+def test_of_two_ends_the_lowest_that_is_one_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    hematite = one([26, 8], [[0, 0, 0], [0.5] * 3], 4.3)
+    large, small = (float(v) for v in (hematite.volumes[0], 0.9 * hematite.volumes[0]))
+    ends = {round(large): (-3.0, None), round(small): (-3.1, "100 steps were not enough")}
+
+    def run(crystal: Crystals, *_: object) -> relaxation._End:
+        energy, why = ends[round(float(crystal.volumes[0]))]
+        return relaxation._End(crystal, energy, why)
+
+    monkeypatch.setattr(relaxation, "_run", run)
+    [found] = relax(hematite, "cpu", False)
+    assert found.properties[ENERGY][0] == -3.0
+    ends[round(small)] = (-3.1, None)
+    [found] = relax(hematite, "cpu", False)
+    assert found.properties[ENERGY][0] == -3.1
+    assert found.volumes[0] == pytest.approx(small)
 
 
 @pytest.mark.usefixtures("chgnet")
 def test_a_broken_relaxation_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    def swell(crystal: Crystals, calculator: object) -> None:
+    def swell(*_: object) -> None:
         raise ValueError("its volume became 5 times as large\nand more")
 
-    monkeypatch.setattr(relaxation, "_relaxed", swell)
-    monkeypatch.setattr(relaxation, "_calculator", lambda device, dispersion: None)
+    monkeypatch.setattr(relaxation, "_run", swell)
     [found] = relax(rocksalt(), "cpu")
     assert found.failures[0].reason == "could not be relaxed: its volume became 5 times as large"
     assert np.isnan(found.properties[ENERGY][0])
 
 
 def test_without_the_package_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"crysmetrics\[relax\]"):
+    monkeypatch.setattr("crysmetrics.packages.is_installed", lambda module: module != "chgnet")
+    with pytest.raises(UserError, match=r"Relaxation needs CHGNet: pip install chgnet"):
         identity()
 
 
@@ -242,7 +299,7 @@ def test_the_command_relaxes_and_an_interrupted_run_goes_on(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(RunFolder, "add_relaxed", interrupted)
-    assert CliRunner().invoke(main, call).exit_code == 130
+    assert CliRunner().invoke(main, call).exit_code != 0
     assert not (folder / "samples.csv").exists()
     result = CliRunner().invoke(main, call)
     assert result.exit_code == 0, result.output

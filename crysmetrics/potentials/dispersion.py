@@ -1,0 +1,79 @@
+"""Dispersion for potentials that learned from a functional without it.
+
+PBE knows no dispersion: layers come out too far apart, soft crystals too large, and loose
+structures too stable. Where an element is no metal, D3 with Becke-Johnson damping (Grimme et al.,
+J. Comput. Chem. 32, 1456 (2011)), made for that functional, is added to energies, forces and
+stresses; in metals, whose electrons screen it, it would do harm.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from crysmetrics.errors import UserError
+from crysmetrics.io import Crystals
+from crysmetrics.packages import how_to_install
+from crysmetrics.potentials.base import Potential
+
+
+class WithDispersion(Potential):
+    """A potential with D3(BJ) of PBE where an element is no metal.
+
+    Args:
+        plain: the potential without dispersion.
+    """
+
+    def __init__(self, plain: Potential) -> None:
+        super().__init__(plain.device)
+        self.plain = plain
+        self.name = f"{plain.name} + D3(BJ)"
+        self.title, self.elements = plain.title, plain.elements
+
+    @property
+    def sha256(self) -> str:
+        """See `Potential`: of the plain one."""
+        return self.plain.sha256
+
+    def identity(self) -> dict[str, str]:
+        """See `Potential`."""
+        return {**self.plain.identity(), "dispersion": dispersion_version()}
+
+    def calculator(self, crystal: Crystals) -> Any:
+        """See `Potential`."""
+        from ase.calculators.mixing import SumCalculator
+
+        calculator = self.plain.calculator(crystal)
+        return calculator if is_metallic(crystal) else SumCalculator([calculator, _d3()])
+
+
+def dispersion_version() -> str:
+    """Name what computes dispersion; cheap.
+
+    Raises:
+        UserError: if it is not installed.
+    """
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"D3(BJ), dftd3 {version('dftd3')}"
+    except PackageNotFoundError:
+        raise UserError(
+            f"Dispersion needs dftd3: {how_to_install('relax')}; or --no-dispersion."
+        ) from None
+
+
+def is_metallic(crystal: Crystals) -> bool:
+    """Whether all elements of a crystal are metals."""
+    from pymatgen.core import Element
+
+    return all(Element.from_Z(int(z)).is_metal for z in np.unique(crystal.atomic_numbers))
+
+
+@cache
+def _d3() -> Any:
+    from dftd3.ase import DFTD3
+
+    return DFTD3(method="PBE", damping="d3bj")

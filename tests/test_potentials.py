@@ -1,0 +1,106 @@
+"""Potentials: energies, forces and stresses of batches, and what they say of themselves."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sets import one, rocksalt
+
+from crysmetrics.errors import UserError
+from crysmetrics.io import Crystals
+from crysmetrics.potentials import registry
+from crysmetrics.potentials.base import Potential
+from crysmetrics.potentials.registry import POTENTIALS, load_potential
+from crysmetrics.relaxation import CONVERGED, ENERGY, RelaxationSettings, relax
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture
+def chgnet() -> None:
+    pytest.importorskip("chgnet", reason="the extra `relax` is not installed")
+    pytest.importorskip("dftd3", reason="the extra `relax` is not installed")
+
+
+def pushed() -> Crystals:
+    salt = rocksalt()
+    frac = salt.frac_coords + np.array([[0.03, 0.01, 0], [0, 0, 0]])
+    return one(salt.atomic_numbers, frac, 1.02 * salt.lattices[0], "pushed")
+
+
+@pytest.mark.usefixtures("chgnet")
+@pytest.mark.parametrize("dispersion", [False, True])
+def test_forces_and_stresses_are_slopes_of_energies(dispersion: bool) -> None:
+    potential = load_potential("chgnet", dispersion=dispersion)
+    crystal = pushed()
+    step = 1e-3
+    cart = crystal.frac_coords @ crystal.lattices[0]
+    moved, strained = [], []
+    for sign in (-1, 1):
+        shifted = cart + np.array([[sign * step, 0, 0], [0, 0, 0]])
+        frac = shifted @ np.linalg.inv(crystal.lattices[0])
+        moved.append(replace(crystal, frac_coords=frac))
+        strain = np.eye(3) + sign * step * np.diag([0, 1, 0])
+        strained.append(replace(crystal, lattices=crystal.lattices @ strain))
+    batch = Crystals.concatenate(
+        [c.with_ids([str(i)]) for i, c in enumerate([crystal, *moved, *strained])]
+    )
+    found = potential.predict(batch)
+    totals = found.energies * batch.num_atoms
+    assert found.forces.shape == (10, 3)
+    assert found.forces[0, 0] == pytest.approx(-(totals[2] - totals[1]) / (2 * step), rel=0.02)
+    slope = (totals[4] - totals[3]) / (2 * step) / crystal.volumes[0]
+    assert found.stresses[0, 1, 1] == pytest.approx(slope, rel=0.02)
+
+
+@pytest.mark.usefixtures("chgnet")
+def test_identities_name_weights_by_hash_and_dispersion() -> None:
+    plain, full = (load_potential("chgnet", dispersion=d) for d in (False, True))
+    assert plain.identity()["weights"] == full.identity()["weights"] == "chgnet 0.3.0"
+    assert plain.sha256 == full.sha256
+    assert len(plain.sha256) == len(hashlib.sha256().hexdigest())
+    assert "dispersion" not in plain.identity()
+    assert full.identity()["dispersion"].startswith("D3(BJ), dftd3 ")
+
+
+@pytest.mark.usefixtures("chgnet")
+def test_unknown_elements_are_refused() -> None:
+    potential = load_potential("chgnet")
+    with pytest.raises(ValueError, match="CHGNet knows no element 95"):
+        potential.predict(one([95], [[0, 0, 0]], 3.5))
+    assert potential.predict(Crystals.empty()).forces.shape == (0, 3)
+
+
+def test_names_that_are_none_are_refused() -> None:
+    with pytest.raises(UserError, match=r"Potentials are chgnet.*not 'magic'"):
+        load_potential("magic")
+
+
+class Springs(Potential):
+    """Argon by Lennard-Jones: a second potential, which a file and a line make known."""
+
+    name, title, elements, sha256 = "springs 1", "Springs", frozenset({18}), "0" * 64
+
+    def calculator(self, crystal: Crystals) -> object:
+        from ase.calculators.lj import LennardJones
+
+        return LennardJones(sigma=3.4, epsilon=0.0103, rc=20.0, smooth=True)
+
+
+def test_another_potential_is_a_class_and_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(POTENTIALS) >= {"chgnet"}
+    monkeypatch.setitem(registry.POTENTIALS, "springs", f"{__name__}:Springs")
+    cell = 5.6 / 2 * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]])
+    argon = one([18], [[0, 0, 0]], cell, "argon")
+    exact = RelaxationSettings(max_force=1e-4, max_steps=300)
+    [found] = relax(argon, "cpu", False, potential="springs", settings=exact)
+    assert found.properties[CONVERGED][0]
+    assert not found.failures
+    # The nearest neighbours of a Lennard-Jones crystal are 1.09 sigma apart.
+    assert found.volumes[0] == pytest.approx((1.09 * 3.4) ** 3 / 2**0.5, rel=0.02)
+    assert found.properties[ENERGY][0] == pytest.approx(-8.6 * 0.0103, rel=0.05)
+    [failed] = relax(rocksalt(), "cpu", False, potential="springs")
+    assert failed.failures[0].reason == "could not be relaxed: Springs knows no Na"
