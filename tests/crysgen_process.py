@@ -1,4 +1,4 @@
-"""`crysgen` as a program of its own, with the model of the tests, for tests that kill it.
+"""`crysgen` as it is installed, with the model of the tests, for tests that stop it by signals.
 
 python tests/crysgen_process.py SECONDS_TO_THE_FIRST_CHECKPOINT train tiny ...
 """
@@ -7,9 +7,9 @@ import sys
 
 import tiny_model
 
-from crysgen.cli import main
+from crysgen.entry import main
 from crysgen.training.interruption import SaveTimes
 
 tiny_model.register()
-SaveTimes.FIRST = float(sys.argv[1])
-main(sys.argv[2:], prog_name="crysgen")
+SaveTimes.FIRST = float(sys.argv.pop(1))
+main()

@@ -11,20 +11,24 @@ import pytest
 import tiny_model
 import torch
 from click.testing import CliRunner
-from fake_model import FakeModel
+from fake_model import FakeModel, use
 from sets import random_crystals
 
 import crysgen
 from crysgen import release
 from crysgen.checkpoints import DEFAULT_MODEL, load_model, model_identity, save_model
 from crysgen.cli import main
+from crysgen.compositions.formulas import parse_formula
 from crysgen.models import MODELS, model_class
 from crysgen.models.base import Noises, refuse_targets
 from crysgen.models.targets import Target
-from crysgen.requests import Draw
+from crysgen.proposers.model import ModelSamples
+from crysgen.requests import Draw, ask_formulas
 from crysgen.sampling import ATTEMPTS, sample
+from crysgen.settings import Resources, SamplingSettings
 from crysgen.training.batch import Batch
 from crysmetrics.errors import InputError, UserError
+from crysmetrics.io import Crystals
 from crysmetrics.io.json_files import read_json_object
 
 pytest.importorskip("lightning_fabric", reason="the extra `train` is not installed")
@@ -231,6 +235,38 @@ def test_merged_sites_and_padding_anywhere_are_heard_and_other_compositions_refu
     assert failure.reason.endswith(f"after {ATTEMPTS} draws")
     (empty,) = sample(Merging([0, 0]), [wanted])
     assert "no atoms" in empty.failures[0].reason
+
+
+class Told(FakeModel):
+    """A model that can be told a space group, and remembers what it was told."""
+
+    accepts = frozenset({"atomic_numbers", "space_group"})
+    requires = frozenset({"atomic_numbers"})
+
+    def __init__(self):
+        super().__init__()
+        self.groups = set()
+
+    def sample(self, targets, steps=None, on_step=None):
+        self.groups |= {target.space_group for target in targets}
+        return super().sample(targets, steps, on_step)
+
+
+@pytest.mark.parametrize("accepts", [True, False])
+def test_a_space_group_is_told_to_models_that_accept_it(
+    accepts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Told()
+    if not accepts:
+        model.accepts = model.requires
+    name = use(monkeypatch, tmp_path, model)
+    asked = ask_formulas([parse_formula("NaCl")], 3, (1,))
+    settings = SamplingSettings(model=name, method="diffusion", space_group=225)
+    proposer = ModelSamples(asked, settings, Resources(device="cpu", workers=1))
+    proposer.prepare()
+    made = Crystals.concatenate(list(proposer.run(proposer.pieces(), lambda count: None)))
+    assert len(made) == 3
+    assert model.groups == {225 if accepts else None}
 
 
 def words_of(path: Path) -> set[str]:

@@ -267,6 +267,27 @@ def test_batches_of_a_device_are_the_crystals_themselves() -> None:
     assert np.array_equal(back.atomic_numbers, crystals[[4, 1]].atomic_numbers)
 
 
+def test_numbers_that_a_model_learns_from_come_with_the_crystals(tmp_path: Path) -> None:
+    crystals = random_crystals(12)
+    energies = np.linspace(-3.0, 1.0, 12)
+    replace(crystals, properties={"energy": energies}).save(tmp_path / "p.npz")
+    train, val = training_sets([tmp_path / "p.npz"], None, 20)
+    held = DeviceCrystals(Crystals.concatenate([train, val]), "cpu", ("energy",))
+    assert sorted(held.all.properties["energy"].tolist()) == pytest.approx(energies)
+    names = [*train.ids, *val.ids]
+    found = held.batch(np.array([3, 1])).properties["energy"].tolist()
+    assert found == pytest.approx([energies[crystals.ids.index(names[i])] for i in (3, 1)])
+    assert (
+        held.batch(np.array([0])).to("cpu", torch.float64).properties["energy"].dtype.itemsize == 8
+    )
+    for values in (energies * np.nan, np.array(["a"] * 12)):
+        wrong = replace(crystals, properties={"energy": values})
+        with pytest.raises(UserError, match="property energy of every crystal"):
+            DeviceCrystals(wrong, "cpu", ("energy",))
+    with pytest.raises(UserError, match="property band_gap"):
+        DeviceCrystals(crystals, "cpu", ("band_gap",))
+
+
 def test_the_command_trains_refuses_and_resumes(tmp_path: Path) -> None:
     from crysgen.cli.train import train as command
 
