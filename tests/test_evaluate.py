@@ -234,6 +234,9 @@ def test_protocol_with_too_few_valid_structures_has_a_way_out(sets, tmp_path):
     assert "| **gen ‡** |" in (out / "table.md").read_text()
     assert "gen ‡" in (out / "report.html").read_text()
     assert "$^\\ddagger$" in (out / "table.tex").read_text()
+    ranked = run("rank", str(out), "--markdown", "-").output
+    assert "‡ out: " in ranked
+    assert says in ranked
     # A row of the protocol itself is not compared with it.
     whole = json.loads(json.dumps(document))
     whole["settings"]["subset"] = "valid:1000"

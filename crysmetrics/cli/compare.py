@@ -173,9 +173,9 @@ def rank(
     from crysmetrics.reporting.leaderboard import (
         leaderboard,
         leaderboard_markdown,
+        leaderboard_notes,
         leaderboard_table,
         run_names,
-        unequal_numbers,
     )
 
     check_outputs(overwrite, output, markdown)
@@ -187,19 +187,16 @@ def rank(
     table = leaderboard(documents, by, keys)
     if output is not None:
         save_table(table, output)
-    _write(markdown, leaderboard_markdown(table))
+    notes = leaderboard_notes(documents, table)
+    _write(markdown, leaderboard_markdown(table, notes))
     if not quiet:
         from crysmetrics.console import console
 
         # A number that is cut is none.
         screen = console(stderr=markdown == "-", piped_width=4000)
         screen.print(leaderboard_table(table))
-        if unequal := [key for key in unequal_numbers(documents) if key in table]:
-            names = ", ".join(unequal)
-            screen.print(
-                f"The numbers of structures differ; {names} depend on them, and are left out of "
-                "the mean rank."
-            )
+        for note in notes:
+            screen.print(note)
 
 
 def _write(path: str | None, text: str) -> None:

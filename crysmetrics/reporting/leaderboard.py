@@ -11,7 +11,13 @@ import numpy as np
 from crysmetrics.errors import UserError
 from crysmetrics.metrics.registry import all_metrics
 from crysmetrics.reporting.documents import sizes_differ
-from crysmetrics.reporting.tables import escape_markdown, heading, shown, wide_table
+from crysmetrics.reporting.tables import (
+    escape_markdown,
+    heading,
+    shortfall_notes,
+    shown,
+    wide_table,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,6 +100,18 @@ def unequal_numbers(documents: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return found
 
 
+def leaderboard_notes(documents: Mapping[str, Mapping[str, Any]], table: pd.DataFrame) -> list[str]:
+    """List what a reader of the table must know of numbers of structures."""
+    notes = shortfall_notes(documents)
+    if unequal := [key for key in unequal_numbers(documents) if key in table]:
+        names = ", ".join(unequal)
+        notes.append(
+            f"The numbers of structures differ; {names} depend on them, and are left out of the "
+            "mean rank."
+        )
+    return notes
+
+
 def leaderboard_table(table: pd.DataFrame) -> Table:
     """Make a table for the terminal."""
     from rich.table import Table
@@ -107,13 +125,14 @@ def leaderboard_table(table: pd.DataFrame) -> Table:
     return result
 
 
-def leaderboard_markdown(table: pd.DataFrame) -> str:
+def leaderboard_markdown(table: pd.DataFrame, notes: Sequence[str] = ()) -> str:
     """Write a table in GitHub-flavoured Markdown."""
     keys = _keys(table)
     titles = ["", "Model", "n", "Mean rank", *map(heading, keys)]
     lines = ["| " + " | ".join(titles) + " |", "| ---: | --- |" + " ---: |" * (len(titles) - 2)]
     for number, model, *rest in _rows(table, keys):
         lines.append("| " + " | ".join([number, escape_markdown(model), *rest]) + " |")
+    lines += ["", *(f"- {escape_markdown(note)}" for note in notes)] if notes else []
     return "\n".join(lines) + "\n"
 
 

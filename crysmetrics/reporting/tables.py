@@ -43,7 +43,7 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 
 
 def wide_table(documents: Mapping[str, Document]) -> pd.DataFrame:
-    """Make a table with a row for each model: `model`, `n_gen`, metrics, standard errors."""
+    """Make a table with a row for each model: `model`, `n_gen`, metrics, standard errors, notes."""
     import pandas as pd
 
     rows = []
@@ -53,7 +53,9 @@ def wide_table(documents: Mapping[str, Document]) -> pd.DataFrame:
         for key, entry in document["metrics"].items():
             row[key], row[f"{key}_stderr"] = entry["value"], entry["stderr"]
         rows.append(row)
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    notes = [" ".join(shortfall_notes({name: d})) for name, d in documents.items()]
+    return table.assign(note=notes) if any(notes) else table
 
 
 def shown(value: float | None, unit: str, error: float | None = None) -> str:
@@ -154,11 +156,7 @@ def notes(documents: Mapping[str, Document], published: Iterable[PublishedRow]) 
         found.append(f"Published rows are against the {titles}.")
         differences = (other_reference(s, d) for s in sorted(datasets) for d in documents.values())
         found += dict.fromkeys(text for text in differences if text)
-    for name, document in documents.items():
-        keys_by_text: dict[str, list[str]] = {}
-        for key, text in shortfalls(document).items():
-            keys_by_text.setdefault(text, []).append(key)
-        found += [f"‡ {name}: {', '.join(k)} {text}." for text, k in keys_by_text.items()]
+    found += shortfall_notes(documents)
     sources: dict[tuple[str, str, str], list[str]] = {}
     for name, _, row in used:
         if row is not None:
@@ -176,6 +174,17 @@ def notes(documents: Mapping[str, Document], published: Iterable[PublishedRow]) 
         if entry["value"] is None
     }
     return [*found, *sorted(undefined)]
+
+
+def shortfall_notes(documents: Mapping[str, Document]) -> list[str]:
+    """Say which rows are of fewer structures than their protocol takes; such rows have a ‡."""
+    found = []
+    for name, document in documents.items():
+        keys_by_text: dict[str, list[str]] = {}
+        for key, text in shortfalls(document).items():
+            keys_by_text.setdefault(text, []).append(key)
+        found += [f"‡ {name}: {', '.join(k)} {text}." for text, k in keys_by_text.items()]
+    return found
 
 
 def _parts(
