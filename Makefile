@@ -32,15 +32,14 @@ bench: install
 	$(BIN)/python benchmarks/run_all.py --data $(DATA)
 
 # Everything the library of known structures holds and has learned, anew from the data: hours.
-RETRIEVAL := crysgen/retrieval
+RETRIEVAL := crysgen/retrieval/data
+TRAINING := $(BIN)/python -m crysgen.retrieval.training
 library: install
-	$(BIN)/python -m crysgen.retrieval.build --data $(DATA) -o $(RETRIEVAL)/library.npz
-	$(BIN)/python -m crysgen.retrieval.train_similarity $(RETRIEVAL)/library.npz \
-		-o $(RETRIEVAL)/similarity.npz --packing $(RETRIEVAL)/packing.npz
-	$(BIN)/python -m crysgen.retrieval.train_plausibility $(RETRIEVAL)/library.npz \
-		-o $(RETRIEVAL)/plausibility.safetensors
-	$(BIN)/python -m crysgen.retrieval.fit_calibration $(RETRIEVAL)/library.npz \
-		-o $(RETRIEVAL)/calibration.json
+	$(BIN)/python -m crysgen.retrieval.library.build --data $(DATA) -o $(RETRIEVAL)/library.npz
+	$(TRAINING).train_similarity $(RETRIEVAL)/library.npz \
+		-o $(RETRIEVAL)/similarity.npz --volumes $(RETRIEVAL)/volume.npz
+	$(TRAINING).train_plausibility $(RETRIEVAL)/library.npz -o $(RETRIEVAL)/plausibility.safetensors
+	$(TRAINING).fit_calibration $(RETRIEVAL)/library.npz -o $(RETRIEVAL)/calibration.json
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info

@@ -17,23 +17,23 @@ from click.testing import CliRunner
 
 from crysgen.locking import locked
 from crysgen.retrieval import Library, to_crystals
-from crysgen.retrieval.decoration import (
-    decorated,
-    hermite_forms,
-    permutations_of,
-    supercells,
-)
-from crysgen.retrieval.entries import SCHEMA, load_entries, pack, save_entries
-from crysgen.retrieval.library import shipped_library
-from crysgen.retrieval.proposals import repeated
-from crysgen.retrieval.prototypes import (
+from crysgen.retrieval.library.anonymous import composed, renamings, slots_of
+from crysgen.retrieval.library.entries import SCHEMA, load_entries, pack, save_entries
+from crysgen.retrieval.library.library import shipped_library
+from crysgen.retrieval.library.prototypes import (
     displacements,
     reduced,
     shapes_of,
     sort_into_prototypes,
 )
-from crysgen.retrieval.species import composed, renamings, slots_of
-from crysgen.retrieval.user import add_to_user_library
+from crysgen.retrieval.library.user import add_to_user_library
+from crysgen.retrieval.proposals.decoration import (
+    decorated,
+    hermite_forms,
+    permutations_of,
+    supercells,
+)
+from crysgen.retrieval.proposals.proposal import repeated
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.io import Crystals, write
 from crysmetrics.io.elements import ATOMIC_NUMBERS
@@ -312,7 +312,7 @@ def test_eight_processes_at_once_lose_nothing(tmp_path: Path) -> None:
 ADD = """
 import os, sys
 from pathlib import Path
-from crysgen.retrieval import user
+from crysgen.retrieval.library import user
 from crysgen.locking import locked
 join = user._join
 def together(new, path):

@@ -13,19 +13,25 @@ from scipy.spatial.transform import Rotation
 from scipy.special import softmax
 
 from crysgen.retrieval import Library
-from crysgen.retrieval import plausibility as judging
-from crysgen.retrieval.calibration import FEATURES, WEIGHTS, contacts, features, logits_of
-from crysgen.retrieval.fit_calibration import HELD_OUT, fitted, held_out
-from crysgen.retrieval.library import shipped_library
-from crysgen.retrieval.plausibility import (
+from crysgen.retrieval.library.library import shipped_library
+from crysgen.retrieval.scoring import plausibility as judging
+from crysgen.retrieval.scoring.calibration import FEATURES, WEIGHTS, contacts, features, logits_of
+from crysgen.retrieval.scoring.plausibility import (
     PlausibilityNetwork,
     load_plausibility,
     save_plausibility,
     spherical_harmonics,
     surroundings_of,
 )
-from crysgen.retrieval.plausibility_training import scores_of, train_plausibility
-from crysgen.retrieval.questions import Question, as_users_ask, asked_for, fold_of, questions
+from crysgen.retrieval.training.fit_calibration import HELD_OUT, fitted, held_out
+from crysgen.retrieval.training.leave_one_out import (
+    Question,
+    as_users_ask,
+    asked_for,
+    fold_of,
+    questions,
+)
+from crysgen.retrieval.training.plausibility import scores_of, train_plausibility
 from crysmetrics.errors import InputError
 from crysmetrics.io.elements import ATOMIC_NUMBERS
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crysgen.retrieval import Library, stability
-from crysgen.retrieval.entries import Entries, pack
-from crysgen.retrieval.merging import distinct, halved
-from crysgen.retrieval.packing import load_packing, surroundings_of
-from crysgen.retrieval.prototypes import Reduced
+from crysgen.retrieval import Library
+from crysgen.retrieval.library import hull_estimates as stability
+from crysgen.retrieval.library.entries import Entries, pack
+from crysgen.retrieval.library.prototypes import Reduced
+from crysgen.retrieval.proposals.merging import distinct, halved
+from crysgen.retrieval.scoring.volume import load_packing, surroundings_of
 from crysmetrics.errors import InputError
 from crysmetrics.io.elements import ATOMIC_NUMBERS
 

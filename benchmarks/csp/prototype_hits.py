@@ -13,10 +13,10 @@ import time
 import click
 import numpy as np
 
-from crysgen.retrieval.entries import load_entries
-from crysgen.retrieval.library import shipped_library
-from crysgen.retrieval.prototypes import displacements
-from crysgen.retrieval.species import renamings
+from crysgen.retrieval.library.anonymous import renamings
+from crysgen.retrieval.library.entries import load_entries
+from crysgen.retrieval.library.library import shipped_library
+from crysgen.retrieval.library.prototypes import displacements
 
 
 @click.command()

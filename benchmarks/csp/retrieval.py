@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from crysgen.ranking.selection import SHORTEST_DISTANCE
 from crysgen.retrieval import Library, Proposal, to_crystals
-from crysgen.retrieval.build import TABLES
-from crysgen.retrieval.library import DIRECT
-from crysgen.retrieval.proposals import source_of
-from crysgen.retrieval.species import sorted_slots
+from crysgen.retrieval.library.anonymous import sorted_slots
+from crysgen.retrieval.library.build import TABLES
+from crysgen.retrieval.library.library import DIRECT
+from crysgen.retrieval.proposals.proposal import source_of
 from crysmetrics.geometry import min_distances
 from crysmetrics.io import Crystals, read
 from crysmetrics.matching.distances import rms_distances

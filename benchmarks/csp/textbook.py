@@ -18,7 +18,7 @@ import pandas as pd
 from crysgen import generate
 from crysgen.compositions.formulas import parse_formula
 from crysgen.proposers.base import METHODS
-from crysgen.retrieval.prototypes import Reduced
+from crysgen.retrieval.library.prototypes import Reduced
 from crysgen.settings import Resources, SamplingSettings
 from crysmetrics.io import Crystals
 

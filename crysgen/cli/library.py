@@ -24,7 +24,7 @@ def add(paths: tuple[str, ...], quiet: bool) -> None:
     where), and every later `crysgen sample` uses both. A crystal whose id is there already takes
     the place of the older one.
     """
-    from crysgen.retrieval.user import add_to_user_library, user_library
+    from crysgen.retrieval.library.user import add_to_user_library, user_library
 
     with progress(quiet):
         added, total, failures = add_to_user_library(paths)
@@ -38,9 +38,9 @@ def add(paths: tuple[str, ...], quiet: bool) -> None:
 @user_errors
 def info() -> None:
     """Say what the libraries hold, and where they are."""
-    from crysgen.retrieval.entries import load_entries
-    from crysgen.retrieval.library import shipped_library
-    from crysgen.retrieval.user import describe, user_library
+    from crysgen.retrieval.library.entries import load_entries
+    from crysgen.retrieval.library.library import shipped_library
+    from crysgen.retrieval.library.user import describe, user_library
 
     own = user_library()
     for path in (shipped_library(), *([own] if own.is_file() else [])):

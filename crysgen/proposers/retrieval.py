@@ -42,7 +42,7 @@ class Retrieval(Method):
 
     def identity(self) -> dict[str, Any]:
         """Hashes of the libraries and of what was learned from them."""
-        from crysgen.retrieval.library import library_files
+        from crysgen.retrieval.library.library import library_files
 
         digest = hashlib.sha256()
         for path in library_files():

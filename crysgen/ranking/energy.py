@@ -83,7 +83,7 @@ def complexities(crystals: Crystals, tolerance: float) -> NDArray[np.float64]:
         crystals: B.
         tolerance: Å within which symmetry is found.
     """
-    from crysgen.retrieval.prototypes import reduced
+    from crysgen.retrieval.library.prototypes import reduced
     from crysmetrics.symmetry import point_group_order
 
     cells = [reduced(crystal, tolerance) for crystal in crystals]

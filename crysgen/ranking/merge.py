@@ -1,9 +1,9 @@
-"""Choosing among candidates of all sources: duplicates merged, the likeliest first.
+"""Merge equal candidates of all sources and order structures by probability.
 
-What was measured on `val` decides what enters: proposals of the library come with a probability
-(`crysgen.retrieval.calibration`); candidates without one, such as diffusion samples, share what
-is left, the lower their predicted energy the more. A structure that several sources found has the
-probabilities of all of them together.
+Proposals of the library come with a probability (`crysgen.retrieval.scoring.calibration`);
+candidates without one, such as diffusion samples, share what is left, the lower their predicted
+energy the more. A structure that several sources found has the probabilities of all of them
+together. The constants were measured on `val`.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def probabilities(
 
 def same_structures(candidates: Crystals) -> NDArray[np.int64]:
     """(B,) labels, equal for candidates that match by pymatgen's default tolerances."""
-    from crysgen.retrieval.prototypes import reduced
-    from crysgen.retrieval.prototypes import same_structures as labels_of
+    from crysgen.retrieval.library.prototypes import reduced
+    from crysgen.retrieval.library.prototypes import same_structures as labels_of
 
     return labels_of([reduced(crystal) for crystal in candidates])

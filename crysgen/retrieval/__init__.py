@@ -4,7 +4,7 @@
 of compounds that are likely to have the same one.
 """
 
-from crysgen.retrieval.library import Library
-from crysgen.retrieval.proposals import Proposal, to_crystals
+from crysgen.retrieval.library.library import Library
+from crysgen.retrieval.proposals.proposal import Proposal, to_crystals
 
 __all__ = ["Library", "Proposal", "to_crystals"]

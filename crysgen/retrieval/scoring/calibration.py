@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crysgen.retrieval.proposals import Proposal
+from crysgen.retrieval.proposals.proposal import Proposal
 
 _FLOOR = 1e-6
 
@@ -25,7 +25,7 @@ MOST_ABOVE = 0.06
 
 FITTED = "calibration.json"
 WEIGHTS: dict[str, dict[str, float]] = json.loads(
-    files("crysgen.retrieval").joinpath(FITTED).read_text(encoding="utf-8")
+    files("crysgen.retrieval.data").joinpath(FITTED).read_text(encoding="utf-8")
 )
 """Of each feature, in a file that `fit_calibration` writes: `cell` where the exact cell is asked
 for, of which there may be any polymorph; `formula` where cell sizes compete, for the ground state.

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from crysgen.retrieval.entries import Entries
-from crysgen.retrieval.prototypes import sort_into_prototypes
-from crysgen.retrieval.similarity import Similarity, entry_features
-from crysgen.retrieval.species import Counts, composed, renamings
+from crysgen.retrieval.library.anonymous import Counts, composed, renamings
+from crysgen.retrieval.library.entries import Entries
+from crysgen.retrieval.library.prototypes import sort_into_prototypes
+from crysgen.retrieval.scoring.similarity import Similarity, entry_features
 
 THEORETICAL = ("OQMD", "Alexandria", "JARVIS")
 """Databases that hold many hypothetical compounds."""

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from crysgen.retrieval.proposals import Proposal, to_crystals
-from crysgen.retrieval.prototypes import STRICT, Reduced, displacements, reduced, shapes_of
-from crysgen.retrieval.species import Counts, slot_numbers, slots_of
+from crysgen.retrieval.library.anonymous import Counts, slot_numbers, slots_of
+from crysgen.retrieval.library.prototypes import STRICT, Reduced, displacements, reduced, shapes_of
+from crysgen.retrieval.proposals.proposal import Proposal, to_crystals
 
 if TYPE_CHECKING:
-    from crysgen.retrieval.library import Library
+    from crysgen.retrieval.library.library import Library
 
 SYMMETRIC_WITHIN = (0.3, 0.1)
 """Å within which atoms go onto the higher symmetry that equal species may have."""
@@ -38,7 +38,7 @@ def merged(
         excluded: entries that have no voice.
         exclude_formula: as in `Library.propose`; parents are of another formula anyway.
     """
-    from crysgen.retrieval.ballot import Ballot, elect
+    from crysgen.retrieval.proposals.template_ranking import Ballot, elect
 
     if len(atoms) > MOST_KINDS:
         return []

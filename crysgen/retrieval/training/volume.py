@@ -9,17 +9,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from crysgen.retrieval.element_table import element_table
-from crysgen.retrieval.entries import Entries
-from crysgen.retrieval.packing import CENTRES, surroundings_of
-from crysgen.retrieval.plausibility import layers
-from crysgen.retrieval.similarity_training import (
+from crysgen.retrieval.library.entries import Entries
+from crysgen.retrieval.scoring.plausibility import layers
+from crysgen.retrieval.scoring.volume import CENTRES, surroundings_of
+from crysgen.retrieval.training.element_table import element_table
+from crysgen.retrieval.training.similarity import (
     TABLE_WIDTH,
     as_arrays,
     slot_inputs,
     weights_of,
 )
-from crysgen.retrieval.volume_training import fit_volumes, volume_goals
+from crysgen.retrieval.training.volume_fit import fit_volumes, volume_goals
 
 EPOCHS, BATCH, RATE, HIDDEN, NEIGHBOUR_WIDTH = 40, 128, 3e-3, 96, 8
 MOST_KINDS = 6

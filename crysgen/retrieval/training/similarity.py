@@ -16,15 +16,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from crysgen.retrieval.element_table import element_table
-from crysgen.retrieval.entries import Entries
-from crysgen.retrieval.group import THEORETICAL, Group
-from crysgen.retrieval.plausibility import layers
-from crysgen.retrieval.similarity import ENTRY_FEATURES, entry_features
-from crysgen.retrieval.species import Counts
+from crysgen.retrieval.library.anonymous import Counts
+from crysgen.retrieval.library.entries import Entries
+from crysgen.retrieval.library.groups import THEORETICAL, Group
+from crysgen.retrieval.scoring.plausibility import layers
+from crysgen.retrieval.scoring.similarity import ENTRY_FEATURES, entry_features
+from crysgen.retrieval.training.element_table import element_table
 
 if TYPE_CHECKING:
-    from crysgen.retrieval.similarity import Similarity
+    from crysgen.retrieval.scoring.similarity import Similarity
 
 TABLE_WIDTH, POINT_WIDTH, HIDDEN = 32, 48, 128
 EPOCHS, LEARNING_RATE, BATCH = 10, 3e-3, 256

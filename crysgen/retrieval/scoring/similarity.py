@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crysgen.retrieval.species import Counts
+from crysgen.retrieval.library.anonymous import Counts
 from crysmetrics.errors import InputError
 
 ENTRY_FEATURES = 11
@@ -157,7 +157,7 @@ def stored_networks(
     Raises:
         InputError: if it can't be read, or holds no network.
     """
-    source = files("crysgen.retrieval").joinpath(shipped) if path is None else Path(path)
+    source = files("crysgen.retrieval.data").joinpath(shipped) if path is None else Path(path)
     try:
         with source.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name].astype(np.float32) for name in stored.files}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crysgen.retrieval.entries import Entries
+from crysgen.retrieval.library.entries import Entries
 from crysmetrics.io import Crystals
 
 

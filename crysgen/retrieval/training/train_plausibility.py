@@ -1,6 +1,6 @@
 """Trains the networks of `plausibility`:
 
-`python -m crysgen.retrieval.train_plausibility LIBRARY -o plausibility.safetensors`
+`python -m crysgen.retrieval.training.train_plausibility LIBRARY -o plausibility.safetensors`
 
 Formulas of the folds that `fit_calibration` holds out are not learned from.
 """
@@ -10,11 +10,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from crysgen.retrieval.fit_calibration import HELD_OUT
-from crysgen.retrieval.library import Library
-from crysgen.retrieval.plausibility import save_plausibility
-from crysgen.retrieval.plausibility_training import EPOCHS, train_plausibility
-from crysgen.retrieval.questions import asked_for, questions
+from crysgen.retrieval.library.library import Library
+from crysgen.retrieval.scoring.plausibility import save_plausibility
+from crysgen.retrieval.training.fit_calibration import HELD_OUT
+from crysgen.retrieval.training.leave_one_out import asked_for, questions
+from crysgen.retrieval.training.plausibility import EPOCHS, train_plausibility
 from crysmetrics.progress import show_progress, task
 
 NETWORKS = 3

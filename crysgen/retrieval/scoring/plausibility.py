@@ -72,7 +72,7 @@ class Surroundings:
 
 def surroundings_of(crystals: Sequence[Cell]) -> Surroundings:
     """Of crystals as (atomic numbers (n,), fractional coordinates (n, 3), lattice (3, 3) in Å)."""
-    from crysgen.retrieval._surroundings import equal_sites
+    from crysgen.retrieval.scoring._local_environments import equal_sites
 
     elements, shares, sizes, scale, neighbours, vectors = [], [], [], [], [], []
     total = 0
@@ -243,7 +243,7 @@ def load_plausibility(path: str | Path | None = None) -> Plausibility:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    source = files("crysgen.retrieval").joinpath(SHIPPED) if path is None else Path(path)
+    source = files("crysgen.retrieval.data").joinpath(SHIPPED) if path is None else Path(path)
     try:
         stored = {name: value.float() for name, value in load(source.read_bytes()).items()}
         networks = []

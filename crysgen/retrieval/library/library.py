@@ -11,17 +11,26 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from crysgen.retrieval.ballot import TEMPLATE_VOLUME, Ballot, elect
-from crysgen.retrieval.calibration import calibrated
-from crysgen.retrieval.entries import Entries, load_entries
-from crysgen.retrieval.group import Group
-from crysgen.retrieval.packing import load_packing, surroundings_of
-from crysgen.retrieval.proposals import Proposal
-from crysgen.retrieval.similarity import Similarity, load_similarity
-from crysgen.retrieval.species import Counts, slot_numbers, slots_of, sorted_slots
+from crysgen.retrieval.library.anonymous import Counts, slot_numbers, slots_of, sorted_slots
+from crysgen.retrieval.library.entries import Entries, load_entries
+from crysgen.retrieval.library.groups import Group
+from crysgen.retrieval.proposals.proposal import Proposal
+from crysgen.retrieval.proposals.template_ranking import TEMPLATE_VOLUME, Ballot, elect
+from crysgen.retrieval.scoring.calibration import calibrated
+from crysgen.retrieval.scoring.similarity import Similarity, load_similarity
+from crysgen.retrieval.scoring.volume import load_packing, surroundings_of
 from crysmetrics.errors import UserError
 
 SHIPPED = "library.npz"
+"""Name of the shipped library."""
+DATA_FILES = (
+    "calibration.json",
+    "library.npz",
+    "volume.npz",
+    "plausibility.safetensors",
+    "similarity.npz",
+)
+"""Names of all shipped files, in the order of their hash."""
 TEMPLATE_RESIDUAL, VOTED = 0.5, 0.25
 """How much of what the volume network is wrong by for a template holds for a proposal as well; and
 how much the mean of the voters has to say beside it. Best on `val`."""
@@ -67,7 +76,7 @@ class Library:
         """Read a library.
 
         Args:
-            path: a file that `crysgen.retrieval.build` wrote; the shipped one by default.
+            path: a file that `crysgen.retrieval.library.build` wrote; the shipped one by default.
             extra: more library files, such as the user's own (the default: it is read if there
                 is one; an empty list for none).
             judged: whether the network of `plausibility` has a say; its training does without.
@@ -75,7 +84,7 @@ class Library:
         Raises:
             InputError: if one of them is no library.
         """
-        from crysgen.retrieval.user import user_library
+        from crysgen.retrieval.library.user import user_library
 
         entries = load_entries(shipped_library() if path is None else path)
         if extra is None:
@@ -160,8 +169,8 @@ class Library:
         found = self.elected(atoms, n, units, excluded, exclude_formula, space_group)
         sure = bool(found) and found[0].score > SURE
         if decorate and space_group is None and not sure:
-            from crysgen.retrieval.decoration import decorated
-            from crysgen.retrieval.merging import distinct, merged
+            from crysgen.retrieval.proposals.decoration import decorated
+            from crysgen.retrieval.proposals.merging import distinct, merged
 
             cells = [{z: c * unit for z, c in atoms.items()} for unit in units]
             more = [p for cell in cells
@@ -225,7 +234,7 @@ class Library:
         """With what the network of `plausibility` says of each, as a part."""
         scores = np.zeros(len(proposals))
         if self.judged and proposals:
-            from crysgen.retrieval.plausibility import load_plausibility
+            from crysgen.retrieval.scoring.plausibility import load_plausibility
 
             cells = [(p.atomic_numbers, p.frac_coords, p.lattice) for p in proposals]
             scores = load_plausibility().scores(cells)
@@ -271,13 +280,15 @@ def _around(proposal: Proposal, elements: NDArray[np.int64], counts: Counts) -> 
 
 
 def library_files() -> list[Path]:
-    """The files that decide what is proposed: both libraries, and what was learned from them."""
-    from crysgen.retrieval.user import user_library
+    """The files that decide what is proposed: both libraries, and what was learned from them.
 
-    folder = Path(str(files("crysgen.retrieval")))
+    Their order is part of the hash by which a run knows its library again.
+    """
+    from crysgen.retrieval.library.user import user_library
+
+    folder = Path(str(files("crysgen.retrieval.data")))
     own = user_library()
-    learned = [path for kind in ("npz", "safetensors", "json") for path in folder.glob(f"*.{kind}")]
-    return [*sorted(learned), *([own] if own.is_file() else [])]
+    return [*(folder / name for name in DATA_FILES), *([own] if own.is_file() else [])]
 
 
 def shipped_library() -> Path:
@@ -286,7 +297,7 @@ def shipped_library() -> Path:
     Raises:
         UserError: if it is missing.
     """
-    path = Path(str(files("crysgen.retrieval").joinpath(SHIPPED)))
+    path = Path(str(files("crysgen.retrieval.data").joinpath(SHIPPED)))
     if not path.is_file():
         raise UserError(f"The library {SHIPPED} is missing from this installation.")
     return path

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from crysgen.retrieval.proposals import Proposal, repeated, to_crystals
-from crysgen.retrieval.prototypes import SYMPREC, reduced
-from crysgen.retrieval.species import sorted_slots
+from crysgen.retrieval.library.anonymous import sorted_slots
+from crysgen.retrieval.library.prototypes import SYMPREC, reduced
+from crysgen.retrieval.proposals.proposal import Proposal, repeated, to_crystals
 from crysmetrics.symmetry import Cell, niggli_lattice, symmetry_operations
 
 if TYPE_CHECKING:
-    from crysgen.retrieval.library import Library
+    from crysgen.retrieval.library.library import Library
 
 PARENTS = 3
 """Prototypes of a merged composition that are split."""

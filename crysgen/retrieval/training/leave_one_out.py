@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from crysgen.compositions.formula_units import likelihoods
 from crysgen.compositions.formulas import Formula
-from crysgen.retrieval.calibration import features
-from crysgen.retrieval.library import Library
-from crysgen.retrieval.plausibility import Cell
-from crysgen.retrieval.proposals import Proposal, to_crystals
-from crysgen.retrieval.prototypes import Reduced, displacements, reduced, shapes_of
+from crysgen.retrieval.library.library import Library
+from crysgen.retrieval.library.prototypes import Reduced, displacements, reduced, shapes_of
+from crysgen.retrieval.proposals.proposal import Proposal, to_crystals
+from crysgen.retrieval.scoring.calibration import features
+from crysgen.retrieval.scoring.plausibility import Cell
 from crysmetrics.parallel import in_processes
 
 MAX_ABOVE_HULL = 0.1

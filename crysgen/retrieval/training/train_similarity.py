@@ -1,6 +1,7 @@
-"""Trains what `similarity` and `packing` hold.
+"""Train the networks of `similarity` and of `volume`:
 
-`python -m crysgen.retrieval.train_similarity LIBRARY -o similarity.npz --packing packing.npz`
+`python -m crysgen.retrieval.training.train_similarity LIBRARY -o similarity.npz
+--volumes volume.npz`
 """
 
 from __future__ import annotations
@@ -14,12 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from crysgen.retrieval.element_table import element_table
-from crysgen.retrieval.entries import Entries, load_entries
-from crysgen.retrieval.packing_training import EPOCHS as PACKING_EPOCHS
-from crysgen.retrieval.packing_training import train_packing
-from crysgen.retrieval.plausibility import layers
-from crysgen.retrieval.similarity_training import (
+from crysgen.retrieval.library.entries import Entries, load_entries
+from crysgen.retrieval.scoring.plausibility import layers
+from crysgen.retrieval.training.element_table import element_table
+from crysgen.retrieval.training.similarity import (
     EPOCHS,
     TABLE_WIDTH,
     as_arrays,
@@ -27,7 +26,9 @@ from crysgen.retrieval.similarity_training import (
     train,
     weights_of,
 )
-from crysgen.retrieval.volume_training import fit_volumes, volume_goals
+from crysgen.retrieval.training.volume import EPOCHS as PACKING_EPOCHS
+from crysgen.retrieval.training.volume import train_packing
+from crysgen.retrieval.training.volume_fit import fit_volumes, volume_goals
 
 VOLUME_EPOCHS, VOLUME_BATCH, VOLUME_RATE, VOLUME_HIDDEN = 40, 128, 4e-3, 96
 METRICS = 3
@@ -92,7 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the networks of the library.")
     parser.add_argument("library", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--packing", type=Path, required=True, help="file for volumes' networks")
+    parser.add_argument("--volumes", type=Path, required=True, help="file for volumes' networks")
     parser.add_argument("--metrics", type=int, default=METRICS, help="networks to average")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--volume-epochs", type=int, default=VOLUME_EPOCHS)
@@ -108,7 +109,7 @@ def main() -> None:
     for seed in range(arguments.metrics):
         found = train_packing(entries, seed, arguments.packing_epochs).arrays()
         packing |= {f"{seed}/{name}": value for name, value in found.items()}
-    save(arguments.packing, packing)
+    save(arguments.volumes, packing)
 
 
 def save(path: Path, arrays: dict[str, NDArray[Any]]) -> None:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from crysgen.retrieval.entries import Entries
+from crysgen.retrieval.library.entries import Entries
 
 _FAR_ABOVE_HULL = 0.15
 """eV/atom; volumes of such entries count less."""

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crysgen.retrieval.prototypes import Reduced, shapes_of
-from crysgen.retrieval.species import Counts
+from crysgen.retrieval.library.anonymous import Counts
+from crysgen.retrieval.library.prototypes import Reduced, shapes_of
 from crysmetrics.errors import InputError
 from crysmetrics.io.elements import MAX_ATOMIC_NUMBER
 from crysmetrics.io.parsed import one_line

@@ -1,6 +1,6 @@
 """Fits the weights of `calibration`:
 
-`python -m crysgen.retrieval.fit_calibration LIBRARY -o calibration.json`
+`python -m crysgen.retrieval.training.fit_calibration LIBRARY -o calibration.json`
 
 The library answers `questions` about formulas of the folds that `plausibility` was not trained on.
 Proposals are right if they match, and doubly so in the right space group. Only the weights for
@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from crysgen.retrieval.calibration import FEATURES, WEIGHTS, fit
-from crysgen.retrieval.library import Library
-from crysgen.retrieval.plausibility import load_plausibility
-from crysgen.retrieval.questions import Question, asked_for, fold_of, questions
+from crysgen.retrieval.library.library import Library
+from crysgen.retrieval.scoring.calibration import FEATURES, WEIGHTS, fit
+from crysgen.retrieval.scoring.plausibility import load_plausibility
+from crysgen.retrieval.training.leave_one_out import Question, asked_for, fold_of, questions
 from crysmetrics.io.json_files import write_json
 from crysmetrics.progress import show_progress, task
 

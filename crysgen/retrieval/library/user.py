@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from crysgen.locking import locked
-from crysgen.retrieval.ballot import OWN_SOURCE
-from crysgen.retrieval.entries import Entries, load_entries, pack, save_entries
-from crysgen.retrieval.prototypes import reduced
+from crysgen.retrieval.library.entries import Entries, load_entries, pack, save_entries
+from crysgen.retrieval.library.prototypes import reduced
+from crysgen.retrieval.proposals.template_ranking import OWN_SOURCE
 from crysmetrics.errors import UserError
 from crysmetrics.folders import data_folder
 from crysmetrics.io import Failure, read

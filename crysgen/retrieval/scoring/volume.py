@@ -15,17 +15,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from crysgen.retrieval.similarity import (
+from crysgen.retrieval.library.anonymous import Counts
+from crysgen.retrieval.scoring.similarity import (
     Layers,
     apply_layers,
     layers_of,
     slot_inputs,
     stored_networks,
 )
-from crysgen.retrieval.species import Counts
 from crysmetrics.errors import InputError
 
-SHIPPED = "packing.npz"
+SHIPPED = "volume.npz"
 
 CENTRES = np.arange(0.5, 1.951, 0.1)
 WIDTH = 0.1
@@ -83,7 +83,7 @@ def surroundings_of(
     lattice: NDArray[np.float64], frac_coords: NDArray[np.float64], counts: Counts
 ) -> NDArray[np.float32]:
     """(k, k, R) neighbours by slots and distance of a crystal whose atoms are sorted by slot."""
-    from crysgen.retrieval._surroundings import surroundings
+    from crysgen.retrieval.scoring._local_environments import surroundings
 
     slots = np.repeat(np.arange(len(counts)), counts)
     cell = np.ascontiguousarray(lattice, dtype=np.float64)

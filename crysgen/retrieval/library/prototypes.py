@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crysgen.retrieval.species import Counts, renamings, slots_of
+from crysgen.retrieval.library.anonymous import Counts, renamings, slots_of
 from crysmetrics.io import Crystals
 from crysmetrics.matching.cells import ReducedCells, reduce_arrays
 from crysmetrics.matching.distances import ANGLE_TOL, LTOL, STOL, permuted_distances

@@ -1,4 +1,4 @@
-"""Makes the shipped library: `python -m crysgen.retrieval.build --data DIR -o FILE`.
+"""Makes the shipped library: `python -m crysgen.retrieval.library.build --data DIR -o FILE`.
 
 Only rows marked `train` enter, so that whatever is measured on `val` and `test` was never seen.
 """
@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crysgen.retrieval.entries import Entries, pack, save_entries
-from crysgen.retrieval.prototypes import Reduced, reduced, sort_into_prototypes
-from crysgen.retrieval.species import Counts
-from crysgen.retrieval.stability import estimated_above_hull
+from crysgen.retrieval.library.anonymous import Counts
+from crysgen.retrieval.library.entries import Entries, pack, save_entries
+from crysgen.retrieval.library.hull_estimates import estimated_above_hull
+from crysgen.retrieval.library.prototypes import Reduced, reduced, sort_into_prototypes
 from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals, read
 from crysmetrics.progress import show_progress, task

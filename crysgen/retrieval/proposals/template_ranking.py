@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from crysgen.retrieval.proposals import Proposal, source_of, supercell
-from crysgen.retrieval.species import Counts
+from crysgen.retrieval.library.anonymous import Counts
+from crysgen.retrieval.proposals.proposal import Proposal, source_of, supercell
 
 if TYPE_CHECKING:
-    from crysgen.retrieval.library import Library
+    from crysgen.retrieval.library.library import Library
 
 KNOWN_STABLE, KNOWN_UNSURE, KNOWN_ABOVE_HULL, KNOWN_LEAST = 4.0, -3.0, 200.0, -12.0
 """Added to the logit of an entry of the very formula that is asked for, if it lies on the convex

@@ -15,10 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from crysgen.retrieval.calibration import logits_of
-from crysgen.retrieval.element_table import element_table
-from crysgen.retrieval.plausibility import PlausibilityNetwork, Surroundings, surroundings_of
-from crysgen.retrieval.questions import Question
+from crysgen.retrieval.scoring.calibration import logits_of
+from crysgen.retrieval.scoring.plausibility import (
+    PlausibilityNetwork,
+    Surroundings,
+    surroundings_of,
+)
+from crysgen.retrieval.training.element_table import element_table
+from crysgen.retrieval.training.leave_one_out import Question
 
 EPOCHS, BATCH, RATE = 9, 24, 2e-3
 PROPOSALS, RIGHT = 12, 3

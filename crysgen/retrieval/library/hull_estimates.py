@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from crysgen.retrieval.entries import Entries
+from crysgen.retrieval.library.entries import Entries
 from crysmetrics.hull import ConvexHull
 from crysmetrics.io import Crystals
 from crysmetrics.progress import task

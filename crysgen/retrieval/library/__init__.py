@@ -1,0 +1,1 @@
+"""Known crystals: packed entries, their prototypes, groups of one anonymous formula."""

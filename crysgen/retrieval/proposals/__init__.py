@@ -1,0 +1,1 @@
+"""Proposals: templates ranked by the library, decorated, or with species merged."""

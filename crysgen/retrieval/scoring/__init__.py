@@ -1,0 +1,1 @@
+"""Learned models that say how alike, how large, how plausible and how likely structures are."""

@@ -1,0 +1,1 @@
+"""Training of what `crysgen.retrieval.scoring` reads; no proposal needs it."""
