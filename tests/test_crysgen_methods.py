@@ -18,7 +18,8 @@ from crysgen.cli import main
 from crysgen.compositions.formulas import Formula, parse_formula
 from crysgen.proposers.auto import left_to_model
 from crysgen.requests import ask_formulas
-from crysgen.retrieval import Library
+from crysgen.retrieval.library.library import Library
+from crysgen.retrieval.propose import propose
 from crysmetrics.geometry import min_distances
 from crysmetrics.io import read
 from crysmetrics.metrics.emd import densities
@@ -112,11 +113,11 @@ def test_auto_leaves_to_diffusion_a_share_and_what_no_library_knows() -> None:
 
 
 class Counted:
-    """Calls of `Library.load` and `Library.propose`, and the pieces on disk at each proposal."""
+    """Calls of `Library.load` and `propose`, and the pieces on disk at each proposal."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, stop_at: int | None = None) -> None:
         self.loads, self.kept, self.work = 0, [], Path()
-        load, propose = Library.load, Library.propose
+        load = Library.load
 
         def counted_load(*args: Any, **given: Any) -> Library:
             self.loads += 1
@@ -129,7 +130,7 @@ class Counted:
             return propose(library, *args, **given)
 
         monkeypatch.setattr(Library, "load", counted_load)
-        monkeypatch.setattr(Library, "propose", counted_propose)
+        monkeypatch.setattr("crysgen.retrieval.propose.propose", counted_propose)
 
 
 AUTO = ("--composition", "NaCl", "--composition", "Na7Cl2F3S", "--composition", "MgO", "-n", "4")

@@ -21,8 +21,8 @@ from crysgen.proposers.retrieval import EXPLORED, LOOKED_AT, to_relax
 from crysgen.ranking.energy import RELAXED_SCALE, boltzmann, complexities, simplest_first
 from crysgen.ranking.selection import select
 from crysgen.requests import CompositionRequest
-from crysgen.retrieval import Library
-from crysmetrics import relaxation
+from crysgen.retrieval.library.library import Library
+from crysgen.retrieval.propose import propose
 from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals
 from crysmetrics.relaxation import CONVERGED, ENERGY, RelaxationSettings, identity, relax
@@ -203,14 +203,14 @@ def test_without_dispersion_one_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_more_are_relaxed_than_asked_for() -> None:
-    proposals = Library.load(extra=[]).propose({22: 2, 8: 4}, 60)
+    proposals = propose(Library.load(extra=[]), {22: 2, 8: 4}, 60)
     assert len(proposals) == 60
     for count, first in ((1, 10), (5, 18), (10, LOOKED_AT), (50, 50), (60, 60)):
         chosen = to_relax(proposals, count)
         assert chosen[:first] == proposals[:first]
         assert len(chosen) == min(first + EXPLORED, 60)
-    likes = [p.parts["plausibility"] for p in to_relax(proposals, 10)[LOOKED_AT:]]
-    assert min(likes) >= sorted(p.parts["plausibility"] for p in proposals[LOOKED_AT:])[-EXPLORED]
+    likes = [p.features.plausibility for p in to_relax(proposals, 10)[LOOKED_AT:]]
+    assert min(likes) >= sorted(p.features.plausibility for p in proposals[LOOKED_AT:])[-EXPLORED]
 
 
 @pytest.mark.usefixtures("chgnet")

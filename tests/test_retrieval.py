@@ -16,10 +16,13 @@ import pytest
 from click.testing import CliRunner
 
 from crysgen.locking import locked
-from crysgen.retrieval import Library, to_crystals
-from crysgen.retrieval.library.anonymous import composed, renamings, slots_of
+from crysgen.retrieval.library.anonymous import (
+    composed_permutations,
+    species_of,
+    species_permutations,
+)
 from crysgen.retrieval.library.entries import SCHEMA, load_entries, pack, save_entries
-from crysgen.retrieval.library.library import shipped_library
+from crysgen.retrieval.library.library import Library, shipped_library
 from crysgen.retrieval.library.prototypes import (
     displacements,
     reduced,
@@ -33,7 +36,8 @@ from crysgen.retrieval.proposals.decoration import (
     permutations_of,
     supercells,
 )
-from crysgen.retrieval.proposals.proposal import repeated
+from crysgen.retrieval.proposals.proposal import repeated, to_crystals
+from crysgen.retrieval.propose import propose
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.io import Crystals, write
 from crysmetrics.io.elements import ATOMIC_NUMBERS
@@ -57,17 +61,17 @@ def rock_salt(a: str, b: str, length: float) -> Crystals:
 
 
 def test_slots_are_sorted_by_count_then_number() -> None:
-    elements, counts = slots_of(np.array([8, 8, 3, 27]))
+    elements, counts = species_of(np.array([8, 8, 3, 27]))
     assert elements.tolist() == [3, 27, 8]
     assert counts == (1, 1, 2)
 
 
 def test_renamings_keep_counts_and_compose() -> None:
     counts = (1, 1, 2, 2)
-    all_ = renamings(counts)
+    all_ = species_permutations(counts)
     assert len(all_) == 4
     assert all_[0].tolist() == [0, 1, 2, 3]
-    table = composed(counts)
+    table = composed_permutations(counts)
     for p in range(4):
         for q in range(4):
             assert (all_[table[p, q]] == all_[q][all_[p]]).all()
@@ -93,9 +97,9 @@ def test_shipped_prototypes_are_those_of_the_matcher(library: Library) -> None:
     entries = library.entries
     stored = set(
         zip(
-            entries.hit_entry.tolist(),
-            entries.hit_leader.tolist(),
-            entries.hit_renaming.tolist(),
+            entries.match_entry.tolist(),
+            entries.match_representative.tolist(),
+            entries.match_permutation.tolist(),
             strict=True,
         )
     )
@@ -103,13 +107,15 @@ def test_shipped_prototypes_are_those_of_the_matcher(library: Library) -> None:
     compared = differ = found = 0
     for counts in [(1, 1), (1, 2), (2, 2), (1, 1, 2), (2, 4), (1, 1, 1), (2, 2, 4)]:
         members = entries.by_counts[counts]
-        leaders = np.flatnonzero(np.isin(entries.leaders, members))
+        representatives = np.flatnonzero(np.isin(entries.representatives, members))
         chosen = rng.choice(members, 12)
-        index = np.stack(np.meshgrid(chosen, leaders, indexing="ij"), -1).reshape(-1, 2)
-        pairs = np.stack([index[:, 0], entries.leaders[index[:, 1]]], axis=1)
+        index = np.stack(np.meshgrid(chosen, representatives, indexing="ij"), -1).reshape(-1, 2)
+        pairs = np.stack([index[:, 0], entries.representatives[index[:, 1]]], axis=1)
         used, where = np.unique(pairs, return_inverse=True)
         shapes = entries.shapes(used)
-        now = np.isfinite(displacements(shapes, shapes, where.reshape(-1, 2), renamings(counts)))
+        now = np.isfinite(
+            displacements(shapes, shapes, where.reshape(-1, 2), species_permutations(counts))
+        )
         then = [[(i, j, k) in stored for k in range(now.shape[1])] for i, j in index.tolist()]
         compared += now.size
         found += int(now.sum())
@@ -122,11 +128,16 @@ def test_shipped_prototypes_are_those_of_the_matcher(library: Library) -> None:
 def test_sorting_finds_one_prototype_and_its_symmetry() -> None:
     cells = [reduced(rock_salt(*pair)) for pair in (("Mg", "O", 4.2), ("Na", "Cl", 5.6))]
     assert {c.space_group for c in cells} == {225}
-    shapes = shapes_of([(c.lattice, c.frac_coords, c.slots) for c in cells])
-    leaders, hits = sort_into_prototypes(shapes, (1, 1))
-    assert leaders == [0]
+    shapes = shapes_of([(c.lattice, c.frac_coords, c.species) for c in cells])
+    representatives, matches = sort_into_prototypes(shapes, (1, 1))
+    assert representatives == [0]
     # Both kinds of atoms can change places in rock salt.
-    assert sorted(zip(hits.entry, hits.renaming, strict=True)) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert sorted(zip(matches.entry, matches.permutation, strict=True)) == [
+        (0, 0),
+        (0, 1),
+        (1, 0),
+        (1, 1),
+    ]
 
 
 def test_reduced_is_the_same_crystal_in_a_primitive_cell() -> None:
@@ -155,7 +166,7 @@ def test_reduced_is_the_same_crystal_in_a_primitive_cell() -> None:
 )
 def test_proposals_have_exactly_the_asked_atoms(library: Library, atoms: dict[str, int]) -> None:
     wanted = {Z[symbol]: count for symbol, count in atoms.items()}
-    found = library.propose(wanted, 8)
+    found = propose(library, wanted, 8)
     assert found
     for proposal in found:
         elements, counts = np.unique(proposal.atomic_numbers, return_counts=True)
@@ -167,66 +178,66 @@ def test_proposals_have_exactly_the_asked_atoms(library: Library, atoms: dict[st
 
 
 def test_proposals_differ(library: Library) -> None:
-    crystals = to_crystals(library.propose({Z["Ca"]: 2, Z["Ge"]: 2, Z["O"]: 6}, 6, decorate=False))
+    crystals = to_crystals(propose(library, {Z["Ca"]: 2, Z["Ge"]: 2, Z["O"]: 6}, 6, decorate=False))
     pairs = [(i, j) for i in range(len(crystals)) for j in range(i)]
     distances = rms_distances(crystals, crystals, pairs, workers=1)
     assert np.isfinite(distances).mean() < 0.4
 
 
 def test_well_known_crystals_come_first(library: Library) -> None:
-    assert library.propose({Z["K"]: 1, Z["Br"]: 1}, 1)[0].space_group == 225
-    assert library.propose({Z["Sr"]: 1, Z["Ti"]: 1, Z["O"]: 3}, 1)[0].space_group in (221, 99)
+    assert propose(library, {Z["K"]: 1, Z["Br"]: 1}, 1)[0].space_group == 225
+    assert propose(library, {Z["Sr"]: 1, Z["Ti"]: 1, Z["O"]: 3}, 1)[0].space_group in (221, 99)
 
 
 def test_excluded_entries_have_no_voice(library: Library) -> None:
     atoms = {Z["Rb"]: 1, Z["I"]: 1}
-    first = library.propose(atoms, 1)[0]
-    again = library.propose(atoms, 20, exclude_ids=[first.template_id])
+    first = propose(library, atoms, 1)[0]
+    again = propose(library, atoms, 20, exclude_ids=[first.template_id])
     assert first.template_id not in {p.template_id for p in again}
 
 
 def test_leaving_out_the_formula_leaves_out_all_its_polymorphs(library: Library) -> None:
     entries = library.entries
-    found = library.propose({Z["Ti"]: 2, Z["O"]: 4}, 20, exclude_formula=True)
+    found = propose(library, {Z["Ti"]: 2, Z["O"]: 4}, 20, exclude_formula=True)
     own = {
         entries.ids[i]
         for i in entries.by_counts[(2, 4)]
-        if entries.slots(int(i)).tolist() == [Z["Ti"], Z["O"]]
+        if entries.species(int(i)).tolist() == [Z["Ti"], Z["O"]]
     }
     assert found
     assert not own & {p.template_id for p in found}
 
 
 def test_space_group_chooses_templates(library: Library) -> None:
-    found = library.propose({Z["Ti"]: 2, Z["O"]: 4}, 5, space_group=136)
+    found = propose(library, {Z["Ti"]: 2, Z["O"]: 4}, 5, space_group=136)
     assert found
     assert {p.space_group for p in found} == {136}
 
 
 def test_cell_sizes_compete(library: Library) -> None:
-    found = library.propose({Z["Ti"]: 1, Z["O"]: 2}, 10, units=(1, 2, 4))
+    found = propose(library, {Z["Ti"]: 1, Z["O"]: 2}, 10, units=(1, 2, 4))
     assert len({p.num_atoms for p in found}) > 1
 
 
 def test_an_unknown_formula_is_decorated(library: Library) -> None:
     # No entry has these counts, but rock salt and its like can hold the atoms.
     atoms = {Z["Li"]: 1, Z["Ni"]: 7, Z["Co"]: 2, Z["O"]: 10}
-    found = library.propose(atoms, 10)
+    found = propose(library, atoms, 10)
     assert any(p.method == "decoration" for p in found)
 
 
 def test_a_hopeless_formula_is_no_error(library: Library) -> None:
     atoms = dict.fromkeys(range(3, 17), 1)
-    assert library.propose(atoms, 5) == []
+    assert propose(library, atoms, 5) == []
 
 
 def test_no_atoms_are_refused(library: Library) -> None:
     with pytest.raises(UserError):
-        library.propose({}, 5)
+        propose(library, {}, 5)
 
 
 def test_symmetry_permutes_sites(library: Library) -> None:
-    parent = library.propose({Z["Mg"]: 4, Z["O"]: 4}, 1)[0]
+    parent = propose(library, {Z["Mg"]: 4, Z["O"]: 4}, 1)[0]
     sites = np.flatnonzero(parent.atomic_numbers == Z["Mg"])
     images = permutations_of(parent, sites)
     assert len(images) >= 4
@@ -250,7 +261,7 @@ def test_cells_of_a_size_hold_the_same_crystal(library: Library) -> None:
         larger = Crystals(species, frac, lattice[None], [len(species)], ["larger"])
         again = reduced(larger)
         assert again.counts == one.counts
-        shapes = shapes_of([(c.lattice, c.frac_coords, c.slots) for c in (again, one)])
+        shapes = shapes_of([(c.lattice, c.frac_coords, c.species) for c in (again, one)])
         same = np.arange(len(one.counts))[None]
         assert displacements(shapes, shapes, [(0, 1)], same)[0, 0] < 1e-3
 
@@ -282,7 +293,7 @@ def test_users_crystals_are_proposed(
     assert (added, total, failures) == (1, 1, [])
     both = Library.load()
     assert len(both) == len(library) + 1
-    first = both.propose({Z["Xe"]: 1, Z["Og"]: 1}, 1)[0]
+    first = propose(both, {Z["Xe"]: 1, Z["Og"]: 1}, 1)[0]
     assert (first.template_id, first.source) == ("mine", "user")
     # Added again under the same id, it takes the old one's place.
     assert add_to_user_library([tmp_path / "cifs"])[1] == 1
@@ -338,7 +349,7 @@ def test_library_file_round_trip(tmp_path: Path, library: Library) -> None:
     again = load_entries(tmp_path / "copy.npz")
     assert again.ids == library.entries.ids
     assert again.sources == library.entries.sources
-    assert (again.hit_leader == library.entries.hit_leader).all()
+    assert (again.match_representative == library.entries.match_representative).all()
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 broken", b"no zip at all"])
@@ -370,7 +381,7 @@ def other_sources(arrays: dict[str, np.ndarray]) -> None:
         lambda a: a.update(lattices=a["lattices"][0]),
         lambda a: a.update(source=a["source"] + 9),
         lambda a: a.update(frac_coords=a["frac_coords"].astype(str)),
-        lambda a: a.update(hit_entry=np.array([7], dtype=np.int32)),
+        lambda a: a.update(match_entry=np.array([7], dtype=np.int32)),
         lambda a: a.update(ids=np.frombuffer(b"a\na", dtype=np.uint8)),
     ],
 )

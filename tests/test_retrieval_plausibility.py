@@ -12,24 +12,24 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from scipy.special import softmax
 
-from crysgen.retrieval import Library
-from crysgen.retrieval.library.library import shipped_library
+from crysgen.retrieval.library.library import Library, shipped_library
+from crysgen.retrieval.propose import propose, uncalibrated
 from crysgen.retrieval.scoring import plausibility as judging
 from crysgen.retrieval.scoring.calibration import FEATURES, WEIGHTS, contacts, features, logits_of
 from crysgen.retrieval.scoring.plausibility import (
     PlausibilityNetwork,
     load_plausibility,
+    local_environments,
     save_plausibility,
     spherical_harmonics,
-    surroundings_of,
 )
 from crysgen.retrieval.training.fit_calibration import HELD_OUT, fitted, held_out
 from crysgen.retrieval.training.leave_one_out import (
-    Question,
+    Example,
     as_users_ask,
-    asked_for,
     fold_of,
-    questions,
+    held_out_entries,
+    leave_one_out_examples,
 )
 from crysgen.retrieval.training.plausibility import scores_of, train_plausibility
 from crysmetrics.errors import InputError
@@ -46,14 +46,14 @@ def library() -> Library:
 
 @pytest.fixture(scope="module")
 def cells(library: Library) -> list[Cell]:
-    found = library.uncalibrated({Z["Al"]: 4, Z["O"]: 6})
+    found = uncalibrated(library, {Z["Al"]: 4, Z["O"]: 6})
     return [(p.atomic_numbers, p.frac_coords, p.lattice) for p in found][:12]
 
 
 @pytest.fixture(scope="module")
-def asked(library: Library) -> list[Question]:
-    chosen = asked_for(library, 16, seed=3).tolist()
-    return list(questions(shipped_library(), [(i, i % 3 == 0) for i in chosen]))
+def asked(library: Library) -> list[Example]:
+    chosen = held_out_entries(library, 16, seed=3).tolist()
+    return list(leave_one_out_examples(shipped_library(), [(i, i % 3 == 0) for i in chosen]))
 
 
 def random_network(seed: int = 0) -> PlausibilityNetwork:
@@ -64,7 +64,7 @@ def random_network(seed: int = 0) -> PlausibilityNetwork:
 
 @torch.no_grad()
 def scores(network: PlausibilityNetwork, cells: list[Cell]) -> NDArray[np.float64]:
-    return network(surroundings_of(cells)).double().numpy()
+    return network(local_environments(cells)).double().numpy()
 
 
 def test_harmonics_obey_the_addition_theorem() -> None:
@@ -103,10 +103,10 @@ def test_supercells_have_the_score_of_the_cell(cells: list[Cell]) -> None:
 
 def test_equal_sites_are_looked_at_once(cells: list[Cell], monkeypatch: pytest.MonkeyPatch) -> None:
     network = random_network()
-    together = surroundings_of(cells)
+    together = local_environments(cells)
     expected = scores(network, cells)
     monkeypatch.setattr(judging, "SAME_SITE", -1.0)
-    apart = surroundings_of(cells)
+    apart = local_environments(cells)
     assert len(apart.elements) == sum(len(numbers) for numbers, _, _ in cells)
     assert len(together.elements) < len(apart.elements)
     np.testing.assert_allclose(scores(network, cells), expected, atol=1e-5)
@@ -149,7 +149,7 @@ def test_a_damaged_file_is_one_sentence(tmp_path: Path, content: bytes | None) -
 
 
 def test_features_have_the_order_of_the_weights(library: Library) -> None:
-    proposals = library.uncalibrated({Z["Na"]: 1, Z["Cl"]: 1})
+    proposals = uncalibrated(library, {Z["Na"]: 1, Z["Cl"]: 1})
     rows = [features(p) for p in proposals]
     assert all(tuple(row) == FEATURES for row in rows)
     table = np.array([list(row.values()) for row in rows])
@@ -159,15 +159,15 @@ def test_features_have_the_order_of_the_weights(library: Library) -> None:
         np.testing.assert_allclose(logits_of(table, by_formula), expected)
 
 
-def test_questions_leave_the_formula_out(library: Library, asked: list[Question]) -> None:
+def test_questions_leave_the_formula_out(library: Library, asked: list[Example]) -> None:
     assert asked
-    for question in asked:
-        assert len(question.cells) == len(question.right) == len(question.features)
-        assert not (question.symmetric & ~question.right).any()
-        assert 0 <= question.fold < 10
+    for example in asked:
+        assert len(example.cells) == len(example.is_match) == len(example.features)
+        assert not (example.symmetric & ~example.is_match).any()
+        assert 0 <= example.fold < 10
         # What is left out does not say either that it lies above the hull.
-        assert not question.features[:, FEATURES.index("known_above")].any()
-    assert any(question.right.any() for question in asked)
+        assert not example.features[:, FEATURES.index("known_above_hull")].any()
+    assert any(example.is_match.any() for example in asked)
 
 
 def test_users_ask_by_the_reduced_formula() -> None:
@@ -176,22 +176,22 @@ def test_users_ask_by_the_reduced_formula() -> None:
     assert 2 in units
 
 
-def test_training_learns_what_is_right(asked: list[Question]) -> None:
+def test_training_learns_what_is_right(asked: list[Example]) -> None:
     torch.set_num_threads(1)
 
     def share(network: PlausibilityNetwork) -> float:
         found = []
-        for question, own in zip(asked, scores_of(network, asked), strict=True):
-            if question.right.any():
+        for example, own in zip(asked, scores_of(network, asked), strict=True):
+            if example.is_match.any():
                 shares = softmax(own)
-                found.append(shares[question.right].sum())
+                found.append(shares[example.is_match].sum())
         return float(np.mean(found))
 
     trained = train_plausibility(asked, epochs=60)
     assert share(trained) > share(random_network()) + 0.2
 
 
-def test_weights_are_fitted_to_answers(library: Library, asked: list[Question]) -> None:
+def test_weights_are_fitted_to_answers(library: Library, asked: list[Example]) -> None:
     weights = fitted(asked)
     assert tuple(weights) == FEATURES
     for name in ("own", "known_above"):  # of which questions tell nothing
@@ -202,18 +202,18 @@ def test_weights_are_fitted_to_answers(library: Library, asked: list[Question]) 
     assert fitted(helpful)["plausibility"] > weights["plausibility"]
     for i in held_out(library, 5):
         counts = library.entries.counts(i)
-        atoms = dict(zip(library.entries.slots(i).tolist(), counts, strict=True))
+        atoms = dict(zip(library.entries.species(i).tolist(), counts, strict=True))
         assert fold_of(atoms) in HELD_OUT
 
 
-def _with(question: Question, column: int) -> NDArray[np.float32]:
-    found = question.features.copy()
-    found[:, column] = question.right
+def _with(example: Example, column: int) -> NDArray[np.float32]:
+    found = example.features.copy()
+    found[:, column] = example.is_match
     return found
 
 
 def test_contacts_do_not_depend_on_the_cell(library: Library) -> None:
-    [proposal] = library.propose({11: 1, 17: 1}, 1)
+    [proposal] = propose(library, {11: 1, 17: 1}, 1)
     shear = np.array([[1, 3, -5], [0, 1, 4], [0, 0, 1]])
     frac = proposal.frac_coords @ np.linalg.inv(shear) % 1.0
     skewed = replace(proposal, lattice=shear @ proposal.lattice, frac_coords=frac)

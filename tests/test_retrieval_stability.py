@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crysgen.retrieval import Library
 from crysgen.retrieval.library import hull_estimates as stability
 from crysgen.retrieval.library.entries import Entries, pack
+from crysgen.retrieval.library.library import Library
 from crysgen.retrieval.library.prototypes import Reduced
 from crysgen.retrieval.proposals.merging import distinct, halved
-from crysgen.retrieval.scoring.volume import load_packing, surroundings_of
+from crysgen.retrieval.propose import propose
+from crysgen.retrieval.scoring.volume import load_volume_networks, radial_histograms
 from crysmetrics.errors import InputError
 from crysmetrics.io.elements import ATOMIC_NUMBERS
 
@@ -62,7 +63,7 @@ def test_estimates_are_shipped_where_nothing_is_known(library: Library) -> None:
 
 def test_hypothetical_voters_do_not_choose_the_symmetry(library: Library) -> None:
     # The library's rock-salt GaP is hypothetical, zinc-blende InP is real.
-    found = library.propose({Z["Ga"]: 1, Z["As"]: 1}, 5)
+    found = propose(library, {Z["Ga"]: 1, Z["As"]: 1}, 5)
     assert 216 in [p.space_group for p in found[:2]]
 
 
@@ -73,7 +74,7 @@ def test_hypothetical_voters_do_not_choose_the_symmetry(library: Library) -> Non
 def test_volumes_follow_the_structure(
     library: Library, formula: dict[str, int], space_group: int, edge: float
 ) -> None:
-    found = library.propose({Z[k]: n for k, n in formula.items()}, 12)
+    found = propose(library, {Z[k]: n for k, n in formula.items()}, 12)
     cell = next(p for p in found if p.space_group == space_group)
     atoms = {221: 1, 225: 4}[space_group]  # primitive cells in a conventional one
     assert (cell.volume * atoms) ** (1 / 3) == pytest.approx(edge, rel=0.03)
@@ -81,8 +82,8 @@ def test_volumes_follow_the_structure(
 
 def test_surroundings_are_those_of_the_scaled_structure() -> None:
     frac = np.array([[0, 0, 0], [0.5, 0.5, 0.5]])
-    small = surroundings_of(FCC * 4.0, frac, (1, 1))
-    large = surroundings_of(FCC * 6.0, frac, (1, 1))
+    small = radial_histograms(FCC * 4.0, frac, (1, 1))
+    large = radial_histograms(FCC * 6.0, frac, (1, 1))
     assert small == pytest.approx(large, abs=1e-5)
     # Rock salt: the species can change places, and the nearest neighbours are unlike.
     assert small[0, 1] == pytest.approx(small[1, 0], abs=1e-5)
@@ -93,7 +94,7 @@ def test_damaged_networks_for_volumes_are_one_sentence(tmp_path) -> None:  # typ
     path = tmp_path / "bad.npz"
     path.write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"bad\.npz"):
-        load_packing(path)
+        load_volume_networks(path)
 
 
 def test_species_are_halved() -> None:
@@ -105,7 +106,7 @@ def test_species_are_halved() -> None:
 
 
 def test_merged_proposals_that_are_known_are_left_out(library: Library) -> None:
-    first = library.propose({Z["Na"]: 1, Z["Cl"]: 1}, 1)
+    first = propose(library, {Z["Na"]: 1, Z["Cl"]: 1}, 1)
     assert distinct(first, first) == []
     other = [replace(first[0], lattice=first[0].lattice * 1.05)]
     assert distinct(other, first) == []  # the same at another volume

@@ -25,7 +25,7 @@ from crysgen.generation import run
 from crysgen.output import Store
 from crysgen.proposers.base import METHODS, build_methods
 from crysgen.requests import ask_crystals
-from crysgen.retrieval import Library
+from crysgen.retrieval.library.library import Library
 from crysgen.samples import Result
 from crysgen.settings import Resources, SamplingSettings
 from crysmetrics.evaluation import evaluate_measures

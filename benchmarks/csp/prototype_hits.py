@@ -13,7 +13,7 @@ import time
 import click
 import numpy as np
 
-from crysgen.retrieval.library.anonymous import renamings
+from crysgen.retrieval.library.anonymous import species_permutations
 from crysgen.retrieval.library.entries import load_entries
 from crysgen.retrieval.library.library import shipped_library
 from crysgen.retrieval.library.prototypes import displacements
@@ -27,9 +27,9 @@ def main(share: float, seed: int) -> None:
     entries = load_entries(shipped_library())
     stored = set(
         zip(
-            entries.hit_entry.tolist(),
-            entries.hit_leader.tolist(),
-            entries.hit_renaming.tolist(),
+            entries.match_entry.tolist(),
+            entries.match_representative.tolist(),
+            entries.match_permutation.tolist(),
             strict=True,
         )
     )
@@ -38,7 +38,7 @@ def main(share: float, seed: int) -> None:
     begun = time.perf_counter()
     pairs_seen = pairs_differ = found = missing = new = 0
     for counts, members in entries.by_counts.items():
-        cases = renamings(counts)
+        cases = species_permutations(counts)
         leaders = np.flatnonzero(np.isin(entries.leaders, members))
         pairs = np.stack(np.meshgrid(members, leaders, indexing="ij"), -1).reshape(-1, 2)
         pairs = pairs[rng.random(len(pairs)) < share]

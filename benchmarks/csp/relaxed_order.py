@@ -25,7 +25,10 @@ from crysgen.compositions.formulas import parse_formula
 from crysgen.proposers.retrieval import POOL, to_relax
 from crysgen.ranking.energy import complexities, lowest, simplest_first
 from crysgen.ranking.merge import same_structures
-from crysgen.retrieval import Library, to_crystals
+from crysgen.relaxation import ENERGY, relax
+from crysgen.retrieval.library.library import Library
+from crysgen.retrieval.proposals.proposal import to_crystals
+from crysgen.retrieval.propose import propose
 from crysmetrics.io import Crystals
 from crysmetrics.progress import show_progress, task
 from crysmetrics.relaxation import ENERGY, relax
@@ -75,7 +78,7 @@ def relaxed_candidates(part: str, dispersion: bool, device: str) -> Iterator[pd.
             formula = parse_formula(str(text)).reduced
             units = [u for u, share in likelihoods(formula).items() if share > UNITS_AT_LEAST]
             left_out = entries_of(str(text), rows)
-            found = library.propose(formula.counts, POOL, units=units, exclude_ids=left_out)
+            found = propose(library, formula.counts, POOL, units=units, exclude_ids=left_out)
             proposals = to_relax(found, ASKED)
             crystals = Crystals.concatenate(list(relax(to_crystals(proposals), device, dispersion)))
             yield pd.DataFrame(

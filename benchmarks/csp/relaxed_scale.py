@@ -16,7 +16,10 @@ import numpy as np
 import pandas as pd
 from retrieval import atoms_of, distances_of, targets_of
 
-from crysgen.retrieval import Library, to_crystals
+from crysgen.relaxation import ENERGY, relax
+from crysgen.retrieval.library.library import Library
+from crysgen.retrieval.proposals.proposal import to_crystals
+from crysgen.retrieval.propose import propose
 from crysmetrics.io import Crystals
 from crysmetrics.progress import show_progress, task
 from crysmetrics.relaxation import ENERGY, relax
@@ -41,7 +44,7 @@ def main(data: Path, limit: int, atoms: int, count: int, device: str, seed: int)
     with show_progress(), task("compositions", len(chosen)) as advance:
         for i in chosen.tolist():
             target = targets[[i]]
-            proposals = library.propose(atoms_of(target), count)
+            proposals = propose(library, atoms_of(target), count)
             if proposals:
                 right = np.isfinite(distances_of([proposals], target, 1)[0][: len(proposals)])
                 relaxed = Crystals.concatenate(list(relax(to_crystals(proposals), device)))

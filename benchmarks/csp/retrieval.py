@@ -20,11 +20,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from crysgen.ranking.selection import SHORTEST_DISTANCE
-from crysgen.retrieval import Library, Proposal, to_crystals
-from crysgen.retrieval.library.anonymous import sorted_slots
+from crysgen.retrieval.library.anonymous import sorted_species
 from crysgen.retrieval.library.build import TABLES
-from crysgen.retrieval.library.library import DIRECT
-from crysgen.retrieval.proposals.proposal import source_of
+from crysgen.retrieval.library.library import Library
+from crysgen.retrieval.proposals.proposal import Proposal, source_of, to_crystals
+from crysgen.retrieval.proposals.sizing import with_volumes
+from crysgen.retrieval.proposals.template_ranking import ranked_templates
+from crysgen.retrieval.propose import propose, uncalibrated
+from crysgen.retrieval.scoring.calibration import calibrated
 from crysmetrics.geometry import min_distances
 from crysmetrics.io import Crystals, read
 from crysmetrics.matching.distances import rms_distances
@@ -57,8 +60,10 @@ def main(
         targets = targets[np.sort(rng.permutation(len(targets))[:limit])]
     known = Library.load(library, extra=[])
     in_train = formulas_in(known, targets)
-    methods = {"retrieval": lambda atoms: known.propose(
-        atoms, max(TOPS), exclude_formula=not known_first)}  # fmt: skip
+    most = max(TOPS)
+    methods = {
+        "retrieval": lambda atoms: propose(known, atoms, most, exclude_formula=not known_first)
+    }
     if parts:
         methods = parts_of(known, not known_first) | methods
     if peer or parts:
@@ -86,25 +91,25 @@ def main(
 def parts_of(
     known: Library, exclude_formula: bool
 ) -> dict[str, Callable[[dict[int, int]], list[Proposal]]]:
-    """The method built up: votes, volumes, proposals from simpler and richer formulas, the
-    calibration of the order; what is missing to the whole is what judges structures."""
-    unjudged = Library(known.entries, judged=False)
+    """Build the method up: templates, volumes, proposals from simpler and richer formulas, the
+    calibration of the order; the whole has the plausibility network besides."""
 
-    def votes(atoms: dict[int, int]) -> list[Proposal]:
-        return known.elected(atoms, max(TOPS), (1,), set(), exclude_formula)
+    def templates(atoms: dict[int, int]) -> list[Proposal]:
+        return ranked_templates(known, atoms, max(TOPS), exclude_formula=exclude_formula)
 
     def volumes(atoms: dict[int, int]) -> list[Proposal]:
-        return known.sized(votes(atoms))
+        return with_volumes(known, templates(atoms))
 
     def decorations(atoms: dict[int, int]) -> list[Proposal]:
-        found = unjudged.uncalibrated(atoms, DIRECT, exclude_formula=exclude_formula)
+        found = uncalibrated(known, atoms, exclude_formula=exclude_formula)
         return sorted(found, key=lambda p: -p.score)[: max(TOPS)]
 
     def ordered(atoms: dict[int, int]) -> list[Proposal]:
-        return unjudged.propose(atoms, max(TOPS), exclude_formula=exclude_formula)
+        found = uncalibrated(known, atoms, exclude_formula=exclude_formula)
+        return calibrated(found)[: max(TOPS)]
 
     return {
-        "learned similarity": votes,
+        "learned similarity": templates,
         "+ volume network": volumes,
         "+ decorations and merged species": decorations,
         "+ calibrated order": ordered,
@@ -164,14 +169,14 @@ def mendeleev_numbers() -> NDArray[np.float64]:
 
 def plain(library: Library, atoms: dict[int, int], numbers: NDArray[np.float64]) -> list[Proposal]:
     """The entries nearest by Mendeleev number, without learning, votes or other prototypes."""
-    elements, counts = sorted_slots(atoms)
+    elements, counts = sorted_species(atoms)
     group = library.group(counts)
     if not len(group):
         return []
     weights = np.array(counts, dtype=float)
     per_case = [
         (np.abs(numbers[group.elements[:, case]] - numbers[elements]) * weights).sum(1)
-        for case in group.renamings
+        for case in group.permutations
     ]
     distances = np.stack(per_case, axis=1)
     distances[group.same_compound(elements)] = np.inf
@@ -182,7 +187,7 @@ def plain(library: Library, atoms: dict[int, int], numbers: NDArray[np.float64])
             break
         entry = int(group.members[placed])
         renamed = np.empty(len(elements), dtype=np.int64)
-        renamed[group.renamings[distances[placed].argmin()]] = elements
+        renamed[group.permutations[distances[placed].argmin()]] = elements
         numbers_here = np.repeat(renamed, counts)
         lattice = library.entries.lattices[entry].astype(float)
         found.append(

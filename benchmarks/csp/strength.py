@@ -17,7 +17,9 @@ from retrieval import atoms_of, targets_of
 
 from crysgen.checkpoints import DEFAULT_MODEL, load_model
 from crysgen.models.base import Noises
-from crysgen.retrieval import Library, to_crystals
+from crysgen.retrieval.library.library import Library
+from crysgen.retrieval.proposals.proposal import to_crystals
+from crysgen.retrieval.propose import propose
 from crysgen.training.batch import Batch
 from crysmetrics.io import Crystals
 from crysmetrics.matching.distances import rms_distances
@@ -36,7 +38,7 @@ def main(data: Path, limit: int, name: str, strengths: str, workers: int) -> Non
     rows = np.random.default_rng(0).permutation(len(targets))[:limit]
     targets = targets[np.sort(rows)]
     library = Library.load(extra=[])
-    found = [library.propose(atoms_of(t), 1, exclude_formula=True) for t in targets]
+    found = [propose(library, atoms_of(t), 1, exclude_formula=True) for t in targets]
     kept = [i for i, proposals in enumerate(found) if proposals]
     first = to_crystals([found[i][0] for i in kept])
     model = load_model(name)

@@ -71,7 +71,7 @@ def entries_of(text: str, rows: pd.DataFrame | None = None) -> tuple[str, ...]:
     """Ids of the library's entries with a formula, whatever their cell; if polymorphs are given,
     only of these."""
     from crysgen.compositions.formulas import Formula
-    from crysgen.retrieval import Library
+    from crysgen.retrieval.library.library import Library
 
     entries = Library.load(extra=[]).entries
     wanted = parse_formula(text).reduced.counts

@@ -20,7 +20,7 @@ from crysmetrics.io import Crystals, Failure
 
 if TYPE_CHECKING:
     from crysgen.models.base import Noises
-    from crysgen.retrieval import Proposal
+    from crysgen.retrieval.proposals.proposal import Proposal
     from crysgen.settings import Resources, SamplingSettings
     from crysmetrics.progress import Advance
 
@@ -95,7 +95,7 @@ class Refine(Method):
         """As many as asked for; the likelier a proposal, the more often it is the start."""
         import torch
 
-        from crysgen.retrieval import to_crystals
+        from crysgen.retrieval.proposals.proposal import to_crystals
         from crysgen.training.batch import Batch
 
         # Each proposal once, then the likeliest again with other noise.

@@ -15,7 +15,8 @@ from crysgen.requests import CompositionRequest
 from crysmetrics.io import Crystals, Failure
 
 if TYPE_CHECKING:
-    from crysgen.retrieval import Library, Proposal
+    from crysgen.retrieval.library.library import Library
+    from crysgen.retrieval.proposals.proposal import Proposal
     from crysgen.settings import Resources, SamplingSettings
     from crysmetrics.progress import Advance
 
@@ -64,7 +65,7 @@ class Retrieval(Method):
     @cached_property
     def library(self) -> Library:
         """Read when it is first needed."""
-        from crysgen.retrieval import Library
+        from crysgen.retrieval.library.library import Library
 
         return Library.load()
 
@@ -80,8 +81,11 @@ class Retrieval(Method):
 
     def proposals(self, request: CompositionRequest, count: int) -> list[Proposal]:
         """What the library proposes for a composition in all its cell sizes."""
+        from crysgen.retrieval.propose import propose
+
         settings = self.settings
-        return self.library.propose(
+        return propose(
+            self.library,
             request.formula.counts,
             count,
             units=request.units,
@@ -90,7 +94,7 @@ class Retrieval(Method):
         )
 
     def _candidates(self, piece: str) -> Crystals:
-        from crysgen.retrieval import to_crystals
+        from crysgen.retrieval.proposals.proposal import to_crystals
 
         request = self.requests[int(piece)]
         if self.settings.relax:
@@ -120,5 +124,5 @@ def to_relax(proposals: Sequence[Proposal], count: int) -> list[Proposal]:
     """Of proposals in their order, those whose energies are worth knowing to find the best `count`:
     the likeliest, and of the others what the network of `plausibility` likes best."""
     first = max(count, min(LOOKED_AT, 2 * count + 8))
-    rest = sorted(proposals[first:], key=lambda p: -p.parts["plausibility"])
+    rest = sorted(proposals[first:], key=lambda p: -p.features.plausibility)
     return [*proposals[:first], *rest[:EXPLORED]]

@@ -1,8 +1,8 @@
-"""Slots: the kinds of atoms of a crystal, and how the kinds of two crystals can correspond.
+"""Anonymous formulas: species, and the permutations by which those of two crystals correspond.
 
 The elements of a crystal, sorted by how many atoms each has and then by atomic number, are its
-slots 0, 1, ...; the sorted numbers of atoms are its *anonymous counts* (rutile: 2, 4). Two
-crystals with the same counts can correspond in several ways where counts are equal.
+species 0, 1, ...; the sorted numbers of atoms are its *anonymous counts* (rutile: 2, 4). The
+species of two crystals with the same counts correspond in several ways where counts are equal.
 """
 
 from __future__ import annotations
@@ -16,50 +16,51 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_RENAMINGS = 120
-"""Beyond (six elements with equally many atoms) only the order of atomic numbers is tried."""
+MAX_PERMUTATIONS = 120
+"""Number of permutations beyond which only the identity is tried (six equal counts have 720)."""
 
 Counts = tuple[int, ...]
+"""Anonymous counts: atoms of each species, in ascending order."""
 
 
-def slots_of(atomic_numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], Counts]:
-    """The element of each slot, and the anonymous counts."""
+def species_of(atomic_numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], Counts]:
+    """Find the element of each species (k,), and the anonymous counts, of atomic numbers (n,)."""
     elements, counts = np.unique(np.asarray(atomic_numbers), return_counts=True)
-    return sorted_slots(dict(zip(elements.tolist(), counts.tolist(), strict=True)))
+    return sorted_species(dict(zip(elements.tolist(), counts.tolist(), strict=True)))
 
 
-def slot_numbers(atomic_numbers: NDArray[np.int64], elements: NDArray[np.int64]) -> NDArray[Any]:
-    """(n,) the slot of each atom."""
+def species_indices(atomic_numbers: NDArray[np.int64], elements: NDArray[np.int64]) -> NDArray[Any]:
+    """(n,) the species of each atom."""
     table = np.zeros(int(elements.max()) + 1, dtype=np.int64)
     table[elements] = np.arange(len(elements))
     return table[atomic_numbers]
 
 
-def sorted_slots(atoms: Mapping[int, int]) -> tuple[NDArray[np.int64], Counts]:
-    """Likewise from the number of atoms of each element."""
+def sorted_species(atoms: Mapping[int, int]) -> tuple[NDArray[np.int64], Counts]:
+    """Find the element of each species (k,), and the anonymous counts, of numbers of atoms."""
     ordered = sorted(atoms, key=lambda z: (atoms[z], z))
     return np.array(ordered, dtype=np.int64), tuple(int(atoms[z]) for z in ordered)
 
 
 @lru_cache(maxsize=4096)
-def renamings(counts: Counts) -> NDArray[np.int64]:
-    """(P, k): all ways to give the k slots other slots of equal counts; the first is none."""
+def species_permutations(counts: Counts) -> NDArray[np.int64]:
+    """(P, k) permutations of species with equal counts; row 0 is the identity."""
     values = np.array(counts)
     blocks = [np.flatnonzero(values == v).tolist() for v in np.unique(values)]
-    if prod(factorial(len(block)) for block in blocks) > MAX_RENAMINGS:
+    if prod(factorial(len(block)) for block in blocks) > MAX_PERMUTATIONS:
         return np.arange(len(counts), dtype=np.int64)[None]
     found = []
     for images in product(*(permutations(block) for block in blocks)):
-        renamed = np.empty(len(counts), dtype=np.int64)
+        permuted = np.empty(len(counts), dtype=np.int64)
         for block, image in zip(blocks, images, strict=True):
-            renamed[block] = image
-        found.append(renamed)
+            permuted[block] = image
+        found.append(permuted)
     return np.array(found)
 
 
 @lru_cache(maxsize=4096)
-def composed(counts: Counts) -> NDArray[np.int64]:
-    """(P, P): the index of "first renaming p, then renaming q"."""
-    all_ = renamings(counts)
+def composed_permutations(counts: Counts) -> NDArray[np.int64]:
+    """(P, P) index of the permutation p followed by the permutation q."""
+    all_ = species_permutations(counts)
     index = {tuple(r): i for i, r in enumerate(all_.tolist())}
     return np.array([[index[tuple(q[p].tolist())] for q in all_] for p in all_])

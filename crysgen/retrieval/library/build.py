@@ -147,25 +147,25 @@ def k_rank(source: int) -> int:
 
 def sorted_entries(entries: Entries) -> Entries:
     """The same entries with their leaders and hits."""
-    leaders: list[int] = []
+    representatives: list[int] = []
     entry: list[int] = []
-    leader: list[int] = []
-    renaming: list[int] = []
+    representative: list[int] = []
+    permutation: list[int] = []
     with task("prototypes", len(entries)) as advance:
         for counts, members in entries.by_counts.items():
-            found, hits = sort_into(entries, counts, members)
-            entry += members[hits.entry].tolist()
-            leader += [len(leaders) + i for i in hits.leader]
-            renaming += hits.renaming
-            leaders += members[found].tolist()
+            found, matches = sort_into(entries, counts, members)
+            entry += members[matches.entry].tolist()
+            representative += [len(representatives) + i for i in matches.representative]
+            permutation += matches.permutation
+            representatives += members[found].tolist()
             advance(len(members))
     order = np.argsort(entry, kind="stable")
     return replace(
         entries,
-        leaders=np.array(leaders, dtype=np.int32),
-        hit_entry=np.array(entry, dtype=np.int32)[order],
-        hit_leader=np.array(leader, dtype=np.int32)[order],
-        hit_renaming=np.array(renaming, dtype=np.uint8)[order],
+        representatives=np.array(representatives, dtype=np.int32),
+        match_entry=np.array(entry, dtype=np.int32)[order],
+        match_representative=np.array(representative, dtype=np.int32)[order],
+        match_permutation=np.array(permutation, dtype=np.uint8)[order],
         sorted_entries=len(entries),
     )
 
@@ -184,7 +184,7 @@ def main() -> None:
     with show_progress():
         entries = build(arguments.data)
     save_entries(entries, arguments.output)
-    print(f"{len(entries)} crystals, {len(entries.leaders)} prototypes: {arguments.output}")
+    print(f"{len(entries)} crystals, {len(entries.representatives)} prototypes: {arguments.output}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,31 +20,43 @@ from crysmetrics.io.parsed import one_line
 from crysmetrics.matching.cells import ReducedCells
 
 SCHEMA = "crysgen-library/1"
+USER_SOURCE = "user"
+"""Name of the source of crystals that users added themselves."""
+_STORED = {
+    "species_counts": "slot_counts",
+    "representatives": "leaders",
+    "match_entry": "hit_entry",
+    "match_representative": "hit_leader",
+    "match_permutation": "hit_renaming",
+}
+"""Names of arrays in library files, where they differ from those of `Entries`."""
 GRID = 65520
-"""Positions are stored as multiples of 1/GRID, which holds thirds, eighths, fifths, sevenths."""
+"""Number of steps along a cell edge in which positions are stored; holds thirds to eighths."""
 
 
 @dataclass(frozen=True)
 class Entries:
-    """E crystals in standard primitive cells, atoms sorted by slot.
+    """E crystals in standard primitive cells, atoms sorted by species.
 
     Attributes:
         ids: E strings.
         source: (E,) index into `sources`.
         sources: names of databases, each with its licence.
         kinds: (E,) number of elements.
-        elements: atomic number of each slot, all entries in a row.
-        slot_counts: atoms of each slot, likewise.
+        elements: atomic number of each species, all entries in a row.
+        species_counts: atoms of each species, likewise.
         frac_coords: (N, 3) multiples of 1/GRID.
         lattices: (E, 3, 3) rows in Å.
         space_groups: (E,) numbers.
         e_above_hull: (E,) eV/atom, NaN where unknown.
-        hull_estimate: (E,) a lower bound of the same from predicted energies (`stability`), NaN
-            where it is known or nothing is.
-        leaders: (L,) the entry that stands for each prototype.
-        hit_entry, hit_leader, hit_renaming: which entries match which leaders and how; see
-            `prototypes.sort_into_prototypes`.
-        sorted_entries: entries up to this one have their hits.
+        hull_estimate: (E,) lower bound of the same from predicted energies (`hull_estimates`), NaN
+            where it is known or can't be estimated.
+        representatives: (R,) the entry that represents each prototype.
+        match_entry: (M,) entry of each match with a prototype, in ascending order.
+        match_representative: (M,) index into `representatives`.
+        match_permutation: (M,) permutation that turns the entry's species into those of the
+            representative; see `prototypes.sort_into_prototypes`.
+        sorted_entries: entries before this one have been matched.
     """
 
     ids: tuple[str, ...]
@@ -52,24 +64,24 @@ class Entries:
     sources: tuple[tuple[str, str], ...]
     kinds: NDArray[np.uint8]
     elements: NDArray[np.uint8]
-    slot_counts: NDArray[np.uint8]
+    species_counts: NDArray[np.uint8]
     frac_coords: NDArray[np.uint16]
     lattices: NDArray[np.float32]
     space_groups: NDArray[np.uint8]
     e_above_hull: NDArray[np.float16]
     hull_estimate: NDArray[np.float16]
-    leaders: NDArray[np.int32]
-    hit_entry: NDArray[np.int32]
-    hit_leader: NDArray[np.int32]
-    hit_renaming: NDArray[np.uint8]
+    representatives: NDArray[np.int32]
+    match_entry: NDArray[np.int32]
+    match_representative: NDArray[np.int32]
+    match_permutation: NDArray[np.uint8]
     sorted_entries: int = field(default=0)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @cached_property
-    def slot_offsets(self) -> NDArray[np.int64]:
-        """(E + 1,) where the slots of each entry begin."""
+    def species_offsets(self) -> NDArray[np.int64]:
+        """(E + 1,) where the species of each entry begin."""
         return np.concatenate([[0], np.cumsum(self.kinds.astype(np.int64))])
 
     @cached_property
@@ -77,7 +89,7 @@ class Entries:
         """(E,) atoms in the primitive cell."""
         if not len(self):
             return np.zeros(0, dtype=np.int64)
-        return np.add.reduceat(self.slot_counts.astype(np.int64), self.slot_offsets[:-1])
+        return np.add.reduceat(self.species_counts.astype(np.int64), self.species_offsets[:-1])
 
     @cached_property
     def atom_offsets(self) -> NDArray[np.int64]:
@@ -86,9 +98,9 @@ class Entries:
 
     @cached_property
     def by_counts(self) -> dict[Counts, NDArray[np.int64]]:
-        """The entries of each tuple of anonymous counts."""
+        """Indices of the entries with each tuple of anonymous counts."""
         found: dict[Counts, list[int]] = {}
-        offsets, counts = self.slot_offsets.tolist(), self.slot_counts.tolist()
+        offsets, counts = self.species_offsets.tolist(), self.species_counts.tolist()
         for i in range(len(self)):
             found.setdefault(tuple(counts[offsets[i] : offsets[i + 1]]), []).append(i)
         return {key: np.array(members) for key, members in found.items()}
@@ -98,21 +110,23 @@ class Entries:
         """Index of each id."""
         return {name: i for i, name in enumerate(self.ids)}
 
-    def slots(self, i: int) -> NDArray[np.int64]:
-        """(k,) the elements of one entry."""
-        part = self.elements[self.slot_offsets[i] : self.slot_offsets[i + 1]]
+    def species(self, i: int) -> NDArray[np.int64]:
+        """(k,) atomic numbers of the species of one entry."""
+        part = self.elements[self.species_offsets[i] : self.species_offsets[i + 1]]
         return part.astype(np.int64)
 
     def counts(self, i: int) -> Counts:
-        """Atoms of each of its slots."""
-        return tuple(self.slot_counts[self.slot_offsets[i] : self.slot_offsets[i + 1]].tolist())
+        """Atoms of each of its species."""
+        return tuple(
+            self.species_counts[self.species_offsets[i] : self.species_offsets[i + 1]].tolist()
+        )
 
     def frac(self, i: int) -> NDArray[np.float64]:
         """(n, 3) its fractional coordinates."""
         return self.frac_coords[self.atom_offsets[i] : self.atom_offsets[i + 1]] / GRID
 
     def shapes(self, chosen: NDArray[np.int64]) -> ReducedCells:
-        """Some entries as the matcher wants them."""
+        """Prepare some entries for the matcher."""
         return shapes_of(
             [
                 (
@@ -129,7 +143,7 @@ class Entries:
         return self.sources[int(self.source[i])]
 
     def joined(self, other: Entries) -> Entries:
-        """These entries and then those of `other` under ids that are new; theirs are unsorted."""
+        """Append those entries of `other` that have new ids; they are not matched yet."""
         keep = [i for i, name in enumerate(other.ids) if name not in self.position]
         names = list(self.sources)
         for source in other.sources:
@@ -145,20 +159,16 @@ class Entries:
             other.hull_estimate[keep],
         )
         arrays: dict[str, Any] = {}
-        for name in ("source", "kinds", "elements", "slot_counts", "frac_coords", "lattices",
+        for name in ("source", "kinds", "elements", "species_counts", "frac_coords", "lattices",
                      "space_groups", "e_above_hull", "hull_estimate"):  # fmt: skip
             arrays[name] = np.concatenate([getattr(self, name), getattr(part, name)])
-        return Entries(
-            ids=self.ids + part.ids, sources=tuple(names), leaders=self.leaders,
-            hit_entry=self.hit_entry, hit_leader=self.hit_leader, hit_renaming=self.hit_renaming,
-            sorted_entries=self.sorted_entries, **arrays,
-        )  # fmt: skip
+        return replace(self, ids=self.ids + part.ids, sources=tuple(names), **arrays)
 
     def reduced(self, i: int) -> Reduced:
-        """One entry as `Reduced`."""
+        """Unpack one entry."""
         lattice = self.lattices[i].astype(np.float64)
         group = int(self.space_groups[i])
-        return Reduced(self.slots(i), self.counts(i), lattice, self.frac(i), group)
+        return Reduced(self.species(i), self.counts(i), lattice, self.frac(i), group)
 
 
 def pack(
@@ -169,7 +179,7 @@ def pack(
     e_above_hull: NDArray[Any],
     hull_estimate: NDArray[Any] | None = None,
 ) -> Entries:
-    """Entries without hits from reduced crystals."""
+    """Pack reduced crystals as entries that are not matched yet."""
     none = np.zeros(0, dtype=np.int32)
     if hull_estimate is None:
         hull_estimate = np.full(len(ids), np.nan)
@@ -184,21 +194,21 @@ def pack(
         sources=sources,
         kinds=np.array([len(c.elements) for c in crystals], dtype=np.uint8),
         elements=together([c.elements for c in crystals], np.uint8),
-        slot_counts=together([c.counts for c in crystals], np.uint8),
+        species_counts=together([c.counts for c in crystals], np.uint8),
         frac_coords=together([quantised(c.frac_coords) for c in crystals], np.uint16, 3),
         lattices=np.array([c.lattice for c in crystals], dtype=np.float32).reshape(-1, 3, 3),
         space_groups=np.array([c.space_group for c in crystals], dtype=np.uint8),
         e_above_hull=np.asarray(e_above_hull, dtype=np.float16),
         hull_estimate=np.asarray(hull_estimate, dtype=np.float16),
-        leaders=none,
-        hit_entry=none,
-        hit_leader=none,
-        hit_renaming=none.astype(np.uint8),
+        representatives=none,
+        match_entry=none,
+        match_representative=none,
+        match_permutation=none.astype(np.uint8),
     )
 
 
 def quantised(frac_coords: NDArray[np.float64]) -> NDArray[np.uint16]:
-    """Positions as multiples of 1/GRID."""
+    """Round positions to multiples of 1/GRID."""
     return (np.round(frac_coords * GRID).astype(np.int64) % GRID).astype(np.uint16)
 
 
@@ -218,7 +228,7 @@ def save_entries(entries: Entries, path: str | Path) -> None:
     for f in fields(entries):
         value = getattr(entries, f.name)
         if isinstance(value, np.ndarray):
-            arrays[f.name] = value
+            arrays[_STORED.get(f.name, f.name)] = value
     with atomic_file(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
@@ -235,7 +245,8 @@ def load_entries(path: str | Path) -> Entries:
             if head.get("schema") != SCHEMA:
                 raise ValueError(f"its format is {head.get('schema')!r}, not {SCHEMA!r}")
             ids = file["ids"].tobytes().decode()
-            arrays = {f.name: file[f.name] for f in fields(Entries) if f.name in file.files}
+            names = {f.name: _STORED.get(f.name, f.name) for f in fields(Entries)}
+            arrays = {name: file[key] for name, key in names.items() if key in file.files}
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror or error}).") from error
     except (ValueError, KeyError, AttributeError, EOFError, UnicodeDecodeError) as error:
@@ -259,10 +270,10 @@ def load_entries(path: str | Path) -> Entries:
 
 def _fault(entries: Entries) -> str | None:
     """Name the first thing about a library's arrays that can't be; None if all is well."""
-    whole = ("source", "kinds", "elements", "slot_counts", "frac_coords", "space_groups")
-    hits = ("leaders", "hit_entry", "hit_leader", "hit_renaming")
+    whole = ("source", "kinds", "elements", "species_counts", "frac_coords", "space_groups")
+    matches = ("representatives", "match_entry", "match_representative", "match_permutation")
     real = ("lattices", "e_above_hull", "hull_estimate")
-    if any(getattr(entries, name).dtype.kind not in "iu" for name in (*whole, *hits)):
+    if any(getattr(entries, name).dtype.kind not in "iu" for name in (*whole, *matches)):
         return "it holds fractions where whole numbers belong"
     if any(getattr(entries, name).dtype.kind != "f" for name in real):
         return "it holds other things than numbers"
@@ -273,7 +284,7 @@ def _fault(entries: Entries) -> str | None:
     if entries.lattices.shape != (count, 3, 3) or (entries.kinds < 1).any():
         return "its arrays do not fit together"
     species = int(entries.kinds.astype(np.int64).sum())
-    if entries.elements.shape != (species,) or entries.slot_counts.shape != (species,):
+    if entries.elements.shape != (species,) or entries.species_counts.shape != (species,):
         return "its arrays do not fit together"
     if entries.frac_coords.shape != (int(entries.num_atoms.sum()), 3):
         return "its arrays do not fit together"
@@ -281,7 +292,7 @@ def _fault(entries: Entries) -> str | None:
         return "two of its crystals have one id"
     if ((entries.elements < 1) | (entries.elements > MAX_ATOMIC_NUMBER)).any():
         return "it holds atoms of no element"
-    if (entries.slot_counts < 1).any() or (entries.frac_coords >= GRID).any():
+    if (entries.species_counts < 1).any() or (entries.frac_coords >= GRID).any():
         return "it holds atoms at no place"
     if ((entries.space_groups < 1) | (entries.space_groups > 230)).any():
         return "it holds a space group that there is not"
@@ -290,17 +301,19 @@ def _fault(entries: Entries) -> str | None:
     cells = entries.lattices.astype(np.float64)
     if not np.isfinite(cells).all() or (np.abs(np.linalg.det(cells)) == 0).any():
         return "it holds a cell without volume"
-    parallel = {getattr(entries, name).shape for name in hits[1:]} == {(len(entries.hit_entry),)}
+    parallel = {getattr(entries, name).shape for name in matches[1:]} == {
+        (len(entries.match_entry),)
+    }
     known = 0 <= entries.sorted_entries <= count
     inside = all(
         part.ndim == 1 and _within(part, limit)
         for part, limit in (
-            (entries.leaders, entries.sorted_entries),
-            (entries.hit_entry, entries.sorted_entries),
-            (entries.hit_leader, len(entries.leaders)),
+            (entries.representatives, entries.sorted_entries),
+            (entries.match_entry, entries.sorted_entries),
+            (entries.match_representative, len(entries.representatives)),
         )
     )
-    if not (parallel and known and inside and (np.diff(entries.hit_entry) >= 0).all()):
+    if not (parallel and known and inside and (np.diff(entries.match_entry) >= 0).all()):
         return "its prototypes are of no crystals"
     return None
 

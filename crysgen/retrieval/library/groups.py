@@ -1,4 +1,4 @@
-"""All entries of one anonymous formula and cell size, and their votes for prototypes."""
+"""Entries of one anonymous formula and cell size, and the prototypes they match."""
 
 from __future__ import annotations
 
@@ -8,124 +8,132 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from crysgen.retrieval.library.anonymous import Counts, composed, renamings
+from crysgen.retrieval.library.anonymous import Counts, composed_permutations, species_permutations
 from crysgen.retrieval.library.entries import Entries
 from crysgen.retrieval.library.prototypes import sort_into_prototypes
 from crysgen.retrieval.scoring.similarity import Similarity, entry_features
 
 THEORETICAL = ("OQMD", "Alexandria", "JARVIS")
 """Databases that hold many hypothetical compounds."""
-HYPOTHETICAL_TRUST, TRUST_SCALE = 0.2, 0.05
-"""Of `Group.trust`: a factor for entries of such databases, and eV/atom."""
+HYPOTHETICAL_TRUST = 0.2
+"""Trust in the symmetry of entries of such databases, relative to others."""
+TRUST_SCALE = 0.05
+"""Distance above the hull in eV/atom over which the trust in a symmetry falls e-fold."""
 
 
-class Group:
-    """The g entries with the same anonymous counts.
+class AnonymousFormulaGroup:
+    """The g entries with the same anonymous counts, each matched with prototypes.
 
-    A *placement* is an entry together with one of P ways to put a compound's slots onto the
-    entry's: number `entry * P + renaming`. A *column* is a prototype with a renaming likewise:
-    two compounds that hit the same column are isostructural, with slots that correspond.
+    A *site mapping* is an entry with one of the P permutations that put a compound's species onto
+    the entry's: number `entry * P + permutation`. A *column* is a prototype with a permutation
+    likewise: two compounds with the same column are isostructural, and their species correspond.
+
+    Args:
+        entries: of a library.
+        counts: atoms of each species.
+        similarity: networks of distances and volumes.
 
     Attributes:
-        counts: atoms of each slot.
-        members: (g,) indices into the library's entries.
-        elements: (g, k) atomic number of each slot.
-        renamings: (P, k).
-        similarity: the networks.
+        members: (g,) indices into the entries.
+        elements: (g, k) atomic number of each species.
+        permutations: (P, k) of the species.
     """
 
     def __init__(self, entries: Entries, counts: Counts, similarity: Similarity) -> None:
         self.entries, self.counts, self.similarity = entries, counts, similarity
-        none = np.zeros(0, dtype=np.int64)
-        self.members = entries.by_counts.get(counts, none)
-        self.elements = np.array([entries.slots(int(i)) for i in self.members]).reshape(
-            -1, len(counts)
-        )
-        self.renamings = renamings(counts)
+        self.members = entries.by_counts.get(counts, np.zeros(0, dtype=np.int64))
+        elements = [entries.species(int(i)) for i in self.members]
+        self.elements = np.array(elements).reshape(-1, len(counts))
+        self.permutations = species_permutations(counts)
 
     def __len__(self) -> int:
         return len(self.members)
 
     @property
-    def hits(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Entry (as a position here), leader (numbered from 0) and renaming of each hit."""
+    def matches(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """(M,) member, prototype and permutation of each match; prototypes count from 0."""
         return self._sorted[1:]
 
     @cached_property
     def _sorted(
         self,
     ) -> tuple[list[int], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Leaders as positions here, and the hits."""
+        """Representatives of the prototypes as positions in `members`, and the matches."""
         entries, members = self.entries, self.members
-        start = np.searchsorted(entries.hit_entry, members.min())
-        stop = np.searchsorted(entries.hit_entry, members.max(), side="right")
+        start = np.searchsorted(entries.match_entry, members.min())
+        stop = np.searchsorted(entries.match_entry, members.max(), side="right")
         part = slice(int(start), int(stop))
-        mine = np.isin(entries.hit_entry[part], members)
-        entry = np.searchsorted(members, entries.hit_entry[part][mine])
-        renaming = entries.hit_renaming[part][mine].astype(np.int64)
-        known, leader = np.unique(entries.hit_leader[part][mine], return_inverse=True)
-        leaders = np.searchsorted(members, entries.leaders[known]).tolist()
+        mine = np.isin(entries.match_entry[part], members)
+        member = np.searchsorted(members, entries.match_entry[part][mine])
+        permutation = entries.match_permutation[part][mine].astype(np.int64)
+        stored = entries.match_representative[part][mine]
+        known, prototype = np.unique(stored, return_inverse=True)
+        representatives = np.searchsorted(members, entries.representatives[known]).tolist()
         if (members < entries.sorted_entries).all():
-            return leaders, entry, leader, renaming
+            return representatives, member, prototype, permutation
         # A user's entries are sorted when they are first needed.
-        shapes = entries.shapes(members)
         new = int((members < entries.sorted_entries).sum())
-        leaders, found = sort_into_prototypes(shapes, self.counts, leaders, new)
+        representatives, found = sort_into_prototypes(
+            entries.shapes(members), self.counts, representatives, new
+        )
         return (
-            leaders,
-            np.concatenate([entry, np.array(found.entry, dtype=np.int64)]),
-            np.concatenate([leader, np.array(found.leader, dtype=np.int64)]),
-            np.concatenate([renaming, np.array(found.renaming, dtype=np.int64)]),
+            representatives,
+            np.concatenate([member, np.array(found.entry, dtype=np.int64)]),
+            np.concatenate([prototype, np.array(found.representative, dtype=np.int64)]),
+            np.concatenate([permutation, np.array(found.permutation, dtype=np.int64)]),
         )
 
-    def leader_id(self, leader: int) -> str:
-        """The id of a prototype: that of the entry that stands for it."""
-        return self.entries.ids[int(self.members[self._sorted[0][leader]])]
+    def representative_id(self, prototype: int) -> str:
+        """Id of the entry that represents a prototype."""
+        return self.entries.ids[int(self.members[self._sorted[0][prototype]])]
 
     @cached_property
-    def votes(self) -> sparse.csr_matrix:
-        """(g * P, columns): which columns a compound would hit in each placement."""
-        entry, leader, renaming = self.hits
-        cases = len(self.renamings)
-        table = composed(self.counts)
-        rows = (entry[:, None] * cases + np.arange(cases)).reshape(-1)
-        # A compound laid onto an entry which then is laid onto a leader.
-        columns = (leader[:, None] * cases + table[:, renaming].T).reshape(-1)
-        shape = (len(self) * cases, (int(leader.max()) + 1 if len(leader) else 0) * cases)
+    def columns_of_mappings(self) -> sparse.csr_matrix:
+        """(g * P, columns) 1 where a compound on a site mapping has a column."""
+        member, prototype, permutation = self.matches
+        number = len(self.permutations)
+        table = composed_permutations(self.counts)
+        rows = (member[:, None] * number + np.arange(number)).reshape(-1)
+        # A compound laid onto an entry which then is laid onto a representative.
+        columns = (prototype[:, None] * number + table[:, permutation].T).reshape(-1)
+        prototypes = int(prototype.max()) + 1 if len(prototype) else 0
+        shape = (len(self) * number, prototypes * number)
         values = np.ones(len(rows), dtype=np.float64)
         return sparse.csr_matrix((values, (rows, columns)), shape=shape)
 
     @cached_property
-    def voters(self) -> sparse.csr_matrix:
-        """The transpose of `votes`."""
-        return self.votes.T.tocsr()
+    def mappings_of_columns(self) -> sparse.csr_matrix:
+        """(columns, g * P) the transpose of `columns_of_mappings`."""
+        return self.columns_of_mappings.T.tocsr()
 
     @cached_property
     def _points(self) -> NDArray[np.float32]:
         return self.similarity.embed(self.elements, self.counts)
 
     @cached_property
+    def theoretical(self) -> NDArray[np.bool_]:
+        """(g,) whether the database of an entry holds many hypothetical compounds."""
+        theoretical = np.array([name in THEORETICAL for name, _ in self.entries.sources])
+        return theoretical[self.entries.source[self.members]]
+
+    @cached_property
     def _bias(self) -> NDArray[np.float32]:
-        entries, members = self.entries, self.members
-        unsure = np.array([name in THEORETICAL for name, _ in entries.sources])
-        theoretical = unsure[entries.source[members]]
-        hull, groups = entries.e_above_hull[members], entries.space_groups[members]
-        bound = entries.hull_estimate[members]
-        return self.similarity.entry_bias(entry_features(hull, bound, theoretical, groups))
+        hull = self.entries.e_above_hull[self.members]
+        bound = self.entries.hull_estimate[self.members]
+        groups = self.entries.space_groups[self.members]
+        return self.similarity.entry_bias(entry_features(hull, bound, self.theoretical, groups))
 
     @cached_property
     def above_hull(self) -> NDArray[np.float64]:
-        """(g,) eV/atom above the hull: known, or the lower bound, or 0."""
+        """(g,) eV/atom above the hull: known, or estimated, or 0."""
         known = self.entries.e_above_hull[self.members].astype(np.float64)
         bound = self.entries.hull_estimate[self.members].astype(np.float64)
         return np.maximum(np.nan_to_num(np.where(np.isnan(known), bound, known)), 0)
 
     @cached_property
     def trust(self) -> NDArray[np.float64]:
-        """(g,) between 0 and 1: how sure it is that this symmetry is the stable one."""
-        entries, members = self.entries, self.members
-        unsure = np.array([name in THEORETICAL for name, _ in entries.sources])
-        factor = np.where(unsure[entries.source[members]], HYPOTHETICAL_TRUST, 1.0)
+        """(g,) trust that an entry's symmetry is that of the stable structure, 0 to 1."""
+        factor = np.where(self.theoretical, HYPOTHETICAL_TRUST, 1.0)
         trust: NDArray[np.float64] = factor * np.exp(-self.above_hull / TRUST_SCALE)
         return trust
 
@@ -137,24 +145,24 @@ class Group:
 
     @cached_property
     def volume_factors(self) -> NDArray[np.float64]:
-        """(g,) each entry's volume over what the network says for its composition."""
+        """(g,) each entry's volume over the volume predicted from its composition."""
         return self.volumes / self.similarity.cell_volumes(self.elements, self.counts)
 
     def distances(self, elements: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(g, P) squared distances of a compound's slots (k,) to each entry's, by renaming."""
+        """(g, P) squared distances of a compound's species (k,) to each entry's, permuted."""
         own = self.similarity.embed(elements[None], self.counts)[0]
         points = self._points
         square = (own**2).sum(-1)[None, :, None] + (points**2).sum(-1)[:, None, :]
         square = square - 2 * np.einsum("sd,gtd->gst", own, points)
-        slots = np.arange(len(elements))
-        per_case = [square[:, slots, case].sum(axis=1) for case in self.renamings]
-        return np.maximum(np.stack(per_case, axis=1), 0)
+        species = np.arange(len(elements))
+        each = [square[:, species, images].sum(axis=1) for images in self.permutations]
+        return np.maximum(np.stack(each, axis=1), 0)
 
     def logits(self, elements: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(g, P) how much each placement of a compound counts, as logarithms."""
+        """(g, P) logarithms of the weights of site mappings for a compound (k,)."""
         logits = self._bias[:, None] - self.distances(elements)
         return logits.astype(np.float64)
 
     def same_compound(self, elements: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """(g,) which entries are of the very composition."""
+        """(g,) whether an entry has these elements (k,)."""
         return (self.elements == elements).all(axis=1)

@@ -36,7 +36,7 @@ def estimated_above_hull(
     unknown = np.flatnonzero(np.isnan(points))
     points[unknown] = predicted_energies(entries, unknown)
     compositions = [
-        dict(zip(entries.slots(i).tolist(), entries.counts(i), strict=True))
+        dict(zip(entries.species(i).tolist(), entries.counts(i), strict=True))
         for i in range(len(entries))
     ]
     phases = ConvexHull(compositions, points)
@@ -59,7 +59,7 @@ def predicted_energies(entries: Entries, chosen: NDArray[np.int64]) -> NDArray[n
         return np.zeros(0)
     rows = chosen.tolist()
     crystals = Crystals(
-        np.concatenate([np.repeat(entries.slots(i), entries.counts(i)) for i in rows]),
+        np.concatenate([np.repeat(entries.species(i), entries.counts(i)) for i in rows]),
         np.concatenate([entries.frac(i) for i in rows]),
         entries.lattices[chosen].astype(np.float64),
         entries.num_atoms[chosen],

@@ -1,4 +1,4 @@
-"""Reducing crystals to primitive cells and sorting them into prototypes."""
+"""Reduce crystals to primitive cells and sort them into prototypes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crysgen.retrieval.library.anonymous import Counts, renamings, slots_of
+from crysgen.retrieval.library.anonymous import Counts, species_of, species_permutations
 from crysmetrics.io import Crystals
 from crysmetrics.matching.cells import ReducedCells, reduce_arrays
 from crysmetrics.matching.distances import ANGLE_TOL, LTOL, STOL, permuted_distances
@@ -21,11 +21,11 @@ SYMPREC = 0.1
 
 @dataclass(frozen=True)
 class Reduced:
-    """A crystal in its standard primitive cell, atoms sorted by slot.
+    """A crystal in its standard primitive cell, atoms sorted by species.
 
     Attributes:
-        elements: (k,) atomic number of each slot.
-        counts: atoms of each slot.
+        elements: (k,) atomic number of each species.
+        counts: atoms of each species.
         lattice: (3, 3) rows in Å.
         frac_coords: (n, 3).
         space_group: its number; 1 if it can't be found.
@@ -38,13 +38,13 @@ class Reduced:
     space_group: int
 
     @property
-    def slots(self) -> NDArray[np.int64]:
-        """(n,) the slot of each atom."""
+    def species(self) -> NDArray[np.int64]:
+        """(n,) the species of each atom."""
         return np.repeat(np.arange(len(self.counts)), self.counts)
 
 
 def reduced(crystal: Crystals, symprec: float = SYMPREC) -> Reduced:
-    """The standard primitive cell of one crystal, symmetrised within `symprec` (Å)."""
+    """Reduce one crystal to its standard primitive cell, symmetrised within `symprec` (Å)."""
     whole = cells_of(crystal)[0]
     lattice, frac, numbers = whole
     space_group = 1
@@ -53,7 +53,7 @@ def reduced(crystal: Crystals, symprec: float = SYMPREC) -> Reduced:
         if found is not None and len(found[0].atomic_numbers) <= len(numbers):
             (lattice, frac, numbers), space_group = found
             break
-    elements, counts = slots_of(np.asarray(numbers, dtype=np.int64))
+    elements, counts = species_of(np.asarray(numbers, dtype=np.int64))
     lut = {int(z): slot for slot, z in enumerate(elements)}
     order = np.argsort([lut[int(z)] for z in numbers], kind="stable")
     frac = np.asarray(frac, dtype=np.float64)[order]
@@ -84,13 +84,13 @@ def shapes_of(
     """Prepare primitive cells for the matcher.
 
     Args:
-        structures: B lattices (3, 3), fractional coordinates (n, 3) and slots (n,).
+        structures: B lattices (3, 3), fractional coordinates (n, 3) and species (n,).
     """
     return reduce_arrays(
         np.array([lattice for lattice, _, _ in structures]).reshape(-1, 3, 3),
         np.concatenate([frac for _, frac, _ in structures]),
-        np.concatenate([slots for _, _, slots in structures]),
-        np.array([len(slots) for _, _, slots in structures]),
+        np.concatenate([species for _, _, species in structures]),
+        np.array([len(species) for _, _, species in structures]),
         primitive=False,
         workers=1,
     )
@@ -104,7 +104,7 @@ def displacements(
     tolerances: Tolerances = LOOSE,
     any_mapping: bool = False,
 ) -> NDArray[np.float64]:
-    """(P, C) RMS displacements of pairs under each renaming (C, k) of the first one's slots.
+    """(P, C) RMS displacements of pairs under each permutation (C, k) of the first one's species.
 
     NaN where nothing matches. With `any_mapping`, upper bounds, finite where the others are.
     """
@@ -121,70 +121,78 @@ def displacements(
 
 
 def same_structures(cells: Sequence[Reduced]) -> NDArray[np.int64]:
-    """(B,) labels, equal for crystals that match by strict tolerances; the first ones count."""
+    """(B,) labels from 0, equal for crystals that match by strict tolerances."""
     labels = np.full(len(cells), -1, dtype=np.int64)
     if not len(cells):
         return labels
-    shapes = shapes_of([(cell.lattice, cell.frac_coords, cell.slots) for cell in cells])
-    leaders: list[int] = []
+    shapes = shapes_of([(cell.lattice, cell.frac_coords, cell.species) for cell in cells])
+    representatives: list[int] = []
     for i, cell in enumerate(cells):
         alike = [
             label
-            for label, j in enumerate(leaders)
+            for label, j in enumerate(representatives)
             if cells[j].counts == cell.counts and (cells[j].elements == cell.elements).all()
         ]
-        pairs = [(i, leaders[label]) for label in alike]
+        pairs = [(i, representatives[label]) for label in alike]
         case = np.arange(len(cell.counts))[None]
         found = displacements(shapes, shapes, pairs, case, STRICT, any_mapping=True)
         equal = np.flatnonzero(np.isfinite(found[:, 0]))
         if len(equal):
             labels[i] = alike[equal[0]]
         else:
-            labels[i] = len(leaders)
-            leaders.append(i)
+            labels[i] = len(representatives)
+            representatives.append(i)
     return labels
 
 
 @dataclass
-class Hits:
-    """Which entries match which leaders, and how: parallel lists."""
+class Matches:
+    """Matches of crystals with representatives of prototypes: parallel lists.
+
+    Attributes:
+        entry: index of the crystal.
+        representative: position among the representatives.
+        permutation: of the crystal's species.
+        distance: RMS displacement in units of (V/N)^(1/3).
+    """
 
     entry: list[int]
-    leader: list[int]
-    renaming: list[int]
+    representative: list[int]
+    permutation: list[int]
     distance: list[float]
 
 
-_LEADERS_AT_ONCE = 16
+_REPRESENTATIVES_AT_ONCE = 16
 
 
 def sort_into_prototypes(
-    shapes: ReducedCells, counts: Counts, leaders: Sequence[int] = (), new: int = 0
-) -> tuple[list[int], Hits]:
-    """Leaders (one crystal for each prototype) among crystals of the same anonymous counts.
+    shapes: ReducedCells, counts: Counts, representatives: Sequence[int] = (), new: int = 0
+) -> tuple[list[int], Matches]:
+    """Choose representatives of prototypes among crystals of the same anonymous counts.
 
-    The first crystal that matches no leader yet becomes one. Matching is loose and not transitive,
-    so each crystal is then compared with all leaders and may belong to several prototypes.
+    The first crystal that matches no representative yet becomes one. Matching is loose and not
+    transitive, so each crystal is then compared with all representatives and may belong to several
+    prototypes.
 
     Args:
-        shapes: crystals; the preferred leaders first.
+        shapes: crystals; the preferred representatives first.
         counts: their anonymous counts.
-        leaders: leaders that stand already, as indices into `shapes`.
+        representatives: those that are chosen already, as indices into `shapes`.
         new: index of the first crystal that is not sorted yet.
 
     Returns:
-        All leaders, as indices into `shapes`; and the matches that are not known yet, whose
-        leaders are positions in that list and whose renaming turns the entry's slots into the
-        leader's.
+        All representatives, as indices into `shapes`; and the matches that are not known yet, whose
+        representatives are positions in that list and whose permutation turns the crystal's species
+        into those of the representative.
     """
-    cases = renamings(counts)
-    found = list(leaders)
+    cases = species_permutations(counts)
+    found = list(representatives)
     popularity = dict.fromkeys(found, 1)
     for i in range(new, len(shapes)):
         # The likeliest first, so that few have to be compared.
         order = sorted(found, key=lambda j: -popularity[j])
-        for k in range(0, len(order), _LEADERS_AT_ONCE):
-            some = order[k : k + _LEADERS_AT_ONCE]
+        for k in range(0, len(order), _REPRESENTATIVES_AT_ONCE):
+            some = order[k : k + _REPRESENTATIVES_AT_ONCE]
             pairs = [(i, j) for j in some]
             distances = displacements(shapes, shapes, pairs, cases, any_mapping=True)
             equal = np.flatnonzero(np.isfinite(distances).any(axis=1))
@@ -194,14 +202,14 @@ def sort_into_prototypes(
         else:
             found.append(i)
             popularity[i] = 1
-    hits = Hits([], [], [], [])
+    matches = Matches([], [], [], [])
     for i in range(len(shapes)):
-        first = len(leaders) if i < new else 0
-        pairs = [(i, leader) for leader in found[first:]]
+        first = len(representatives) if i < new else 0
+        pairs = [(i, representative) for representative in found[first:]]
         distances = displacements(shapes, shapes, pairs, cases)
         for position, case in np.argwhere(np.isfinite(distances)).tolist():
-            hits.entry.append(i)
-            hits.leader.append(first + position)
-            hits.renaming.append(case)
-            hits.distance.append(float(distances[position, case]))
-    return found, hits
+            matches.entry.append(i)
+            matches.representative.append(first + position)
+            matches.permutation.append(case)
+            matches.distance.append(float(distances[position, case]))
+    return found, matches

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from crysgen.locking import locked
-from crysgen.retrieval.library.entries import Entries, load_entries, pack, save_entries
+from crysgen.retrieval.library.entries import USER_SOURCE, Entries, load_entries, pack, save_entries
 from crysgen.retrieval.library.prototypes import reduced
-from crysgen.retrieval.proposals.template_ranking import OWN_SOURCE
 from crysmetrics.errors import UserError
 from crysmetrics.folders import data_folder
 from crysmetrics.io import Failure, read
@@ -19,7 +18,8 @@ from crysmetrics.progress import task
 
 VARIABLE = "CRYSGEN_LIBRARY"
 """Environment variable that names another file."""
-OWN = (OWN_SOURCE, "unknown")
+OWN = (USER_SOURCE, "unknown")
+"""Source and licence of the user's own crystals."""
 MAX_ATOMS = 250
 _MOST_KINDS = 20
 _PATIENCE = 300.0
@@ -106,7 +106,7 @@ def describe(entries: Entries) -> dict[str, int]:
     for (name, licence), count in zip(entries.sources, counts.tolist(), strict=True):
         if count:
             by_source[f"{name} ({licence})"] = by_source.get(f"{name} ({licence})", 0) + count
-    return {**by_source, "prototypes": len(entries.leaders)}
+    return {**by_source, "prototypes": len(entries.representatives)}
 
 
 def _hull(properties, count: int):  # type: ignore[no-untyped-def]

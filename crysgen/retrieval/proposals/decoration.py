@@ -12,18 +12,16 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations, product
 from math import comb
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crysgen.retrieval.library.anonymous import sorted_slots
+from crysgen.retrieval.library.anonymous import sorted_species
+from crysgen.retrieval.library.library import Library
 from crysgen.retrieval.library.prototypes import SYMPREC, reduced
 from crysgen.retrieval.proposals.proposal import Proposal, repeated, to_crystals
+from crysgen.retrieval.proposals.template_ranking import ranked_templates
 from crysmetrics.symmetry import Cell, niggli_lattice, symmetry_operations
-
-if TYPE_CHECKING:
-    from crysgen.retrieval.library.library import Library
 
 PARENTS = 3
 """Prototypes of a merged composition that are split."""
@@ -69,14 +67,14 @@ def decorated(
         library: where parents come from.
         atoms: number of atoms of each element in the cell.
         n: how many at most.
-        excluded: entries that have no voice.
-        exclude_formula: as in `Library.propose`; parents are of another formula anyway.
+        excluded: indices of entries that are not used.
+        exclude_formula: as in `propose`; parents are of another formula anyway.
     """
     found: list[Proposal] = []
     for merge in merges(library, atoms):
         simpler = dict(atoms)
         simpler[merge.kept] += simpler.pop(merge.other)
-        parents = library.elected(simpler, PARENTS, (1,), excluded, exclude_formula)
+        parents = ranked_templates(library, simpler, PARENTS, (1,), excluded, exclude_formula)
         for parent in parents:
             for shape, cell in enumerate(cells_of(parent)):
                 found += list(split(cell, merge, atoms[merge.other], shape))
@@ -86,7 +84,7 @@ def decorated(
 def cells_of(parent: Proposal) -> list[Proposal]:
     """The parent in differently shaped cells of its size, the most compact first: which sites are
     equal by translation decides which patterns there are."""
-    if not 1 < parent.parts["multiple"] <= LARGEST_MULTIPLE:
+    if not 1 < parent.features.multiple <= LARGEST_MULTIPLE:
         return [parent]
     primitive = reduced(to_crystals([parent]))
     numbers = np.repeat(primitive.elements, primitive.counts)
@@ -102,7 +100,7 @@ def merges(library: Library, atoms: Mapping[int, int], most: int = 3) -> list[Me
     """Pairs of elements of a compound, the most alike first."""
     if len(atoms) < 2:
         return []
-    elements, counts = sorted_slots(atoms)
+    elements, counts = sorted_species(atoms)
     points = library.similarity.embed(elements[None], counts)[0]
     found = []
     for i, j in combinations(range(len(elements)), 2):
@@ -134,20 +132,20 @@ def split(parent: Proposal, merge: Merge, count: int, shape: int = 0) -> Iterato
         score = (
             WEIGHT * parent.score * merge.alike * DECAY ** (rank + shape) / (1 + 0.1 * len(order))
         )
-        parts = {
-            **parent.parts,
-            "split": 1.0,
-            "parent_score": parent.score,
-            "alike": merge.alike,
-            "pattern": float(rank + shape),
-            "patterns": float(len(order)),
-            "share": score,
-        }
+        features = replace(
+            parent.features,
+            is_decorated=True,
+            parent_score=parent.score,
+            element_similarity=merge.alike,
+            pattern=rank + shape,
+            num_patterns=len(order),
+            share=score,
+        )
         yield replace(
             parent,
             atomic_numbers=numbers,
             score=score,
-            parts=parts,
+            features=features,
             method="decoration",
             prototype_id=f"{parent.prototype_id}/{merge.other}.{rank + KEPT_PATTERNS * shape}",
         )

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crysgen.retrieval.library.anonymous import Counts, slot_numbers, slots_of
+from crysgen.retrieval.library.anonymous import Counts, species_indices, species_of
+from crysgen.retrieval.library.library import Library
 from crysgen.retrieval.library.prototypes import STRICT, Reduced, displacements, reduced, shapes_of
 from crysgen.retrieval.proposals.proposal import Proposal, to_crystals
-
-if TYPE_CHECKING:
-    from crysgen.retrieval.library.library import Library
+from crysgen.retrieval.proposals.template_ranking import TemplateScores, select
 
 SYMMETRIC_WITHIN = (0.3, 0.1)
 """Å within which atoms go onto the higher symmetry that equal species may have."""
@@ -35,23 +33,22 @@ def merged(
         library: where parents come from.
         atoms: number of atoms of each element in the cell.
         n: how many at most.
-        excluded: entries that have no voice.
-        exclude_formula: as in `Library.propose`; parents are of another formula anyway.
+        excluded: indices of entries that are not used.
+        exclude_formula: as in `propose`; parents are of another formula anyway.
     """
-    from crysgen.retrieval.proposals.template_ranking import Ballot, elect
-
     if len(atoms) > MOST_KINDS:
         return []
-    ballots = []
+    scores = []
     for elements, counts in halved(atoms):
-        ballot = Ballot(library, elements, counts)
-        if len(ballot.group):
-            ballot.exclude(excluded, exclude_formula, None)
-            ballots.append(ballot)
+        group = library.group(counts)
+        if len(group):
+            one = TemplateScores(group, elements)
+            one.exclude(excluded, exclude_formula, None)
+            scores.append(one)
     found = []
-    for proposal in elect(ballots, n):
-        parts = {**proposal.parts, "merged": 1.0}
-        whole = replace(proposal, parts=parts, method="merging")
+    for proposal in select(scores, n):
+        features = replace(proposal.features, is_merged=True)
+        whole = replace(proposal, features=features, method="merging")
         found.append(symmetrised(whole))
     return found
 
@@ -86,7 +83,7 @@ def distinct(proposals: list[Proposal], others: list[Proposal]) -> list[Proposal
     cells = [as_proposed(p) for p in others] + [reduced(to_crystals([p])) for p in proposals]
     if not len(cells):
         return []
-    shapes = shapes_of([(cell.lattice, cell.frac_coords, cell.slots) for cell in cells])
+    shapes = shapes_of([(cell.lattice, cell.frac_coords, cell.species) for cell in cells])
     seen = list(range(len(others)))
     kept = []
     for k, proposal in enumerate(proposals, len(others)):
@@ -101,7 +98,7 @@ def distinct(proposals: list[Proposal], others: list[Proposal]) -> list[Proposal
 
 def as_proposed(proposal: Proposal) -> Reduced:
     """The very cell of a proposal, atoms sorted by slot."""
-    elements, counts = slots_of(proposal.atomic_numbers)
-    order = np.argsort(slot_numbers(proposal.atomic_numbers, elements), kind="stable")
+    elements, counts = species_of(proposal.atomic_numbers)
+    order = np.argsort(species_indices(proposal.atomic_numbers, elements), kind="stable")
     frac = proposal.frac_coords[order]
     return Reduced(elements, counts, proposal.lattice, frac, proposal.space_group)

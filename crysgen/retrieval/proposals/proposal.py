@@ -1,9 +1,9 @@
-"""What the library proposes for a composition."""
+"""A proposed structure, and the features that its score comes from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,57 @@ from crysmetrics.io import Crystals
 
 
 @dataclass(frozen=True)
+class ProposalFeatures:
+    """Numbers about a proposal that say how likely it is.
+
+    Attributes:
+        share: weight of the entries that support the template, as a share of that of all entries,
+            without those that supported earlier proposals; of a decorated template its score.
+        first_share: the same with all entries.
+        nearest: distance of the composition from that of the template, as a negative logit.
+        effective_support: number of supporting entries, were all of the same weight.
+        num_supporting: number of supporting entries.
+        stable_weight: share of the support that is of entries whose symmetry can be trusted.
+        volume_factor: mean log-volume of supporting entries over what their compositions suggest.
+        e_above_hull: of the template in eV/atom; NaN if unknown.
+        known_above_hull: by how much (eV/atom) all supporting entries of the very formula are known
+            to lie above the hull; 0 if any is not.
+        user_entry: whether the template is a user's own crystal of the very formula.
+        multiple: primitive cells of the template in the cell.
+        is_merged: whether two species of the template became one element.
+        is_decorated: whether two elements share the sites of one species of the template.
+        parent_score: of the template that was decorated.
+        element_similarity: of the two elements that share sites, 0 to 1.
+        pattern: rank of the decoration among those of its parent.
+        num_patterns: decorations of that parent that differ by symmetry.
+        volume_disagreement: difference of two predictions of the log-volume.
+        plausibility: score of the plausibility network.
+    """
+
+    share: float
+    first_share: float
+    nearest: float
+    effective_support: float
+    num_supporting: int
+    stable_weight: float
+    volume_factor: float
+    e_above_hull: float
+    known_above_hull: float
+    user_entry: bool
+    multiple: int
+    is_merged: bool = False
+    is_decorated: bool = False
+    parent_score: float = 0.0
+    element_similarity: float = 0.0
+    pattern: int = 0
+    num_patterns: int = 1
+    volume_disagreement: float = 0.0
+    plausibility: float = 0.0
+
+
+@dataclass(frozen=True)
 class Proposal:
-    """A known structure with the asked elements in it.
+    """A known structure with other elements in it.
 
     Attributes:
         atomic_numbers: (n,).
@@ -26,10 +75,11 @@ class Proposal:
         licence: and its licence.
         prototype_id: id of the entry that stands for the prototype; equal for the same prototype.
         space_group: of the template; a decorated one's may be lower.
-        score: how likely the structure is the one looked for, as far as the library alone can
-            tell; proposals are ordered by it.
-        parts: numbers that the score came from, and others that help to rank.
-        method: `retrieval`, or `decoration` where one species of the template was split.
+        score: how likely the structure is the right one, as far as the library alone can tell;
+            proposals are ordered by it.
+        features: numbers that the score comes from.
+        method: `retrieval`; `decoration` where two elements share the sites of one species of the
+            template, `merging` where two of its species became one element.
     """
 
     atomic_numbers: NDArray[np.int64]
@@ -41,26 +91,26 @@ class Proposal:
     prototype_id: str
     space_group: int
     score: float
-    parts: Mapping[str, float] = field(default_factory=dict)
+    features: ProposalFeatures
     method: str = "retrieval"
 
     @property
     def num_atoms(self) -> int:
-        """Atoms in the cell."""
+        """Number of atoms in the cell."""
         return len(self.atomic_numbers)
 
     @property
     def volume(self) -> float:
-        """Of the cell, in Å³."""
+        """Volume of the cell in Å³."""
         return float(abs(np.linalg.det(self.lattice)))
 
     def scaled_to(self, volume: float) -> Proposal:
-        """The same crystal with another cell volume (Å³)."""
+        """Scale the cell to a volume (Å³)."""
         return replace(self, lattice=self.lattice * (volume / self.volume) ** (1 / 3))
 
 
 def to_crystals(proposals: Sequence[Proposal], prefix: str = "") -> Crystals:
-    """Proposals as Crystals with ids `0`, `1`, ... behind `prefix`."""
+    """Pack proposals as Crystals with ids `0`, `1`, ... behind `prefix`."""
     if not proposals:
         return Crystals.empty()
     return Crystals(
@@ -80,7 +130,7 @@ def to_crystals(proposals: Sequence[Proposal], prefix: str = "") -> Crystals:
 def supercell(
     lattice: NDArray[np.float64], frac_coords: NDArray[np.float64], numbers: NDArray[Any], m: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[Any]]:
-    """The m-fold cell that is nearest to a cube among those with parallel axes."""
+    """Repeat a cell m-fold along its axes, so that its edges are as equal as can be."""
     best = (1, 1, m)
     least = np.inf
     lengths = np.linalg.norm(lattice, axis=1)
@@ -119,6 +169,6 @@ def repeated(
 
 
 def source_of(entries: Entries, i: int) -> dict[str, str]:
-    """Where an entry came from, as attributes of a proposal."""
+    """Name the origin of an entry, as attributes of a proposal."""
     source, licence = entries.source_of(i)
     return {"template_id": entries.ids[i], "source": source, "licence": licence}

@@ -1,172 +1,215 @@
-"""How the entries of a library vote for the prototypes of a composition."""
+"""Rank the templates of a library for a composition.
+
+Every entry of the same anonymous formula supports the prototypes it matches, the more the nearer
+its composition is. The prototype with most support comes first; then the entries that supported it
+are taken out, and the rest counts anew, so that each proposal is the best guess if all before it
+were wrong.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from math import gcd
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crysgen.retrieval.library.anonymous import Counts
-from crysgen.retrieval.proposals.proposal import Proposal, source_of, supercell
+from crysgen.retrieval.library.anonymous import sorted_species
+from crysgen.retrieval.library.entries import USER_SOURCE
+from crysgen.retrieval.library.groups import AnonymousFormulaGroup
+from crysgen.retrieval.library.library import Library
+from crysgen.retrieval.proposals.proposal import (
+    Proposal,
+    ProposalFeatures,
+    source_of,
+    supercell,
+)
+from crysgen.retrieval.scoring.volume import TEMPLATE_VOLUME
 
-if TYPE_CHECKING:
-    from crysgen.retrieval.library.library import Library
-
-KNOWN_STABLE, KNOWN_UNSURE, KNOWN_ABOVE_HULL, KNOWN_LEAST = 4.0, -3.0, 200.0, -12.0
-"""Added to the logit of an entry of the very formula that is asked for, if it lies on the convex
-hull; the same if nobody knows; what each eV/atom above the hull, known or estimated, takes from it,
-as then there is a better structure; and the least that this can come to."""
-KNOWN_OWN, OWN_SOURCE = 10.0, "user"
-"""The same for crystals that users added themselves."""
+STABLE_BONUS = 4.0
+"""Added to the logit of an entry of the very formula that lies on the convex hull."""
+UNKNOWN_PENALTY = -3.0
+"""Added to the logit of an entry of the very formula whose distance from the hull is unknown."""
+ABOVE_HULL_PENALTY = 200.0
+"""Subtracted from the logit of an entry of the very formula for each eV/atom above the hull, known
+or estimated: what lies there has a better structure."""
+LOWEST_BONUS = -12.0
+"""Floor of what these add to the logit of an entry of the very formula."""
+USER_BONUS = 10.0
+"""Added to the logit of an entry of the very formula that users added themselves, instead."""
 ON_HULL = 0.001
-"""eV/atom above the hull at which most of that bonus is gone: what lies there is not the best."""
-TEMPLATE_VOLUME = 0.9
-"""How far a proposal's packing is its voters' (1), or what is usual for its elements (0)."""
+"""Distance above the hull in eV/atom at which the bonus of stable entries has fallen e-fold."""
+MULTIPLE_PENALTY = 2.0
+"""Subtracted from logits where the template is a multiple of a smaller primitive cell."""
 OTHER_SYMMETRY = 0.1
-"""Share of its vote that an entry keeps when its prototype was proposed with another symmetry."""
-_LEAST = 1e-9
+"""Share of its weight that a supporting entry keeps when its prototype has been proposed with the
+space group of others: matching is loose, so that zinc blende passes for rock salt."""
+_LEAST_SHARE = 1e-9
+"""Share of all weight below which templates are not proposed."""
 
 
-class Ballot:
-    """The votes of one group's entries for the prototypes of a composition."""
+class TemplateScores:
+    """Weights of the templates of one group for a composition.
+
+    A *site mapping* is an entry with a permutation of species, a *column* a prototype with a
+    permutation: see `AnonymousFormulaGroup`.
+
+    Args:
+        group: entries of the anonymous formula of the cell.
+        elements: (k,) atomic numbers of the composition, in the order of the group's species.
+        divisor: primitive cells of the group in the cell that is asked for.
+        penalty: subtracted from all logits.
+    """
 
     def __init__(
         self,
-        library: Library,
+        group: AnonymousFormulaGroup,
         elements: NDArray[np.int64],
-        counts: Counts,
         divisor: int = 1,
         penalty: float = 0.0,
     ) -> None:
-        self.library, self.divisor = library, divisor
-        self.elements, self.counts = elements, counts
-        self.group = library.group(self.counts)
-        if not len(self.group):
-            return
-        self.logits = self.group.logits(self.elements) - penalty
-        self.known = self.group.same_compound(self.elements)
-        self.logits[self.known, 0] += self._bonus(self.group.members[self.known])
+        self.group, self.elements, self.divisor = group, elements, divisor
+        self.logits = group.logits(elements) - penalty
+        self.is_same = group.same_compound(elements)
+        self.logits[self.is_same, 0] += self._bonus(group.members[self.is_same])
 
-    def _bonus(self, known: NDArray[np.int64]) -> NDArray[np.float64]:
-        """What entries of the very formula gain, from what is known of their stability."""
-        entries = self.library.entries
-        hull = entries.e_above_hull[known].astype(np.float64)
-        bonus = KNOWN_STABLE * np.exp(-hull / ON_HULL) - KNOWN_ABOVE_HULL * hull
-        bonus = np.maximum(bonus, KNOWN_LEAST)
-        unsure = KNOWN_UNSURE - KNOWN_ABOVE_HULL * self.group.above_hull[self.known]
-        bonus = np.where(np.isnan(hull), np.maximum(unsure, KNOWN_LEAST), bonus)
-        own = np.array([name == OWN_SOURCE for name, _ in entries.sources])
-        return np.where(own[entries.source[known]], KNOWN_OWN, bonus)
+    def _bonus(self, entries_of_formula: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Judge entries of the very formula by their stability; added to logits."""
+        entries = self.group.entries
+        hull = entries.e_above_hull[entries_of_formula].astype(np.float64)
+        bonus = STABLE_BONUS * np.exp(-hull / ON_HULL) - ABOVE_HULL_PENALTY * hull
+        bonus = np.maximum(bonus, LOWEST_BONUS)
+        estimated = UNKNOWN_PENALTY - ABOVE_HULL_PENALTY * self.group.above_hull[self.is_same]
+        bonus = np.where(np.isnan(hull), np.maximum(estimated, LOWEST_BONUS), bonus)
+        is_user = np.array([name == USER_SOURCE for name, _ in entries.sources])
+        return np.where(is_user[entries.source[entries_of_formula]], USER_BONUS, bonus)
 
     def exclude(self, excluded: set[int], formula: bool, space_group: int | None) -> None:
-        """Silence entries; done once, before anything else is asked."""
-        out = np.isin(self.group.members, sorted(excluded)) | (self.known & formula)
+        """Set logits of excluded entries to -inf; call once, before `normalise`.
+
+        Args:
+            excluded: indices into the library.
+            formula: whether all entries of the very formula are excluded.
+            space_group: the only one that templates may have; None for any.
+        """
+        members = self.group.members
+        out = np.isin(members, sorted(excluded)) | (self.is_same & formula)
         if space_group is not None:
-            out |= self.library.entries.space_groups[self.group.members] != space_group
+            out |= self.group.entries.space_groups[members] != space_group
         self.logits[out] = -np.inf
 
     @cached_property
     def usual_volume(self) -> float:
-        """Of the asked cell in Å³, as far as its composition tells."""
-        volumes = self.library.similarity.cell_volumes(self.elements[None], self.counts)
+        """Volume in Å³ of the cell that is asked for, by its composition alone."""
+        volumes = self.group.similarity.cell_volumes(self.elements[None], self.group.counts)
         return self.divisor * float(volumes[0])
 
-    def weigh(self, largest: float, total: float) -> None:
-        """Fix the weights of all placements, as shares of all ballots together."""
-        self.weights = np.exp(self.logits.reshape(-1) - largest) / total
-        self.left = self.weights.copy()
-        self.first_votes = self.group.voters @ self.weights
-        self.votes_left = self.first_votes.copy()
+    def normalise(self, largest: float, total: float) -> None:
+        """Turn logits into weights, as shares of the weight of all groups together.
+
+        Args:
+            largest: logit of all groups.
+            total: sum of exp(logit - largest) over all groups.
+        """
+        weights = np.exp(self.logits.reshape(-1) - largest) / total
+        self.weights_left = weights.copy()
+        self.first_shares = self.group.mappings_of_columns @ weights
+        self.shares_left = self.first_shares.copy()
 
     def best(self) -> tuple[float, int]:
-        """The column with most votes left, and how many."""
-        column = int(self.votes_left.argmax())
-        return float(self.votes_left[column]), column
+        """Find the column with the largest share left; returns the share and the column."""
+        column = int(self.shares_left.argmax())
+        return float(self.shares_left[column]), column
 
-    def elect(self, column: int, share: float, order: int) -> Proposal:
-        """The proposal for a column, whose voters have no voice from now on."""
-        group, cases = self.group, len(self.group.renamings)
-        voters = group.voters[column].indices
-        left = self.left[voters]
+    def take(self, column: int, share: float) -> Proposal:
+        """Propose a column's template, and take its supporting entries out."""
+        group, entries = self.group, self.group.entries
+        number = len(group.permutations)
+        mappings = group.mappings_of_columns[column].indices
+        supporting = mappings // number
+        left = self.weights_left[mappings]
+        # The space group that most supporting entries have, then the nearest entry with it.
+        groups = entries.space_groups[group.members[supporting]]
+        # Hypothetical entries and those far above the hull count less where symmetry is decided.
+        chosen_group = np.bincount(groups, weights=left * group.trust[supporting]).argmax()
+        same_group = groups == chosen_group
+        mapping = int(mappings[np.where(same_group, left, -1.0).argmax()])
+        features = self._features(column, share, mapping, mappings, same_group)
+        kept = np.where(same_group, 0.0, OTHER_SYMMETRY)
+        self.shares_left -= group.columns_of_mappings[mappings].T @ (left * (1 - kept))
+        self.weights_left[mappings] = left * kept
+        return self._proposal(mapping, column // number, features)
+
+    def _features(
+        self,
+        column: int,
+        share: float,
+        mapping: int,
+        mappings: NDArray[np.int64],
+        same_group: NDArray[np.bool_],
+    ) -> ProposalFeatures:
+        """Describe the support of a template; `same_group` marks mappings of its space group."""
+        group, entries = self.group, self.group.entries
+        number = len(group.permutations)
+        supporting, left = mappings // number, self.weights_left[mappings]
         total = float(left.sum())
-        # Which of the prototype's symmetries most of its voters have, then the nearest of those.
-        entries = self.library.entries
-        groups = entries.space_groups[group.members[voters // cases]]
-        # The matcher does not tell rock salt from zinc blende: hypothetical voters and those far
-        # above the hull have less to say about symmetry.
-        heaviest = np.bincount(groups, weights=left * group.trust[voters // cases]).argmax()
-        chosen = int(voters[np.where(groups == heaviest, left, -1.0).argmax()])
-        placed, case = divmod(chosen, cases)
-        source = int(group.members[placed])
-        factors = np.log(group.volume_factors[voters // cases])
-        factor = float((factors * left).sum() / total)
-        parts = {
-            "share": share,
-            "marginal": float(self.first_votes[column]),
-            "order": float(order),
-            "nearest": float(-self.logits[placed, case]),
-            "voters": total**2 / float((left**2).sum()),
-            "symmetry_share": float(left[groups == heaviest].sum() / total),
-            "members": float(len(np.unique(voters // cases))),
-            "group": float(len(group)),
-            "multiple": float(self.divisor),
-            "known": float(self.known[placed]),
-            "own": float(self.known[placed] and entries.source_of(source)[0] == OWN_SOURCE),
-            "known_above": self._known_above(voters[groups == heaviest]),
-            "volume_factor": factor,
-            "e_above_hull": float(entries.e_above_hull[source]),
-            "trusted": float((left * group.trust[voters // cases]).sum() / total),
-            "split": 0.0,
-            "merged": 0.0,
-        }
-        # The matcher is loose: zinc blende passes for rock salt. Voters of another symmetry keep
-        # some of their weight, so that both are proposed.
-        kept = np.where(groups == heaviest, 0.0, OTHER_SYMMETRY)
-        self.votes_left -= group.votes[voters].T @ (left * (1 - kept))
-        self.left[voters] = left * kept
-        return self._proposal(placed, case, column // cases, share, factor, parts)
+        member, permutation = divmod(mapping, number)
+        source = int(group.members[member])
+        is_user = self.is_same[member] and entries.source_of(source)[0] == USER_SOURCE
+        log_factors = np.log(group.volume_factors[supporting])
+        return ProposalFeatures(
+            share=share,
+            first_share=float(self.first_shares[column]),
+            nearest=float(-self.logits[member, permutation]),
+            effective_support=total**2 / float((left**2).sum()),
+            num_supporting=len(np.unique(supporting)),
+            stable_weight=float((left * group.trust[supporting]).sum() / total),
+            volume_factor=float((log_factors * left).sum() / total),
+            e_above_hull=float(entries.e_above_hull[source]),
+            known_above_hull=self._known_above_hull(mappings[same_group]),
+            user_entry=bool(is_user),
+            multiple=self.divisor,
+        )
 
-    def _known_above(self, voters: NDArray[np.int64]) -> float:
+    def _known_above_hull(self, mappings: NDArray[np.int64]) -> float:
         """By how much (eV/atom) this is known not to be the best structure of the very formula.
 
         Estimates do not count: they are wrong too often to say that of what somebody found.
         """
-        placed, case = np.divmod(voters, len(self.group.renamings))
-        heard = np.isfinite(self.logits[placed, case])
-        same = placed[self.known[placed] & (case == 0) & heard]
-        above = self.library.entries.e_above_hull[self.group.members[same]].astype(np.float64)
+        member, permutation = np.divmod(mappings, len(self.group.permutations))
+        is_in = np.isfinite(self.logits[member, permutation])
+        same = member[self.is_same[member] & (permutation == 0) & is_in]
+        above = self.group.entries.e_above_hull[self.group.members[same]].astype(np.float64)
         return float(above.min()) if len(above) and np.isfinite(above).all() else 0.0
 
-    def _proposal(
-        self, placed: int, case: int, leader: int, share: float, factor: float,
-        parts: dict[str, float],
-    ) -> Proposal:  # fmt: skip
-        entries, group = self.library.entries, self.group
-        entry = int(group.members[placed])
-        numbers, frac, lattice = self._arrays(entry, case)
-        volume = self.usual_volume * np.exp(TEMPLATE_VOLUME * factor)
+    def _proposal(self, mapping: int, prototype: int, features: ProposalFeatures) -> Proposal:
+        """Put the elements into a template, at the volume that supporting entries suggest."""
+        group, entries = self.group, self.group.entries
+        member, permutation = divmod(mapping, len(group.permutations))
+        entry = int(group.members[member])
+        numbers, frac_coords, lattice = self._arrays(entry, permutation)
+        volume = self.usual_volume * np.exp(TEMPLATE_VOLUME * features.volume_factor)
         now = abs(np.linalg.det(lattice))
         return Proposal(
             numbers,
-            frac,
+            frac_coords,
             lattice * (volume / now) ** (1 / 3),
-            prototype_id=group.leader_id(leader),
+            prototype_id=group.representative_id(prototype),
             space_group=int(entries.space_groups[entry]),
-            score=share,
-            parts=parts,
+            score=features.share,
+            features=features,
             **source_of(entries, entry),
         )
 
     def _arrays(
-        self, entry: int, case: int
+        self, entry: int, permutation: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-        """The template with the asked elements, in the asked cell size."""
-        entries = self.library.entries
-        renamed = np.empty(len(self.elements), dtype=np.int64)
-        renamed[self.group.renamings[case]] = self.elements
-        numbers = np.repeat(renamed, self.counts)
+        """Atomic numbers, fractional coordinates and lattice of a template with the elements."""
+        entries = self.group.entries
+        permuted = np.empty(len(self.elements), dtype=np.int64)
+        permuted[self.group.permutations[permutation]] = self.elements
+        numbers = np.repeat(permuted, self.group.counts)
         lattice = entries.lattices[entry].astype(np.float64)
         frac = entries.frac(entry)
         if self.divisor > 1:
@@ -174,22 +217,67 @@ class Ballot:
         return numbers, frac, lattice
 
 
-def elect(ballots: list[Ballot], n: int) -> list[Proposal]:
-    """Up to n proposals of all ballots together, the likeliest first."""
-    finite = [b for b in ballots if np.isfinite(b.logits).any()]
+def select(scores: Sequence[TemplateScores], n: int) -> list[Proposal]:
+    """Propose up to n templates of several groups together, the likeliest first."""
+    finite = [one for one in scores if np.isfinite(one.logits).any()]
     if not finite:
         return []
-    largest = max(float(b.logits.max()) for b in finite)
-    total = sum(float(np.exp(b.logits - largest).sum()) for b in finite)
-    for ballot in finite:
-        ballot.weigh(largest, total)
-    tops = [ballot.best() for ballot in finite]
+    largest = max(float(one.logits.max()) for one in finite)
+    total = sum(float(np.exp(one.logits - largest).sum()) for one in finite)
+    for one in finite:
+        one.normalise(largest, total)
+    tops = [one.best() for one in finite]
     found: list[Proposal] = []
     while len(found) < n:
         i = int(np.argmax([share for share, _ in tops]))
         share, column = tops[i]
-        if share < _LEAST:
+        if share < _LEAST_SHARE:
             break
-        found.append(finite[i].elect(column, share, len(found)))
+        found.append(finite[i].take(column, share))
         tops[i] = finite[i].best()
     return found
+
+
+def ranked_templates(
+    library: Library,
+    atoms: Mapping[int, int],
+    n: int,
+    units: Sequence[int] = (1,),
+    excluded: set[int] = frozenset(),  # type: ignore[assignment]
+    exclude_formula: bool = False,
+    space_group: int | None = None,
+) -> list[Proposal]:
+    """Propose up to n templates for a composition, with the volumes that their support suggests.
+
+    Args:
+        library: where templates come from.
+        atoms: number of atoms of each element.
+        n: how many at most.
+        units: cell sizes as multiples of `atoms`; templates of all sizes compete.
+        excluded: indices of entries that are not used.
+        exclude_formula: whether no entry of the very formula is used.
+        space_group: the only one that templates may have; None for any.
+    """
+    scores = []
+    for unit in units:
+        for divisor, penalty in _divisors(atoms, unit, units):
+            cell = {z: count * unit // divisor for z, count in atoms.items()}
+            elements, counts = sorted_species(cell)
+            group = library.group(counts)
+            if len(group):
+                one = TemplateScores(group, elements, divisor, penalty)
+                one.exclude(excluded, exclude_formula, space_group)
+                scores.append(one)
+    return select(scores, n)
+
+
+def _divisors(atoms: Mapping[int, int], unit: int, units: Sequence[int]) -> list[tuple[int, float]]:
+    """Divisors of a cell that leave a smaller one to be repeated, with the penalty of each."""
+    common = gcd(*atoms.values()) * unit
+    smaller = {gcd(*atoms.values()) * u for u in units}
+    return [
+        (m, MULTIPLE_PENALTY * (m > 1))
+        for m in range(1, common + 1)
+        # A smaller cell that is asked for as well need not be repeated.
+        if common % m == 0 and (m == 1 or common // m not in smaller)
+    ]

@@ -18,7 +18,7 @@ def _reach(cell, cutoff):
 
 
 @njit(cache=True)
-def surroundings(lattice, frac, slots, kinds, centres, width):
+def radial_histogram(lattice, frac, species, kinds, centres, width):
     """What surrounds the atoms of each slot, at one unit of volume an atom.
 
     Args:
@@ -31,7 +31,7 @@ def surroundings(lattice, frac, slots, kinds, centres, width):
         (k, k, R): how many neighbours of the second slot an atom of the first has at about each
         distance, as a mean over its atoms.
     """
-    n = len(slots)
+    n = len(species)
     unit = (np.abs(np.linalg.det(lattice)) / n) ** (1 / 3)
     cell = lattice / unit
     cutoff = centres[-1] + 2 * width
@@ -39,7 +39,7 @@ def surroundings(lattice, frac, slots, kinds, centres, width):
     out = np.zeros((kinds, kinds, len(centres)))
     counts = np.zeros(kinds)
     for i in range(n):
-        counts[slots[i]] += 1
+        counts[species[i]] += 1
     for i in range(n):
         for j in range(n):
             d = frac[j] - frac[i]
@@ -58,7 +58,7 @@ def surroundings(lattice, frac, slots, kinds, centres, width):
                         fade = 0.5 + 0.5 * np.cos(np.pi * distance / cutoff)
                         for r in range(len(centres)):
                             offset = (distance - centres[r]) / width
-                            out[slots[i], slots[j], r] += fade * np.exp(-offset * offset / 2)
+                            out[species[i], species[j], r] += fade * np.exp(-offset * offset / 2)
     for k in range(kinds):
         out[k] /= max(counts[k], 1.0)
     return out

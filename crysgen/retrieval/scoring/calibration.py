@@ -34,35 +34,35 @@ FEATURES = tuple(WEIGHTS["cell"])
 
 
 def features(proposal: Proposal) -> dict[str, float]:
-    """What the regression sees of a proposal, in the order of FEATURES."""
-    parts = proposal.parts
-    hull = parts["e_above_hull"]
-    split = parts["split"]
-    closest, contact = contacts(proposal)
+    """Compute the inputs of the regression for a proposal, in the order of FEATURES."""
+    given = proposal.features
+    decorated = given.is_decorated
+    closest, mean_contact = contacts(proposal)
+    hull = given.e_above_hull
     return {
-        "share": float(np.log(parts["share"] + _FLOOR)),
-        "marginal": float(np.log(parts["marginal"] + _FLOOR)),
-        "voters": float(np.log(parts["voters"])),
-        "members": float(np.log(parts["members"])),
-        "nearest": parts["nearest"] / 5,
-        "hull": 0.0 if np.isnan(hull) else min(hull, 0.3) * 5,
+        "share": float(np.log(given.share + _FLOOR)),
+        "first_share": float(np.log(given.first_share + _FLOOR)),
+        "effective_support": float(np.log(given.effective_support)),
+        "num_supporting": float(np.log(given.num_supporting)),
+        "nearest": given.nearest / 5,
+        "above_hull": 0.0 if np.isnan(hull) else min(hull, 0.3) * 5,
         "hull_unknown": float(np.isnan(hull)),
-        "symmetry": float(np.log(proposal.space_group)),
-        "multiple": float(parts["multiple"] > 1),
-        "split": split,
-        "parent": float(np.log(parts["parent_score"] + _FLOOR)) if split else 0.0,
-        "alike": parts["alike"] if split else 0.0,
-        "pattern": parts["pattern"] if split else 0.0,
-        "patterns": float(np.log(parts["patterns"])) if split else 0.0,
-        "closest": closest,
+        "space_group": float(np.log(proposal.space_group)),
+        "is_multiple": float(given.multiple > 1),
+        "is_decorated": float(decorated),
+        "parent_score": float(np.log(given.parent_score + _FLOOR)) if decorated else 0.0,
+        "element_similarity": given.element_similarity if decorated else 0.0,
+        "pattern": float(given.pattern) if decorated else 0.0,
+        "num_patterns": float(np.log(given.num_patterns)) if decorated else 0.0,
+        "closest_contact": closest,
         "too_close": min(closest - 0.75, 0.0),
-        "contact": contact,
-        "merged": parts["merged"],
-        "trusted": float(np.log(parts["trusted"] + _FLOOR)),
-        "quarrel": parts["quarrel"],
-        "own": parts["own"],
-        "known_above": min(parts["known_above"], MOST_ABOVE),
-        "plausibility": parts["plausibility"],
+        "mean_contact": mean_contact,
+        "is_merged": float(given.is_merged),
+        "stable_weight": float(np.log(given.stable_weight + _FLOOR)),
+        "volume_disagreement": given.volume_disagreement,
+        "user_entry": float(given.user_entry),
+        "known_above_hull": min(given.known_above_hull, MOST_ABOVE),
+        "plausibility": given.plausibility,
     }
 
 

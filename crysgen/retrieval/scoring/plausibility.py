@@ -50,7 +50,7 @@ Cell = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class LocalEnvironments:
     """N sites of B crystals that differ, with neighbours.
 
     Attributes:
@@ -70,7 +70,7 @@ class Surroundings:
     vectors: Tensor
 
 
-def surroundings_of(crystals: Sequence[Cell]) -> Surroundings:
+def local_environments(crystals: Sequence[Cell]) -> LocalEnvironments:
     """Of crystals as (atomic numbers (n,), fractional coordinates (n, 3), lattice (3, 3) in Å)."""
     from crysgen.retrieval.scoring._local_environments import equal_sites
 
@@ -92,7 +92,7 @@ def surroundings_of(crystals: Sequence[Cell]) -> Surroundings:
         neighbours.append(site[near[kept]] + total)
         vectors.append(there[kept])
         total += len(kept)
-    return Surroundings(
+    return LocalEnvironments(
         torch.from_numpy(np.concatenate(elements)),
         torch.from_numpy(np.concatenate(shares).astype(np.float32)),
         torch.tensor(sizes),
@@ -169,7 +169,7 @@ class PlausibilityNetwork(nn.Module):
         self.rounds = nn.ModuleList(Round() for _ in range(ROUNDS))
         self.score = layers(STATE, STATE, 1)
 
-    def forward(self, around: Surroundings) -> Tensor:
+    def forward(self, around: LocalEnvironments) -> Tensor:
         """(B,) logarithms of probabilities, but for a constant that depends on the composition."""
         crystal = torch.repeat_interleave(around.sizes)
         shares = around.shares[:, None]
@@ -212,7 +212,7 @@ class Plausibility:
         parts = np.split(np.arange(len(crystals)), np.flatnonzero(np.diff(ends // AT_ONCE)) + 1)
         found = []
         for part in parts:
-            around = surroundings_of([crystals[i] for i in part])
+            around = local_environments([crystals[i] for i in part])
             found.append(sum(network(around).double() for network in self.networks))
         scores: NDArray[np.float64] = torch.cat(found).numpy() / len(self.networks)
         return scores

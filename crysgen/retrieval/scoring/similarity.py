@@ -31,7 +31,7 @@ Layers = list[tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
-class Metric:
+class CompoundMetric:
     """One trained network for distances.
 
     Attributes:
@@ -50,7 +50,7 @@ class Metric:
 
     def embed(self, elements: NDArray[np.int64], counts: Counts) -> NDArray[np.float32]:
         """(B, k, D) points in units in which squared distances are logarithms of votes."""
-        own, inputs = slot_inputs(self.table, elements, counts)
+        own, inputs = species_inputs(self.table, elements, counts)
         points: NDArray[np.float32] = own @ self.skip.T + apply_layers(self.points, inputs)
         return points / np.float32(np.sqrt(self.temperature))
 
@@ -65,7 +65,7 @@ class Similarity:
         volume: layers that give the logarithm of a slot's volume an atom in Å³.
     """
 
-    metrics: tuple[Metric, ...]
+    metrics: tuple[CompoundMetric, ...]
     volume_table: NDArray[np.float32]
     volume: Layers
 
@@ -82,7 +82,7 @@ class Similarity:
 
     def atomic_volumes(self, elements: NDArray[np.int64], counts: Counts) -> NDArray[np.float64]:
         """(B, k) volume an atom of each slot, in Å³."""
-        inputs = slot_inputs(self.volume_table, elements, counts)[1]
+        inputs = species_inputs(self.volume_table, elements, counts)[1]
         return np.exp(apply_layers(self.volume, inputs)[..., 0].astype(np.float64))
 
     def cell_volumes(self, elements: NDArray[np.int64], counts: Counts) -> NDArray[np.float64]:
@@ -95,7 +95,7 @@ class Similarity:
         return np.mean(found, axis=0, dtype=np.float32)
 
 
-def slot_inputs(
+def species_inputs(
     table: NDArray[np.float32], elements: NDArray[np.int64], counts: Counts
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """What is known of each slot itself (B, k, d), and of the slot in its compound."""
@@ -184,8 +184,8 @@ def load_similarity(path: str | Path | None = None) -> Similarity:
         raise InputError(f"{path} holds no networks for the library: {error}.") from error
 
 
-def _metric(arrays: dict[str, NDArray[np.float32]], prefix: str) -> Metric:
-    return Metric(
+def _metric(arrays: dict[str, NDArray[np.float32]], prefix: str) -> CompoundMetric:
+    return CompoundMetric(
         arrays[f"{prefix}table"],
         arrays[f"{prefix}skip"],
         layers_of(arrays, f"{prefix}points"),

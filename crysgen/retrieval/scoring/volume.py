@@ -20,20 +20,23 @@ from crysgen.retrieval.scoring.similarity import (
     Layers,
     apply_layers,
     layers_of,
-    slot_inputs,
+    species_inputs,
     stored_networks,
 )
 from crysmetrics.errors import InputError
 
 SHIPPED = "volume.npz"
 
+TEMPLATE_VOLUME = 0.9
+"""Weight of the supporting entries' mean log-volume, relative to what is usual for their elements;
+0 takes what is usual for the elements of the proposal."""
 CENTRES = np.arange(0.5, 1.951, 0.1)
 WIDTH = 0.1
 """Of the Gaussians that distances are counted in, in units of (V/N)^(1/3)."""
 
 
 @dataclass(frozen=True)
-class PackingNetwork:
+class VolumeNetwork:
     """One trained network.
 
     Attributes:
@@ -57,7 +60,7 @@ class PackingNetwork:
             around: (B, k, k, R) from `surroundings_of`.
         """
         near = np.einsum("bijr,bjm->birm", around, self.neighbours[elements])
-        inputs = slot_inputs(self.table, elements, counts)[1]
+        inputs = species_inputs(self.table, elements, counts)[1]
         inputs = np.concatenate([inputs, near.reshape(*near.shape[:2], -1)], axis=-1)
         each = np.exp(apply_layers(self.layers, inputs)[..., 0].astype(np.float64))
         volumes: NDArray[np.float64] = each @ np.array(counts, dtype=np.float64)
@@ -65,10 +68,10 @@ class PackingNetwork:
 
 
 @dataclass(frozen=True)
-class Packing:
+class VolumeNetworks:
     """Several networks, whose logarithms of volumes are averaged."""
 
-    networks: tuple[PackingNetwork, ...]
+    networks: tuple[VolumeNetwork, ...]
 
     def log_volumes(
         self, elements: NDArray[np.int64], counts: Counts, around: NDArray[np.float32]
@@ -79,21 +82,21 @@ class Packing:
         return found
 
 
-def surroundings_of(
+def radial_histograms(
     lattice: NDArray[np.float64], frac_coords: NDArray[np.float64], counts: Counts
 ) -> NDArray[np.float32]:
     """(k, k, R) neighbours by slots and distance of a crystal whose atoms are sorted by slot."""
-    from crysgen.retrieval.scoring._local_environments import surroundings
+    from crysgen.retrieval.scoring._local_environments import radial_histogram
 
-    slots = np.repeat(np.arange(len(counts)), counts)
+    species = np.repeat(np.arange(len(counts)), counts)
     cell = np.ascontiguousarray(lattice, dtype=np.float64)
     frac = np.ascontiguousarray(frac_coords, dtype=np.float64)
-    found: NDArray[np.float64] = surroundings(cell, frac, slots, len(counts), CENTRES, WIDTH)
+    found: NDArray[np.float64] = radial_histogram(cell, frac, species, len(counts), CENTRES, WIDTH)
     return found.astype(np.float32)
 
 
 @lru_cache(maxsize=4)
-def load_packing(path: str | Path | None = None) -> Packing:
+def load_volume_networks(path: str | Path | None = None) -> VolumeNetworks:
     """The shipped networks, or those in a file.
 
     Raises:
@@ -101,11 +104,11 @@ def load_packing(path: str | Path | None = None) -> Packing:
     """
     arrays, names = stored_networks(path, SHIPPED)
     try:
-        return Packing(tuple(_network(arrays, f"{name}/") for name in names))
+        return VolumeNetworks(tuple(_network(arrays, f"{name}/") for name in names))
     except KeyError as error:
         raise InputError(f"{path} holds no networks for volumes: {error}.") from error
 
 
-def _network(arrays: dict[str, NDArray[np.float32]], prefix: str) -> PackingNetwork:
+def _network(arrays: dict[str, NDArray[np.float32]], prefix: str) -> VolumeNetwork:
     layers = layers_of(arrays, f"{prefix}packing")
-    return PackingNetwork(arrays[f"{prefix}table"], arrays[f"{prefix}near"], layers)
+    return VolumeNetwork(arrays[f"{prefix}table"], arrays[f"{prefix}near"], layers)

@@ -20,7 +20,12 @@ import numpy as np
 from crysgen.retrieval.library.library import Library
 from crysgen.retrieval.scoring.calibration import FEATURES, WEIGHTS, fit
 from crysgen.retrieval.scoring.plausibility import load_plausibility
-from crysgen.retrieval.training.leave_one_out import Question, asked_for, fold_of, questions
+from crysgen.retrieval.training.leave_one_out import (
+    Example,
+    fold_of,
+    held_out_entries,
+    leave_one_out_examples,
+)
 from crysmetrics.io.json_files import write_json
 from crysmetrics.progress import show_progress, task
 
@@ -34,35 +39,37 @@ def held_out(library: Library, count: int | None = None) -> list[int]:
     """Entries to ask for whose formulas are in the folds that are held out."""
     entries = library.entries
     found = []
-    for i in asked_for(library).tolist():
-        atoms = dict(zip(entries.slots(i).tolist(), entries.counts(i), strict=True))
+    for i in held_out_entries(library).tolist():
+        atoms = dict(zip(entries.species(i).tolist(), entries.counts(i), strict=True))
         if fold_of(atoms) in HELD_OUT:
             found.append(i)
     return found[:count]
 
 
-def judged(asked: Sequence[Question]) -> list[Question]:
+def judged(examples: Sequence[Example]) -> list[Example]:
     """The same questions with what the shipped `plausibility` says."""
     networks = load_plausibility()
     column = FEATURES.index("plausibility")
     found = []
-    for question in asked:
-        features = question.features.copy()
-        features[:, column] = networks.scores(question.cells)
-        found.append(replace(question, features=features))
+    for example in examples:
+        features = example.features.copy()
+        features[:, column] = networks.scores(example.cells)
+        found.append(replace(example, features=features))
     return found
 
 
-def fitted(asked: Sequence[Question]) -> dict[str, float]:
+def fitted(examples: Sequence[Example]) -> dict[str, float]:
     """Weights near those for cells, in the order of FEATURES.
 
     Features that questions do not tell about, as all entries of the formula are left out, are the
     same in all their proposals, and keep their weights.
     """
     now = np.array([WEIGHTS["cell"][name] for name in FEATURES])
-    tables = [question.features.astype(np.float64) for question in asked] * 2
-    right = [question.right for question in asked] + [question.symmetric for question in asked]
-    return dict(zip(FEATURES, fit(tables, right, now).tolist(), strict=True))
+    tables = [example.features.astype(np.float64) for example in examples] * 2
+    is_match = [example.is_match for example in examples] + [
+        example.symmetric for example in examples
+    ]
+    return dict(zip(FEATURES, fit(tables, is_match, now).tolist(), strict=True))
 
 
 def main() -> None:
@@ -73,16 +80,16 @@ def main() -> None:
     parser.add_argument("--questions", type=int, help="at most so many")
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
-    library = Library.load(arguments.library, extra=[], judged=False)
-    chosen = held_out(library, arguments.questions)
+    library = Library.load(arguments.library, extra=[])
+    chosen = held_out(library, arguments.leave_one_out_examples)
     stable = [i for i in chosen if library.entries.e_above_hull[i] <= ON_HULL]
     ways = [(i, True) for i in stable]
-    asked = []
+    examples = []
     with show_progress(), task("questions", len(ways)) as advance:
-        for question in questions(arguments.library, ways, arguments.workers):
-            asked.append(question)
+        for example in leave_one_out_examples(arguments.library, ways, arguments.workers):
+            examples.append(example)
             advance(1)
-    found = {name: round(weight, 3) for name, weight in fitted(judged(asked)).items()}
+    found = {name: round(weight, 3) for name, weight in fitted(judged(examples)).items()}
     weights = {"cell": WEIGHTS["cell"], "formula": found}
     write_json(weights, arguments.output)
 

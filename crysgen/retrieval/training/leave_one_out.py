@@ -22,6 +22,7 @@ from crysgen.compositions.formulas import Formula
 from crysgen.retrieval.library.library import Library
 from crysgen.retrieval.library.prototypes import Reduced, displacements, reduced, shapes_of
 from crysgen.retrieval.proposals.proposal import Proposal, to_crystals
+from crysgen.retrieval.propose import uncalibrated
 from crysgen.retrieval.scoring.calibration import features
 from crysgen.retrieval.scoring.plausibility import Cell
 from crysmetrics.parallel import in_processes
@@ -35,7 +36,7 @@ FOLDS = 10
 
 
 @dataclass(frozen=True)
-class Question:
+class Example:
     """What was proposed for one crystal, and what of it is right.
 
     Attributes:
@@ -53,11 +54,13 @@ class Question:
     fold: int
     cells: list[Cell]
     features: NDArray[np.float32]
-    right: NDArray[np.bool_]
+    is_match: NDArray[np.bool_]
     symmetric: NDArray[np.bool_]
 
 
-def asked_for(library: Library, count: int | None = None, seed: int = 0) -> NDArray[np.int64]:
+def held_out_entries(
+    library: Library, count: int | None = None, seed: int = 0
+) -> NDArray[np.int64]:
     """Entries from the Materials Project that are not far above the hull, in random order."""
     entries = library.entries
     good = (entries.source == 0) & ~(entries.e_above_hull.astype(float) > MAX_ABOVE_HULL)
@@ -65,18 +68,18 @@ def asked_for(library: Library, count: int | None = None, seed: int = 0) -> NDAr
     return rng.permutation(np.flatnonzero(good))[:count]
 
 
-def questions(
+def leave_one_out_examples(
     path: Path, asked: Sequence[tuple[int, bool]], workers: int = 1
-) -> Iterator[Question]:
+) -> Iterator[Example]:
     """Ask for entries of the library at a path, and whether by formula; those without proposals
     are left out."""
     jobs = [(str(path), int(entry), by_formula) for entry, by_formula in asked]
-    for found in in_processes(_question, jobs, workers):
+    for found in in_processes(_example, jobs, workers):
         if found is not None:
             yield found
 
 
-def _question(path: str, entry: int, by_formula: bool) -> Question | None:
+def _example(path: str, entry: int, by_formula: bool) -> Example | None:
     library = _library(path)
     target = library.entries.reduced(entry)
     atoms = dict(zip(target.elements.tolist(), target.counts, strict=True))
@@ -84,24 +87,24 @@ def _question(path: str, entry: int, by_formula: bool) -> Question | None:
     units: Sequence[int] = (1,)
     if by_formula:
         atoms, units = as_users_ask(atoms)
-    proposals = library.uncalibrated(atoms, units=units, exclude_formula=True)
+    proposals = uncalibrated(library, atoms, units=units, exclude_formula=True)
     if not proposals:
         return None
-    right = matches(proposals, target)
-    return Question(
+    is_match = match_mask(proposals, target)
+    return Example(
         entry,
         by_formula,
         fold,
         [(p.atomic_numbers, p.frac_coords, p.lattice) for p in proposals],
         np.array([list(features(p).values()) for p in proposals], dtype=np.float32),
-        right,
-        right & [p.space_group == target.space_group for p in proposals],
+        is_match,
+        is_match & [p.space_group == target.space_group for p in proposals],
     )
 
 
 @lru_cache(maxsize=1)
 def _library(path: str) -> Library:
-    return Library.load(path, extra=[], judged=False)
+    return Library.load(path, extra=[])
 
 
 def fold_of(atoms: dict[int, int]) -> int:
@@ -111,14 +114,14 @@ def fold_of(atoms: dict[int, int]) -> int:
     return crc32(str(formula).encode()) % FOLDS
 
 
-def matches(proposals: Sequence[Proposal], target: Reduced) -> NDArray[np.bool_]:
+def match_mask(proposals: Sequence[Proposal], target: Reduced) -> NDArray[np.bool_]:
     """(n,) which proposals are the target, by the tolerances of match rates."""
     cells = [reduced(to_crystals([p])) for p in proposals]
     equal = np.array([cell.counts == target.counts for cell in cells], dtype=bool)
     alike = np.flatnonzero(equal)
     if len(alike):
         some = [*(cells[i] for i in alike), target]
-        shapes = shapes_of([(cell.lattice, cell.frac_coords, cell.slots) for cell in some])
+        shapes = shapes_of([(cell.lattice, cell.frac_coords, cell.species) for cell in some])
         pairs = [(k, len(alike)) for k in range(len(alike))]
         found = displacements(shapes, shapes, pairs, np.arange(len(target.counts))[None])
         equal[alike] = np.isfinite(found[:, 0])

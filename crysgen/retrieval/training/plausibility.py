@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from crysgen.retrieval.scoring.calibration import logits_of
 from crysgen.retrieval.scoring.plausibility import (
+    LocalEnvironments,
     PlausibilityNetwork,
-    Surroundings,
-    surroundings_of,
+    local_environments,
 )
 from crysgen.retrieval.training.element_table import element_table
-from crysgen.retrieval.training.leave_one_out import Question
+from crysgen.retrieval.training.leave_one_out import Example
 
 EPOCHS, BATCH, RATE = 9, 24, 2e-3
 PROPOSALS, RIGHT = 12, 3
@@ -60,17 +60,17 @@ class Packed:
     starts: NDArray[np.int64]
     first: NDArray[np.int64]
     votes: NDArray[np.float64]
-    right: NDArray[np.bool_]
+    is_match: NDArray[np.bool_]
     symmetric: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, asked: Sequence[Question]) -> Packed:
+    def of(cls, examples: Sequence[Example]) -> Packed:
         """All proposals of some questions."""
-        around = surroundings_of([cell for question in asked for cell in question.cells])
+        around = local_environments([cell for example in examples for cell in example.cells])
         sizes = around.sizes.numpy()
         starts = np.concatenate([[0], np.cumsum(sizes)])
         local = around.neighbours.numpy() - np.repeat(starts[:-1], sizes)[:, None]
-        counts = [len(question.right) for question in asked]
+        counts = [len(example.is_match) for example in examples]
         return cls(
             around.elements.numpy().astype(np.uint8),
             around.shares.numpy(),
@@ -80,13 +80,13 @@ class Packed:
             starts,
             np.concatenate([[0], np.cumsum(counts)]),
             np.concatenate(
-                [logits_of(question.features, question.by_formula) for question in asked]
+                [logits_of(example.features, example.by_formula) for example in examples]
             ),
-            np.concatenate([question.right for question in asked]),
-            np.concatenate([question.symmetric for question in asked]),
+            np.concatenate([example.is_match for example in examples]),
+            np.concatenate([example.symmetric for example in examples]),
         )
 
-    def surroundings(self, proposals: NDArray[np.int64]) -> Surroundings:
+    def environments(self, proposals: NDArray[np.int64]) -> LocalEnvironments:
         """Of some proposals, with volumes that are a little off."""
         begin, end = self.starts[proposals], self.starts[proposals + 1]
         sizes = end - begin
@@ -96,7 +96,7 @@ class Packed:
             torch.from_numpy(sizes)
         )
         near = self.neighbours[rows].astype(np.int64) + np.repeat(offsets, sizes)[:, None]
-        return Surroundings(
+        return LocalEnvironments(
             torch.from_numpy(self.elements[rows].astype(np.int64)),
             torch.from_numpy(self.shares[rows]),
             torch.from_numpy(sizes),
@@ -108,28 +108,28 @@ class Packed:
     def useful(self) -> NDArray[np.int64]:
         """Questions with right and wrong proposals."""
         spans = zip(self.first[:-1], self.first[1:], strict=True)
-        mixed = [0 < self.right[a:b].sum() < b - a for a, b in spans]
+        mixed = [0 < self.is_match[a:b].sum() < b - a for a, b in spans]
         return np.flatnonzero(mixed)
 
-    def drawn(self, question: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    def drawn(self, example: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Some right proposals and some wrong ones, rather those with many votes."""
-        mine = np.arange(self.first[question], self.first[question + 1])
-        right, wrong = mine[self.right[mine]], mine[~self.right[mine]]
-        right = rng.permutation(right)[:RIGHT]
+        mine = np.arange(self.first[example], self.first[example + 1])
+        is_match, wrong = mine[self.is_match[mine]], mine[~self.is_match[mine]]
+        is_match = rng.permutation(is_match)[:RIGHT]
         chances = self.votes[wrong] / TEMPERATURE + rng.gumbel(size=len(wrong))
-        wrong = wrong[np.argsort(-chances)[: PROPOSALS - len(right)]]
-        return np.concatenate([right, wrong])
+        wrong = wrong[np.argsort(-chances)[: PROPOSALS - len(is_match)]]
+        return np.concatenate([is_match, wrong])
 
 
 def train_plausibility(
-    asked: Sequence[Question], seed: int = 0, epochs: int = EPOCHS
+    examples: Sequence[Example], seed: int = 0, epochs: int = EPOCHS
 ) -> PlausibilityNetwork:
     """A network trained on questions with their answers."""
     from ase.data import covalent_radii
 
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    packed = Packed.of(asked)
+    packed = Packed.of(examples)
     useful = packed.useful()
     model = PlausibilityNetwork(
         torch.tensor(element_table(), dtype=torch.float32),
@@ -163,22 +163,22 @@ def _loss(model: PlausibilityNetwork, packed: Packed, drawn: Sequence[NDArray[np
     """Of a batch of questions, each with some of its proposals."""
     rows = np.concatenate(drawn)
     votes = torch.from_numpy(packed.votes[rows]).float()
-    scores = model(packed.surroundings(rows)) + GIVEN * votes
+    scores = model(packed.environments(rows)) + GIVEN * votes
     sizes = np.array([len(mine) for mine in drawn])
-    question = np.repeat(np.arange(len(drawn)), sizes)
+    example = np.repeat(np.arange(len(drawn)), sizes)
     place = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    where = torch.from_numpy(question), torch.from_numpy(place)
+    where = torch.from_numpy(example), torch.from_numpy(place)
     nothing = scores.new_full((len(drawn), PROPOSALS), -1e4)
     shares = torch.softmax(nothing.index_put(where, scores), dim=1)
     total = scores.new_zeros(())
-    for part, labels in ((MATCH, packed.right), (SYMMETRIC, packed.symmetric)):
-        hits = torch.zeros_like(shares).index_put(where, torch.from_numpy(labels[rows]).float())
-        hit = (shares * hits).sum(1)[hits.any(dim=1)]
+    for part, labels in ((MATCH, packed.is_match), (SYMMETRIC, packed.symmetric)):
+        matches = torch.zeros_like(shares).index_put(where, torch.from_numpy(labels[rows]).float())
+        hit = (shares * matches).sum(1)[matches.any(dim=1)]
         total = total - part * torch.log((1 - HOPELESS) * hit + HOPELESS / PROPOSALS).sum()
     return total / len(drawn)
 
 
 @torch.no_grad()
-def scores_of(model: PlausibilityNetwork, asked: Sequence[Question]) -> list[NDArray[np.float64]]:
+def scores_of(model: PlausibilityNetwork, examples: Sequence[Example]) -> list[NDArray[np.float64]]:
     """(n,) for the proposals of each question."""
-    return [model(surroundings_of(question.cells)).double().numpy() for question in asked]
+    return [model(local_environments(example.cells)).double().numpy() for example in examples]

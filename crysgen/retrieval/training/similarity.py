@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from crysgen.retrieval.library.anonymous import Counts
 from crysgen.retrieval.library.entries import Entries
-from crysgen.retrieval.library.groups import THEORETICAL, Group
+from crysgen.retrieval.library.groups import AnonymousFormulaGroup
 from crysgen.retrieval.scoring.plausibility import layers
 from crysgen.retrieval.scoring.similarity import ENTRY_FEATURES, entry_features
 from crysgen.retrieval.training.element_table import element_table
@@ -61,7 +61,7 @@ class Networks(nn.Module):
     def inputs(self, elements: Tensor, counts: Counts) -> tuple[Tensor, Tensor]:
         """Of each slot itself, and in its compound."""
         own = nn.functional.dropout(self.table[elements], 0.1, self.training)
-        return own, slot_inputs(own, torch.tensor(counts)[None].expand(len(own), -1))
+        return own, species_inputs(own, torch.tensor(counts)[None].expand(len(own), -1))
 
     def embed(self, elements: Tensor, counts: Counts) -> Tensor:
         """(B, k, D) points."""
@@ -74,8 +74,8 @@ class Networks(nn.Module):
         points = self.embed(group.elements, group.counts)
         square = (own**2).sum(-1)[:, None, :, None] + (points**2).sum(-1)[None, :, None, :]
         square = square - 2 * torch.einsum("bsd,gtd->bgst", own, points)
-        slots = torch.arange(own.shape[1])
-        cases = [square[..., slots, case].sum(-1) for case in group.renamings]
+        species = torch.arange(own.shape[1])
+        cases = [square[..., species, case].sum(-1) for case in group.permutations]
         distances = torch.stack(cases, -1).clamp(min=0)
         bias = self.bias(group.features)[None, :, :]
         return -torch.exp(self.log_sharpness) * distances + bias
@@ -88,7 +88,7 @@ class Networks(nn.Module):
         return as_arrays(found)
 
 
-def slot_inputs(own: Tensor, counts: Tensor) -> Tensor:
+def species_inputs(own: Tensor, counts: Tensor) -> Tensor:
     """(B, k, f) as `similarity.slot_inputs`; slots of no atoms are padding."""
     amounts = counts.to(own.dtype)
     shares = (amounts / amounts.sum(1, keepdim=True))[..., None]
@@ -126,7 +126,7 @@ class Training:
 
     counts: Counts
     elements: Tensor
-    renamings: NDArray[np.int64]
+    permutations: NDArray[np.int64]
     features: Tensor
     weights: Tensor
     columns: NDArray[np.bool_]
@@ -134,11 +134,9 @@ class Training:
     space_groups: Tensor
 
     @classmethod
-    def of(cls, group: Group) -> Training:
+    def of(cls, group: AnonymousFormulaGroup) -> Training:
         """The arrays of a group."""
-        entries, members = group.entries, group.members
-        unsure = np.array([name in THEORETICAL for name, _ in entries.sources])
-        theoretical = unsure[entries.source[members]]
+        entries, members, theoretical = group.entries, group.members, group.theoretical
         hull = entries.e_above_hull[members].astype(np.float32)
         groups = entries.space_groups[members]
         bound = entries.hull_estimate[members].astype(np.float32)
@@ -146,8 +144,8 @@ class Training:
         # What one asks for is more often like the Materials Project and near the hull.
         above = np.fmax(hull, bound) > 0.15
         weights = np.where(theoretical, 0.5, 1.0) * np.where(above, 0.3, 1.0)
-        cases = len(group.renamings)
-        votes = group.votes
+        cases = len(group.permutations)
+        votes = group.columns_of_mappings
         home = np.zeros(votes.shape[0], dtype=np.int64)
         filled = np.diff(votes.indptr) > 0
         home[filled] = votes.indices[votes.indptr[:-1][filled]]
@@ -155,7 +153,7 @@ class Training:
         return cls(
             group.counts,
             torch.tensor(group.elements),
-            group.renamings,
+            group.permutations,
             torch.tensor(features),
             torch.tensor(weights, dtype=torch.float32),
             columns,
@@ -166,7 +164,7 @@ class Training:
     def batches(self, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
         """Queries of one step."""
         size, kinds = len(self.elements), len(self.counts)
-        each = size * len(self.renamings) * kinds**2
+        each = size * len(self.permutations) * kinds**2
         step = max(8, min(BATCH, PLACEMENTS_AT_ONCE // each))
         order = rng.permutation(size)
         return (order[start : start + step] for start in range(0, size, step))
@@ -185,7 +183,7 @@ def train(entries: Entries, seed: int = 0, epochs: int = EPOCHS) -> Networks:
     networks = Networks(torch.tensor(element_table(), dtype=torch.float32))
     no_similarity = cast("Similarity", None)
     groups = [
-        Training.of(Group(entries, counts, no_similarity))
+        Training.of(AnonymousFormulaGroup(entries, counts, no_similarity))
         for counts, members in entries.by_counts.items()
         if len(members) > 1
     ]
@@ -221,15 +219,15 @@ def _loss(networks: Networks, group: Training, batch: NDArray[np.int64]) -> tupl
     """Loss of the votes, and how many queries counted."""
     elements = group.elements[batch]
     logits = networks.logits(group, elements)
-    cases = len(group.renamings)
-    right = torch.tensor(group.columns[batch][:, group.home].reshape(len(batch), -1, cases))
+    cases = len(group.permutations)
+    is_match = torch.tensor(group.columns[batch][:, group.home].reshape(len(batch), -1, cases))
     # Other structures of the compound itself say nothing about what neighbours are worth.
     same = (elements[:, None] == group.elements[None]).all(-1)[:, :, None].expand_as(logits)
     shares = torch.log_softmax(logits.masked_fill(same, -1e9).flatten(1), 1)
     symmetric = group.space_groups[batch][:, None] == group.space_groups[None]
-    right = right & ~same
+    is_match = is_match & ~same
     # The matcher takes zinc blende for rock salt; those of the same symmetry are right indeed.
-    goals = ((1 - STRICT_SHARE, right), (STRICT_SHARE, right & symmetric[:, :, None]))
+    goals = ((1 - STRICT_SHARE, is_match), (STRICT_SHARE, is_match & symmetric[:, :, None]))
     loss, amount = torch.zeros(()), 0.0
     for share, goal in goals:
         possible = goal.flatten(1)

@@ -13,7 +13,7 @@ from pathlib import Path
 from crysgen.retrieval.library.library import Library
 from crysgen.retrieval.scoring.plausibility import save_plausibility
 from crysgen.retrieval.training.fit_calibration import HELD_OUT
-from crysgen.retrieval.training.leave_one_out import asked_for, questions
+from crysgen.retrieval.training.leave_one_out import held_out_entries, leave_one_out_examples
 from crysgen.retrieval.training.plausibility import EPOCHS, train_plausibility
 from crysmetrics.progress import show_progress, task
 
@@ -32,17 +32,17 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
-    library = Library.load(arguments.library, extra=[], judged=False)
-    chosen = asked_for(library, arguments.questions).tolist()
-    asked = []
+    library = Library.load(arguments.library, extra=[])
+    chosen = held_out_entries(library, arguments.leave_one_out_examples).tolist()
+    examples = []
     with show_progress(), task("questions", len(chosen)) as advance:
         ways = [(entry, number % USERS_SHARE == 0) for number, entry in enumerate(chosen)]
-        for question in questions(arguments.library, ways, arguments.workers):
+        for example in leave_one_out_examples(arguments.library, ways, arguments.workers):
             advance(1)
-            if question.fold not in HELD_OUT:
-                asked.append(question)
+            if example.fold not in HELD_OUT:
+                examples.append(example)
     networks = [
-        train_plausibility(asked, seed, arguments.epochs) for seed in range(arguments.networks)
+        train_plausibility(examples, seed, arguments.epochs) for seed in range(arguments.networks)
     ]
     save_plausibility(networks, arguments.output)
 

@@ -22,12 +22,12 @@ from crysgen.retrieval.training.similarity import (
     EPOCHS,
     TABLE_WIDTH,
     as_arrays,
-    slot_inputs,
+    species_inputs,
     train,
     weights_of,
 )
-from crysgen.retrieval.training.volume import EPOCHS as PACKING_EPOCHS
-from crysgen.retrieval.training.volume import train_packing
+from crysgen.retrieval.training.volume import EPOCHS as STRUCTURE_VOLUME_EPOCHS
+from crysgen.retrieval.training.volume import train_volume_network
 from crysgen.retrieval.training.volume_fit import fit_volumes, volume_goals
 
 VOLUME_EPOCHS, VOLUME_BATCH, VOLUME_RATE, VOLUME_HIDDEN = 40, 128, 4e-3, 96
@@ -55,7 +55,7 @@ class Volumes(nn.Module):
 
     def forward(self, elements: Tensor, counts: Tensor) -> Tensor:
         """(B,) logarithms of volumes an atom, from (B, k) slots, padded by slots of no atoms."""
-        atomic = torch.exp(self.volume(slot_inputs(self.table[elements], counts))[..., 0])
+        atomic = torch.exp(self.volume(species_inputs(self.table[elements], counts))[..., 0])
         return torch.log((atomic * counts).sum(1) / counts.sum(1))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -71,7 +71,7 @@ def train_volumes(entries: Entries, seed: int = 0, epochs: int = VOLUME_EPOCHS) 
     counts = np.zeros_like(elements)
     for row, i in enumerate(chosen.tolist()):
         kinds = int(entries.kinds[i])
-        elements[row, :kinds], counts[row, :kinds] = entries.slots(i), entries.counts(i)
+        elements[row, :kinds], counts[row, :kinds] = entries.species(i), entries.counts(i)
     goals, weights = volume_goals(entries, chosen)
     inputs = torch.tensor(elements), torch.tensor(counts)
     model = Volumes(torch.tensor(element_table(), dtype=torch.float32))
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--metrics", type=int, default=METRICS, help="networks to average")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--volume-epochs", type=int, default=VOLUME_EPOCHS)
-    parser.add_argument("--packing-epochs", type=int, default=PACKING_EPOCHS)
+    parser.add_argument("--packing-epochs", type=int, default=STRUCTURE_VOLUME_EPOCHS)
     arguments = parser.parse_args()
     entries = load_entries(arguments.library)
     arrays = train_volumes(entries, 0, arguments.volume_epochs).arrays()
@@ -107,7 +107,7 @@ def main() -> None:
     save(arguments.output, arrays)
     packing: dict[str, NDArray[Any]] = {}
     for seed in range(arguments.metrics):
-        found = train_packing(entries, seed, arguments.packing_epochs).arrays()
+        found = train_volume_network(entries, seed, arguments.packing_epochs).arrays()
         packing |= {f"{seed}/{name}": value for name, value in found.items()}
     save(arguments.volumes, packing)
 

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from crysgen.retrieval.library.entries import Entries
 from crysgen.retrieval.scoring.plausibility import layers
-from crysgen.retrieval.scoring.volume import CENTRES, surroundings_of
+from crysgen.retrieval.scoring.volume import CENTRES, radial_histograms
 from crysgen.retrieval.training.element_table import element_table
 from crysgen.retrieval.training.similarity import (
     TABLE_WIDTH,
     as_arrays,
-    slot_inputs,
+    species_inputs,
     weights_of,
 )
 from crysgen.retrieval.training.volume_fit import fit_volumes, volume_goals
@@ -25,7 +25,7 @@ EPOCHS, BATCH, RATE, HIDDEN, NEIGHBOUR_WIDTH = 40, 128, 3e-3, 96, 8
 MOST_KINDS = 6
 
 
-class PackingNetwork(nn.Module):
+class TrainableVolumeNetwork(nn.Module):
     """What `Packing` holds, as something to be trained."""
 
     def __init__(self, elements: Tensor) -> None:
@@ -49,7 +49,7 @@ class PackingNetwork(nn.Module):
         """(B,) logarithms of volumes an atom; slots of no atoms are padding."""
         own = self.table[elements]
         near = torch.einsum("bijr,bjm->birm", around, self.near(own)).flatten(2)
-        inputs = torch.cat([slot_inputs(own, counts), near], -1)
+        inputs = torch.cat([species_inputs(own, counts), near], -1)
         atomic = torch.exp(self.packing(inputs)[..., 0])
         return torch.log((atomic * counts).sum(1) / counts.sum(1))
 
@@ -68,19 +68,21 @@ def padded(
     around = np.zeros((len(chosen), MOST_KINDS, MOST_KINDS, len(CENTRES)), dtype=np.float32)
     for row, i in enumerate(chosen.tolist()):
         k = int(entries.kinds[i])
-        elements[row, :k], counts[row, :k] = entries.slots(i), entries.counts(i)
+        elements[row, :k], counts[row, :k] = entries.species(i), entries.counts(i)
         lattice = entries.lattices[i].astype(np.float64)
-        around[row, :k, :k] = surroundings_of(lattice, entries.frac(i), entries.counts(i))
+        around[row, :k, :k] = radial_histograms(lattice, entries.frac(i), entries.counts(i))
     return elements, counts, around
 
 
-def train_packing(entries: Entries, seed: int = 0, epochs: int = EPOCHS) -> PackingNetwork:
+def train_volume_network(
+    entries: Entries, seed: int = 0, epochs: int = EPOCHS
+) -> TrainableVolumeNetwork:
     """Volumes of a library's crystals of up to six elements, from composition and structure."""
     torch.manual_seed(seed)
     chosen = np.flatnonzero(entries.kinds <= MOST_KINDS)
     elements, counts, around = (torch.tensor(a) for a in padded(entries, chosen))
     goals, weights = volume_goals(entries, chosen)
-    model = PackingNetwork(torch.tensor(element_table(), dtype=torch.float32))
+    model = TrainableVolumeNetwork(torch.tensor(element_table(), dtype=torch.float32))
 
     def predict(rows: Tensor) -> Tensor:
         kinds = int((counts[rows] > 0).sum(1).max())

@@ -1,0 +1,133 @@
+"""Propose structures for a composition: the one door to retrieval.
+
+>>> library = Library.load()                                          # doctest: +SKIP
+>>> propose(library, {3: 1, 27: 1, 8: 2}, n=5)                        # doctest: +SKIP
+
+puts lithium, cobalt and oxygen into the structures of compounds that are likely to have the same
+one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from crysgen.retrieval.library.library import Library
+from crysgen.retrieval.proposals.decoration import decorated
+from crysgen.retrieval.proposals.merging import distinct, merged
+from crysgen.retrieval.proposals.proposal import Proposal
+from crysgen.retrieval.proposals.sizing import with_volumes
+from crysgen.retrieval.proposals.template_ranking import ranked_templates
+from crysgen.retrieval.scoring.calibration import calibrated
+from crysmetrics.errors import UserError
+
+TEMPLATES = 60
+"""Number of ranked templates from which the best proposals are chosen."""
+DECORATED = 40
+"""Number of decorated proposals from which the best are chosen, over all cell sizes."""
+DECORATED_LEAST = 12
+"""Number of decorated proposals of each cell size, where that is more."""
+MERGED = 8
+"""Number of proposals with merged species from which the best are chosen, of each cell size."""
+SURE = 0.97
+"""Share of the first template beyond which decorated and merged proposals are not looked for."""
+
+
+def propose(
+    library: Library,
+    atoms: Mapping[int, int],
+    n: int = 20,
+    *,
+    units: Sequence[int] = (1,),
+    exclude_ids: Collection[str] = (),
+    exclude_formula: bool = False,
+    space_group: int | None = None,
+    decorate: bool = True,
+) -> list[Proposal]:
+    """Propose different structures with the given elements, the likeliest first.
+
+    Templates are ranked by the entries that support them (`proposals.template_ranking`); templates
+    of simpler formulas are decorated, and those of richer ones get equal species; a regression over
+    support, geometry and plausibility decides the order (`scoring.calibration`).
+
+    Args:
+        library: known crystals.
+        atoms: number of atoms of each element in the cell, by atomic number.
+        n: how many at most.
+        units: cell sizes as multiples of `atoms`; proposals of all sizes compete.
+        exclude_ids: entries that are not used.
+        exclude_formula: leave out all entries of the very formula as well (any polymorph).
+        space_group: only templates of this space group.
+        decorate: use templates of other formulas where too few are known.
+
+    Returns:
+        At most n proposals with exactly this composition; fewer, or none, where the library knows
+        no prototype.
+
+    Raises:
+        UserError: if no atoms, or no proposals, are asked for.
+    """
+    if n < 1:
+        raise UserError("At least one proposal must be asked for.")
+    found = uncalibrated(
+        library,
+        atoms,
+        max(n, TEMPLATES),
+        units=units,
+        exclude_ids=exclude_ids,
+        exclude_formula=exclude_formula,
+        space_group=space_group,
+        decorate=decorate,
+    )
+    return calibrated(with_plausibility(found), by_formula=len(units) > 1)[:n]
+
+
+def uncalibrated(
+    library: Library,
+    atoms: Mapping[int, int],
+    n: int = TEMPLATES,
+    *,
+    units: Sequence[int] = (1,),
+    exclude_ids: Collection[str] = (),
+    exclude_formula: bool = False,
+    space_group: int | None = None,
+    decorate: bool = True,
+) -> list[Proposal]:
+    """Propose up to n templates, and behind them merged and decorated ones; see `propose`.
+
+    Scores do not compare, and the plausibility network has not been asked.
+    """
+    if not atoms or min(atoms.values()) < 1:
+        raise UserError("Proposals need at least one element, each with at least one atom.")
+    position = library.entries.position
+    excluded = {position[name] for name in exclude_ids if name in position}
+    found = ranked_templates(library, atoms, n, units, excluded, exclude_formula, space_group)
+    is_sure = bool(found) and found[0].score > SURE
+    if decorate and space_group is None and not is_sure:
+        cells = [{z: count * unit for z, count in atoms.items()} for unit in units]
+        more = [
+            proposal
+            for cell in cells
+            for proposal in merged(library, cell, MERGED, excluded, exclude_formula)
+        ]
+        found += distinct(more, found)
+        most = max(DECORATED // len(cells), DECORATED_LEAST)
+        for cell in cells:
+            found += decorated(library, cell, most, excluded, exclude_formula)
+    return with_volumes(library, found)
+
+
+def with_plausibility(proposals: Sequence[Proposal]) -> list[Proposal]:
+    """Add to proposals the score of the plausibility network."""
+    if not proposals:
+        return []
+    from crysgen.retrieval.scoring.plausibility import load_plausibility
+
+    cells = [(p.atomic_numbers, p.frac_coords, p.lattice) for p in proposals]
+    scores = load_plausibility().scores(cells)
+    return [
+        replace(p, features=replace(p.features, plausibility=score))
+        for p, score in zip(proposals, np.asarray(scores).tolist(), strict=True)
+    ]
