@@ -1,4 +1,4 @@
-"""Makes the shipped library: `python -m crysgen.retrieval.library.build --data DIR -o FILE`.
+"""Make the shipped library: `python -m crysgen.retrieval.library.build --data DIR -o FILE`.
 
 Only rows marked `train` enter, so that whatever is measured on `val` and `test` was never seen.
 """
@@ -22,10 +22,13 @@ from crysmetrics.io import Crystals, read
 from crysmetrics.progress import show_progress, task
 
 MAX_ATOMS = 20
+"""Number of atoms of a primitive cell beyond which crystals are left out."""
 MAX_ABOVE_HULL = 0.5
-"""eV/atom, where it is known: beyond that lie failed calculations and curiosities."""
-LEAST_DISTANCE, LARGEST_VOLUME = 0.55, 150.0
-"""Å, and Å³ per atom: atoms on top of each other, molecules in a box."""
+"""Distance above the hull in eV/atom, where known, beyond which calculations have failed."""
+LEAST_DISTANCE = 0.55
+"""Shortest distance in Å below which atoms lie on top of each other."""
+LARGEST_VOLUME = 150.0
+"""Volume an atom in Å³ beyond which molecules lie in a box."""
 
 _CC = "CC BY 4.0"
 _MP, _OQMD = ("Materials Project", _CC), ("OQMD", _CC)
@@ -40,14 +43,14 @@ TABLES = {
     "oqmd": ("cif_folders/oqmd.zip", _OQMD),
     "alexandria": ("cif_folders/alexandria.zip", _ALEXANDRIA),
 }
-"""Files by name of source, the ones whose crystals shall stand for prototypes first."""
+"""Files by name of source, the ones whose crystals shall represent prototypes first."""
 SOURCES = (_MP, _JARVIS, _OQMD, _ALEXANDRIA)
 _ENERGY = "formation_energy_per_atom"
 _HULL = ("e_above_hull", "energy_above_hull")
 
 
 def train_rows(data: Path) -> tuple[Crystals, NDArray[np.uint8], NDArray[np.float64]]:
-    """The crystals marked `train` with at most 20 atoms, their databases and energies above hull.
+    """Read the crystals marked `train` with at most 20 atoms, their databases and e_above_hull.
 
     Args:
         data: the folder with `splits.csv.gz`.
@@ -86,7 +89,7 @@ def train_rows(data: Path) -> tuple[Crystals, NDArray[np.uint8], NDArray[np.floa
 
 
 def formation_energies(data: Path) -> dict[str, float]:
-    """Of the rows that have one, by id, in eV/atom."""
+    """Read formation energies in eV/atom by id, of the rows that have one."""
     import pandas as pd
 
     found: dict[str, float] = {}
@@ -105,7 +108,7 @@ def _concatenated(parts: list[Crystals], keep: NDArray[np.int64]) -> Crystals:
 
 
 def build(data: Path) -> Entries:
-    """The library of a data folder, sorted into prototypes."""
+    """Make the library of a data folder, sorted into prototypes."""
     from crysmetrics.geometry import min_distances
 
     crystals, source, hull = train_rows(data)
@@ -122,7 +125,7 @@ def build(data: Path) -> Entries:
             cells.append(reduced(crystals[int(i)]))
             advance(1)
     # Together by anonymous counts; in a group those first whose positions are most reliable and
-    # most symmetric, so that they become leaders.
+    # most symmetric, so that they become representatives.
     order = sorted(
         range(len(chosen)),
         key=lambda k: (cells[k].counts, k_rank(int(source[chosen[k]])), -cells[k].space_group, k),
@@ -141,12 +144,12 @@ def build(data: Path) -> Entries:
 
 
 def k_rank(source: int) -> int:
-    """The Materials Project before the rest."""
+    """Rank sources: the Materials Project before the rest."""
     return min(source, 1)
 
 
 def sorted_entries(entries: Entries) -> Entries:
-    """The same entries with their leaders and hits."""
+    """Sort entries into prototypes."""
     representatives: list[int] = []
     entry: list[int] = []
     representative: list[int] = []
@@ -171,7 +174,7 @@ def sorted_entries(entries: Entries) -> Entries:
 
 
 def sort_into(entries: Entries, counts: Counts, members: NDArray[np.int64]) -> Any:
-    """Leaders and hits of one group."""
+    """Sort the entries of one anonymous formula into prototypes."""
     return sort_into_prototypes(entries.shapes(members), counts)
 
 

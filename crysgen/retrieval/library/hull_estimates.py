@@ -1,4 +1,4 @@
-"""Estimates of e_above_hull for entries of which no database says it.
+"""Estimate e_above_hull of entries for which no database has it.
 
 The rows of CIF folders come without energies, and many of them are hypothetical: rock-salt GaP,
 fluorite Ag2O. Their formation energies are predicted by the shipped ALIGNN (which learned from
@@ -24,7 +24,7 @@ from crysmetrics.progress import task
 def estimated_above_hull(
     entries: Entries, formation_energies: Mapping[str, float]
 ) -> NDArray[np.float64]:
-    """(E,) eV/atom; NaN for entries whose distance from the hull is known.
+    """Estimate e_above_hull (E,) in eV/atom; NaN for entries whose distance is known.
 
     Args:
         entries: a library.
@@ -50,7 +50,7 @@ def estimated_above_hull(
 
 
 def predicted_energies(entries: Entries, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Formation energies of some entries in eV/atom, by ALIGNN."""
+    """Predict formation energies of some entries in eV/atom, by ALIGNN."""
     from crysmetrics.features.extractor import Run
     from crysmetrics.features.sample import Sample
     from crysmetrics.metrics.alignn import energies

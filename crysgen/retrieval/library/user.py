@@ -1,4 +1,4 @@
-"""The user's own library, beside the shipped one."""
+"""Keep the user's own library, beside the shipped one."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from crysmetrics.io import Failure, read
 from crysmetrics.progress import task
 
 VARIABLE = "CRYSGEN_LIBRARY"
-"""Environment variable that names another file."""
+"""Environment variable that names another library file."""
 OWN = (USER_SOURCE, "unknown")
 """Source and licence of the user's own crystals."""
 MAX_ATOMS = 250
-_MOST_KINDS = 20
+"""Number of atoms in a primitive cell beyond which crystals are not added."""
+_MOST_ELEMENTS = 20
 _PATIENCE = 300.0
 """Seconds to wait for others that add to the same library; each holds it for a second or two."""
 
 
 def user_library() -> Path:
-    """The file of the user's own crystals, whether it exists or not."""
+    """Find the file of the user's own crystals, whether it exists or not."""
     if os.environ.get(VARIABLE):
         return Path(os.environ[VARIABLE])
     return data_folder("crysgen", appauthor=False) / "library.npz"
@@ -61,8 +62,8 @@ def add_to_user_library(
             for i, crystal in enumerate(found):
                 advance(1)
                 cell = reduced(crystal)
-                if sum(cell.counts) > MAX_ATOMS or len(cell.counts) > _MOST_KINDS:
-                    why = f"has more than {MAX_ATOMS} atoms or {_MOST_KINDS} elements"
+                if sum(cell.counts) > MAX_ATOMS or len(cell.counts) > _MOST_ELEMENTS:
+                    why = f"has more than {MAX_ATOMS} atoms or {_MOST_ELEMENTS} elements"
                     failures.append(Failure(crystal.ids[0], why))
                     continue
                 crystals.append(cell)
@@ -86,7 +87,7 @@ def add_to_user_library(
 
 
 def _join(new: Entries, path: Path) -> int:
-    """Add entries to a library file, before those it holds; returns how many it holds then."""
+    """Put entries before those of a library file; returns how many it holds then."""
     target = path.resolve()  # one lock for all links to a file
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +101,7 @@ def _join(new: Entries, path: Path) -> int:
 
 
 def describe(entries: Entries) -> dict[str, int]:
-    """Crystals of each database, and prototypes."""
+    """Count crystals by database and licence, and prototypes."""
     counts = np.bincount(entries.source, minlength=len(entries.sources))
     by_source: dict[str, int] = {}
     for (name, licence), count in zip(entries.sources, counts.tolist(), strict=True):

@@ -1,8 +1,8 @@
-"""Proposals where no prototype is known: one species of a simpler prototype, split in two.
+"""Propose decorations: two elements share the sites of one species of a simpler prototype.
 
-Two elements of the asked compound take the place of one: LiNi3O4 from rock salt, ScTiO3 from
-corundum, V4O5F7 from rutile. Parents are what the library proposes for the simpler composition,
-and the sites of the merged species are shared out in every way that differs by symmetry.
+LiNi3O4 from rock salt, ScTiO3 from corundum, V4O5F7 from rutile. Parents are the templates for the
+simpler composition, and the sites of the shared species are divided in every way that differs by
+symmetry.
 """
 
 from __future__ import annotations
@@ -24,34 +24,38 @@ from crysgen.retrieval.proposals.template_ranking import ranked_templates
 from crysmetrics.symmetry import Cell, niggli_lattice, symmetry_operations
 
 PARENTS = 3
-"""Prototypes of a merged composition that are split."""
+"""Number of templates of a simpler composition that are decorated."""
 MAX_PATTERNS = 1000
-"""Ways to choose sites, before symmetry, beyond which a parent is left out."""
+"""Number of ways to choose sites, before symmetry, beyond which a parent is left out."""
 SHAPES = 5
-"""Cells of one parent, where it has to be multiplied."""
+"""Number of differently shaped cells of one parent, where it has to be multiplied."""
 LARGEST_MULTIPLE = 16
-"""Beyond that there are too many cells to look at all of them."""
+"""Primitive cells in a cell beyond which only the parent's own shape is used: too many to list."""
 KEPT_PATTERNS = 4
-"""Patterns of one parent that are proposed."""
-WEIGHT, SHARPNESS, DECAY = 0.3, 1.0, 0.6
-"""Score of a decoration: WEIGHT x the parent's x how alike the merged elements are x DECAY^rank."""
+"""Number of patterns of one parent that are proposed."""
+WEIGHT = 0.3
+"""Score of a decoration relative to its parent's, before element similarity and rank."""
+SHARPNESS = 1.0
+"""Factor of the squared distance of two elements in their similarity."""
+DECAY = 0.6
+"""Factor of the score from one pattern of a parent to the next."""
 _SCREENING = 0.8
-"""Range of the repulsion of like atoms, in units of (V/N)^(1/3)."""
+"""Screening length of the repulsion of like atoms, in units of (V/N)^(1/3)."""
 
 
 @dataclass(frozen=True)
 class Merge:
-    """Two elements that take the place of one.
+    """Two elements that share the sites of one species.
 
     Attributes:
         kept: the element with more atoms, which stands for both in the parent.
-        other: the other one.
-        alike: between 0 and 1.
+        other: the other element.
+        similarity: of the two, between 0 and 1.
     """
 
     kept: int
     other: int
-    alike: float
+    similarity: float
 
 
 def decorated(
@@ -61,7 +65,7 @@ def decorated(
     excluded: set[int],
     exclude_formula: bool = False,
 ) -> list[Proposal]:
-    """Decorations of simpler prototypes with exactly the asked atoms, the likeliest first.
+    """Propose decorations of simpler templates with exactly these atoms, the likeliest first.
 
     Args:
         library: where parents come from.
@@ -82,8 +86,10 @@ def decorated(
 
 
 def cells_of(parent: Proposal) -> list[Proposal]:
-    """The parent in differently shaped cells of its size, the most compact first: which sites are
-    equal by translation decides which patterns there are."""
+    """Put the parent into differently shaped cells of its size, the most compact first.
+
+    The cell decides which sites are equal by translation, and so which patterns there are.
+    """
     if not 1 < parent.features.multiple <= LARGEST_MULTIPLE:
         return [parent]
     primitive = reduced(to_crystals([parent]))
@@ -97,7 +103,7 @@ def cells_of(parent: Proposal) -> list[Proposal]:
 
 
 def merges(library: Library, atoms: Mapping[int, int], most: int = 3) -> list[Merge]:
-    """Pairs of elements of a compound, the most alike first."""
+    """List pairs of elements of a compound, the most similar first."""
     if len(atoms) < 2:
         return []
     elements, counts = sorted_species(atoms)
@@ -105,14 +111,14 @@ def merges(library: Library, atoms: Mapping[int, int], most: int = 3) -> list[Me
     found = []
     for i, j in combinations(range(len(elements)), 2):
         distance = float(((points[i] - points[j]) ** 2).sum())
-        alike = 1 / (1 + SHARPNESS * distance)
-        # Slots are sorted by count, so that j has at least as many atoms as i.
-        found.append(Merge(int(elements[j]), int(elements[i]), alike))
-    return sorted(found, key=lambda m: -m.alike)[:most]
+        similarity = 1 / (1 + SHARPNESS * distance)
+        # Species are sorted by count, so that j has at least as many atoms as i.
+        found.append(Merge(int(elements[j]), int(elements[i]), similarity))
+    return sorted(found, key=lambda m: -m.similarity)[:most]
 
 
 def split(parent: Proposal, merge: Merge, count: int, shape: int = 0) -> Iterator[Proposal]:
-    """The parent with `count` atoms of the merged species replaced, in the likeliest patterns.
+    """Replace `count` atoms of the shared species of the parent, in the likeliest patterns.
 
     Args:
         parent: in some cell.
@@ -130,13 +136,17 @@ def split(parent: Proposal, merge: Merge, count: int, shape: int = 0) -> Iterato
         numbers = parent.atomic_numbers.copy()
         numbers[sites[patterns[k]]] = merge.other
         score = (
-            WEIGHT * parent.score * merge.alike * DECAY ** (rank + shape) / (1 + 0.1 * len(order))
+            WEIGHT
+            * parent.score
+            * merge.similarity
+            * DECAY ** (rank + shape)
+            / (1 + 0.1 * len(order))
         )
         features = replace(
             parent.features,
             is_decorated=True,
             parent_score=parent.score,
-            element_similarity=merge.alike,
+            element_similarity=merge.similarity,
             pattern=rank + shape,
             num_patterns=len(order),
             share=score,
@@ -154,7 +164,7 @@ def split(parent: Proposal, merge: Merge, count: int, shape: int = 0) -> Iterato
 def site_patterns(
     parent: Proposal, sites: NDArray[np.int64], count: int
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
-    """All ways to choose `count` of some sites that differ by symmetry.
+    """List all ways to choose `count` of some sites that differ by symmetry.
 
     Returns:
         Patterns (M, n) bool over `sites`; a screened Coulomb energy of each, low where chosen
@@ -181,7 +191,7 @@ def site_patterns(
 
 
 def permutations_of(parent: Proposal, sites: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(G, n) where each symmetry operation of the parent takes its sites."""
+    """(G, n) images of sites under each symmetry operation of the parent."""
     cell = Cell(parent.lattice, parent.frac_coords, parent.atomic_numbers)
     found = symmetry_operations(cell, SYMPREC / 2)
     identity = np.arange(len(sites))[None]
@@ -218,7 +228,7 @@ def _repulsion(parent: Proposal, sites: NDArray[np.int64]) -> NDArray[np.float64
 
 @lru_cache(maxsize=64)
 def hermite_forms(multiple: int) -> NDArray[np.int64]:
-    """(M, 3, 3) integer matrices, one for each sublattice of an index."""
+    """List integer matrices (M, 3, 3), one for each sublattice of an index."""
     found = []
     for a in range(1, multiple + 1):
         for c in range(1, multiple // a + 1):
@@ -232,7 +242,7 @@ def hermite_forms(multiple: int) -> NDArray[np.int64]:
 
 
 def supercells(lattice: NDArray[np.float64], multiple: int) -> list[NDArray[np.int64]]:
-    """Integer matrices of cells of a size with different edges or angles, the most compact first.
+    """List integer matrices of differently shaped cells of a size, the most compact first.
 
     Args:
         lattice: (3, 3) rows in Å, of the primitive cell.

@@ -1,4 +1,4 @@
-"""Proposals from prototypes with one species more: two of their species become the same element.
+"""Propose templates with one species more, two of whose species become the same element.
 
 Silicon from zinc blende, corundum from ilmenite: simple compounds whose own prototype is rare
 among the entries are often a special case of a common one. The reverse of `decoration`.
@@ -19,15 +19,15 @@ from crysgen.retrieval.proposals.proposal import Proposal, to_crystals
 from crysgen.retrieval.proposals.template_ranking import TemplateScores, select
 
 SYMMETRIC_WITHIN = (0.3, 0.1)
-"""Å within which atoms go onto the higher symmetry that equal species may have."""
-MOST_KINDS = 2
-"""Elements of compounds that are looked at: those of more have prototypes of their own."""
+"""Tolerances in Å, in the order of trial, of the higher symmetry that equal species may have."""
+MAX_ELEMENTS = 2
+"""Number of elements of compounds beyond which prototypes of their own are known."""
 
 
 def merged(
     library: Library, atoms: Mapping[int, int], n: int, excluded: set[int], exclude_formula: bool
 ) -> list[Proposal]:
-    """Up to n proposals whose template has two species where the asked compound has one.
+    """Propose up to n templates that have two species where the compound has one.
 
     Args:
         library: where parents come from.
@@ -36,7 +36,7 @@ def merged(
         excluded: indices of entries that are not used.
         exclude_formula: as in `propose`; parents are of another formula anyway.
     """
-    if len(atoms) > MOST_KINDS:
+    if len(atoms) > MAX_ELEMENTS:
         return []
     scores = []
     for elements, counts in halved(atoms):
@@ -54,7 +54,7 @@ def merged(
 
 
 def halved(atoms: Mapping[int, int]) -> Iterator[tuple[NDArray[np.int64], Counts]]:
-    """Slots with each species in turn as two equal halves."""
+    """Halve each species of even count in turn; yields elements (k,) and counts of species."""
     for z, count in atoms.items():
         if count % 2 == 0:
             pairs = [(c, other) for other, c in atoms.items() if other != z]
@@ -63,7 +63,7 @@ def halved(atoms: Mapping[int, int]) -> Iterator[tuple[NDArray[np.int64], Counts
 
 
 def symmetrised(proposal: Proposal) -> Proposal:
-    """With the symmetry that it has now that species are equal."""
+    """Move atoms onto the symmetry that equal species have."""
     for tolerance in SYMMETRIC_WITHIN:
         cell = reduced(to_crystals([proposal]), tolerance)
         if sum(cell.counts) == proposal.num_atoms:
@@ -78,7 +78,7 @@ def symmetrised(proposal: Proposal) -> Proposal:
 
 
 def distinct(proposals: list[Proposal], others: list[Proposal]) -> list[Proposal]:
-    """Those of the first that are none of the others, nor each other, by strict tolerances."""
+    """Drop duplicates of `others` and within `proposals`, by strict tolerances."""
     # A larger cell may now be a multiple of a smaller one.
     cells = [as_proposed(p) for p in others] + [reduced(to_crystals([p])) for p in proposals]
     if not len(cells):
@@ -97,7 +97,7 @@ def distinct(proposals: list[Proposal], others: list[Proposal]) -> list[Proposal
 
 
 def as_proposed(proposal: Proposal) -> Reduced:
-    """The very cell of a proposal, atoms sorted by slot."""
+    """Sort the atoms of a proposal by species, in its own cell."""
     elements, counts = species_of(proposal.atomic_numbers)
     order = np.argsort(species_indices(proposal.atomic_numbers, elements), kind="stable")
     frac = proposal.frac_coords[order]

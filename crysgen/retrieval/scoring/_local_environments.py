@@ -1,4 +1,4 @@
-"""Compiled search for what surrounds the atoms of a crystal."""
+"""Compiled descriptions of the environments of atoms."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from crysmetrics.compiled import njit
 
 @njit(cache=True)
 def _reach(cell, cutoff):
-    """How many images along each vector hold all neighbours: differences are within half a cell."""
+    """Count the images along each vector that hold all neighbours within a cutoff."""
     inverse = np.linalg.inv(cell)
     reach = np.empty(3, np.int64)
     for k in range(3):
@@ -19,16 +19,16 @@ def _reach(cell, cutoff):
 
 @njit(cache=True)
 def radial_histogram(lattice, frac, species, kinds, centres, width):
-    """What surrounds the atoms of each slot, at one unit of volume an atom.
+    """Count the neighbours of the atoms of each species by distance, at unit volume an atom.
 
     Args:
-        lattice, frac, slots: rows (3, 3), fractional coordinates (n, 3), slot of each atom (n,).
-        kinds: number of slots k.
+        lattice, frac, species: rows (3, 3), fractional coordinates (n, 3), species of atoms (n,).
+        kinds: number of species k.
         centres, width: of Gaussians (R,) over distances in units of (V/N)^(1/3); neighbours are
             counted up to two widths beyond the last one, the farthest of them ever less.
 
     Returns:
-        (k, k, R): how many neighbours of the second slot an atom of the first has at about each
+        (k, k, R): how many neighbours of the second species an atom of the first has at about each
         distance, as a mean over its atoms.
     """
     n = len(species)
@@ -66,7 +66,7 @@ def radial_histogram(lattice, frac, species, kinds, centres, width):
 
 @njit(cache=True)
 def equal_sites(numbers, atoms, vectors, cutoff, tolerance):
-    """Which atoms have the same surroundings, as far as invariants tell.
+    """Find atoms with the same environment, as far as invariants tell.
 
     Args:
         numbers: atomic numbers (n,).

@@ -1,8 +1,8 @@
-"""How likely each proposal is right: one linear model over what is known of direct and decorated.
+"""Turn the features of proposals into probabilities, by one linear model.
 
-Votes alone say how likely one prototype is against the others. They say nothing of decorations,
-and too little of a template's own doubts, so that a small softmax regression over all proposals
-of a composition, fitted on crystals taken out of the library in turn, gives the final order.
+Supporting entries say how likely one template is against the others. They say nothing of
+decorations, and too little of a template's own doubts, so that a small softmax regression over all
+proposals of a composition, fitted on crystals taken out of the library in turn, gives the order.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from numpy.typing import NDArray
 from crysgen.retrieval.proposals.proposal import Proposal
 
 _FLOOR = 1e-6
+"""Added to shares before logarithms are taken."""
 
 MOST_ABOVE = 0.06
-"""eV/atom above the hull beyond which a known structure becomes no less likely."""
+"""Distance above the hull in eV/atom beyond which a known structure becomes no less likely."""
 
 FITTED = "calibration.json"
+"""Name of the file that `training.fit_calibration` writes."""
 WEIGHTS: dict[str, dict[str, float]] = json.loads(
     files("crysgen.retrieval.data").joinpath(FITTED).read_text(encoding="utf-8")
 )
-"""Of each feature, in a file that `fit_calibration` writes: `cell` where the exact cell is asked
-for, of which there may be any polymorph; `formula` where cell sizes compete, for the ground state.
-"""
+"""Weight of each feature: `cell` where the exact cell is wanted, of which there may be any
+polymorph; `formula` where cell sizes compete, for the ground state."""
 FEATURES = tuple(WEIGHTS["cell"])
+"""Names of the features, in the order of tables."""
 
 
 def features(proposal: Proposal) -> dict[str, float]:
@@ -67,7 +69,7 @@ def features(proposal: Proposal) -> dict[str, float]:
 
 
 def contacts(proposal: Proposal) -> tuple[float, float]:
-    """The shortest distance, and the mean of all atoms' shortest, over sums of covalent radii."""
+    """Compute the shortest distance, and the mean of each atom's, over sums of covalent radii."""
     from ase.data import covalent_radii
 
     from crysmetrics.geometry import pair_distances
@@ -79,7 +81,7 @@ def contacts(proposal: Proposal) -> tuple[float, float]:
 
 
 def calibrated(proposals: Sequence[Proposal], by_formula: bool = False) -> list[Proposal]:
-    """The proposals with probabilities as scores, the likeliest first.
+    """Give proposals probabilities as scores, and sort them, the likeliest first.
 
     Args:
         proposals: of one composition.
@@ -96,7 +98,7 @@ def calibrated(proposals: Sequence[Proposal], by_formula: bool = False) -> list[
 
 
 def logits_of(table: NDArray[Any], by_formula: bool = False) -> NDArray[np.float64]:
-    """(n,) the regression, for rows (n, f) of features in the order of FEATURES."""
+    """Compute logits (n,) from rows (n, f) of features in the order of FEATURES."""
     weights = WEIGHTS["formula" if by_formula else "cell"]
     found: NDArray[np.float64] = table.astype(np.float64) @ [weights[name] for name in FEATURES]
     return found
@@ -104,16 +106,16 @@ def logits_of(table: NDArray[Any], by_formula: bool = False) -> NDArray[np.float
 
 def fit(
     tables: Sequence[NDArray[np.float64]],
-    right: Sequence[NDArray[np.bool_]],
+    is_match: Sequence[NDArray[np.bool_]],
     around: NDArray[np.float64],
     penalty: float = 0.03,
     hopeless: float = 0.005,
 ) -> NDArray[np.float64]:
-    """Weights under which right proposals have most of the share, by BFGS.
+    """Fit weights (f,) that give matching proposals the largest share, by BFGS.
 
     Args:
         tables: (n, f) features of the proposals of each composition.
-        right: (n,) which of them are right.
+        is_match: (n,) which of them are right.
         around: (f,) weights that are good already.
         penalty: on squared differences from these, of normalised features; 0.03 is best in
             cross-validation.
@@ -121,9 +123,9 @@ def fit(
     """
     from scipy.optimize import minimize
 
-    used = [(x, y) for x, y in zip(tables, right, strict=True) if y.any()]
+    used = [(x, y) for x, y in zip(tables, is_match, strict=True) if y.any()]
     spread = np.vstack(tables).std(axis=0)
-    # What never differs has no say, and stays.
+    # Weights of features that never differ stay.
     free = spread > _FLOOR
     spread = np.where(free, spread, 1.0)
     start = around * spread

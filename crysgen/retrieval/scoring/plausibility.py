@@ -1,11 +1,11 @@
-"""How plausible a structure is for its composition: a small learned network over surroundings.
+"""Score how plausible structures are for a composition, by small networks over environments.
 
-Votes (`group`) compare a compound only with those of the same anonymous formula. What aluminium
+Template ranking compares a compound only with those of the same anonymous formula. What aluminium
 likes to have around it, all other compounds of aluminium know as well. The network sees each atom
 with its neighbours within 1.7 (V/N)^(1/3): their elements, distances (in Å, in units of the cell
 and of the sum of both radii) and directions, as rotation invariants of an expansion in spherical
 harmonics (Drautz, Phys. Rev. B 99, 014104, 2019: the sums themselves and their norms), twice. It is
-trained (`plausibility_training`) to find the structure of a compound that was taken out of
+trained (`training.plausibility`) to find the structure of a compound that was taken out of
 the library among those that the library proposes for it.
 """
 
@@ -29,29 +29,47 @@ from crysmetrics.io import Crystals
 SHIPPED = "plausibility.safetensors"
 
 CUTOFF = 1.7
-"""In units of (V/N)^(1/3): two or three shells of most structures."""
+"""Cutoff of neighbours in units of (V/N)^(1/3): two or three shells of most structures."""
 MOST_NEIGHBOURS = 32
-PACKED, IN_ANGSTROM, IN_RADII = (0.4, 1.7, 14), (1.0, 4.5, 15), (0.6, 1.8, 13)
-"""First and last centre, and number, of Gaussians over the three kinds of distances."""
+"""Number of nearest neighbours of each atom."""
+PACKED = (0.4, 1.7, 14)
+"""First and last centre, and number, of Gaussians over distances in units of (V/N)^(1/3)."""
+IN_ANGSTROM = (1.0, 4.5, 15)
+"""The same over distances in Å."""
+IN_RADII = (0.6, 1.8, 13)
+"""The same over distances in sums of radii."""
 BASIS = PACKED[2] + IN_ANGSTROM[2] + IN_RADII[2]
+"""Number of all Gaussians."""
 DEGREES = (1, 2, 3, 4)
-"""Of spherical harmonics: 3 tells a tetrahedron, 4 an octahedron."""
+"""Degrees of spherical harmonics: 3 tells a tetrahedron, 4 an octahedron."""
 SAME_SITE = 1e-3
-"""By which invariants of the surroundings of equal sites may differ."""
+"""Tolerance of the invariants by which sites are equal."""
 STRETCH = 0.3
-"""How far a radius may differ from the covalent one, as a logarithm."""
-TABLE_WIDTH, STATE, CHANNELS, HIDDEN, ROUNDS = 32, 64, 48, 128, 2
-HIDDEN_ELEMENTS, HIDDEN_STATES = 0.2, 0.1
-"""Parts that training does not see."""
+"""Largest difference of the logarithm of a radius from that of the covalent one."""
+TABLE_WIDTH = 32
+"""Width of the features of elements."""
+STATE = 64
+"""Width of the state of a site."""
+CHANNELS = 48
+"""Number of radial functions of a round."""
+HIDDEN = 128
+"""Width of hidden layers."""
+ROUNDS = 2
+"""Number of times that sites hear of their neighbours."""
+ELEMENT_DROPOUT = 0.2
+"""Dropout rate of the features of elements."""
+STATE_DROPOUT = 0.1
+"""Dropout rate of the states of sites."""
 AT_ONCE = 4096
-"""Atoms."""
+"""Number of atoms that are scored together."""
 
 Cell = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
+"""Atomic numbers (n,), fractional coordinates (n, 3) and lattice (3, 3) in Å."""
 
 
 @dataclass(frozen=True)
 class LocalEnvironments:
-    """N sites of B crystals that differ, with neighbours.
+    """Environments of the N different sites of B crystals.
 
     Attributes:
         elements: (N,) atomic numbers.
@@ -71,7 +89,7 @@ class LocalEnvironments:
 
 
 def local_environments(crystals: Sequence[Cell]) -> LocalEnvironments:
-    """Of crystals as (atomic numbers (n,), fractional coordinates (n, 3), lattice (3, 3) in Å)."""
+    """Find the different sites of crystals, and their neighbours."""
     from crysgen.retrieval.scoring._local_environments import equal_sites
 
     elements, shares, sizes, scale, neighbours, vectors = [], [], [], [], [], []
@@ -105,7 +123,7 @@ def local_environments(crystals: Sequence[Cell]) -> LocalEnvironments:
 def _nearest_neighbours(
     lattice: NDArray[np.float64], frac_coords: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Which atoms (n, K) are nearest to each, and the vectors (n, K, 3) to their images.
+    """Find the nearest atoms (n, K) of each, and the vectors (n, K, 3) to their images.
 
     Vectors are longer than the cutoff where there are fewer than K within it.
     """
@@ -125,7 +143,7 @@ def _nearest_neighbours(
 
 
 class Round(nn.Module):
-    """One round of looking around."""
+    """One round in which sites hear of their neighbours."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,17 +154,17 @@ class Round(nn.Module):
     def forward(
         self, state: Tensor, neighbours: Tensor, basis: Tensor, harmonics: Tensor
     ) -> Tensor:
-        """(N, H) states that know of the neighbours'."""
+        """Update states (N, H) by those of the neighbours."""
         channels = self.radial(basis) * self.sent(state)[neighbours]
         sums = channels.transpose(1, 2) @ harmonics  # (N, C, 25)
         seen = torch.cat([state, invariants(sums)], dim=-1)
-        seen = nn.functional.dropout(seen, HIDDEN_STATES, self.training)
+        seen = nn.functional.dropout(seen, STATE_DROPOUT, self.training)
         found: Tensor = state + self.update(seen)
         return found
 
 
 class PlausibilityNetwork(nn.Module):
-    """See the module.
+    """Network that scores the environments of a crystal; see the module.
 
     Args:
         elements: (119, f) properties of the elements (`element_table`).
@@ -170,7 +188,7 @@ class PlausibilityNetwork(nn.Module):
         self.score = layers(STATE, STATE, 1)
 
     def forward(self, around: LocalEnvironments) -> Tensor:
-        """(B,) logarithms of probabilities, but for a constant that depends on the composition."""
+        """Score crystals (B,): log-probabilities up to a constant of each composition."""
         crystal = torch.repeat_interleave(around.sizes)
         shares = around.shares[:, None]
 
@@ -180,7 +198,7 @@ class PlausibilityNetwork(nn.Module):
 
         # One mask for all atoms of an element: what is hidden is not seen in its neighbours.
         table = nn.functional.dropout(
-            self.linear(self.elements) + self.own, HIDDEN_ELEMENTS, self.training
+            self.linear(self.elements) + self.own, ELEMENT_DROPOUT, self.training
         )
         own = table[around.elements]
         usual = mean(own)[crystal]
@@ -206,7 +224,7 @@ class Plausibility:
 
     @torch.no_grad()
     def scores(self, crystals: Sequence[Cell]) -> NDArray[np.float64]:
-        """(B,) of crystals; differences between those of one composition are log odds."""
+        """Score crystals (B,); differences between those of one composition are log odds."""
         ends = np.cumsum([len(numbers) for numbers, _, _ in crystals])
         # Large cells in several cell sizes would take gigabytes at once.
         parts = np.split(np.arange(len(crystals)), np.flatnonzero(np.diff(ends // AT_ONCE)) + 1)
@@ -235,10 +253,10 @@ def save_plausibility(networks: Sequence[PlausibilityNetwork], path: str | Path)
 
 @lru_cache(maxsize=2)
 def load_plausibility(path: str | Path | None = None) -> Plausibility:
-    """The shipped networks, or those in a file.
+    """Load the shipped networks, or those in a file.
 
     Raises:
-        InputError: if the file holds none.
+        InputError: if the file holds no networks of plausibility.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -264,7 +282,7 @@ def load_plausibility(path: str | Path | None = None) -> Plausibility:
 
 
 def layers(*widths: int) -> nn.Sequential:
-    """Linear layers of these widths with SiLU between them."""
+    """Make linear layers of these widths with SiLU between them."""
     parts: list[nn.Module] = []
     for a, b in pairwise(widths):
         parts += [nn.Linear(a, b), nn.SiLU()]
@@ -272,7 +290,7 @@ def layers(*widths: int) -> nn.Sequential:
 
 
 def radial_basis(distances: Tensor, scale: Tensor, pairs: Tensor) -> Tensor:
-    """(N, K, BASIS) Gaussians over distances, which fade towards the cutoff.
+    """Compute Gaussians over distances (N, K, BASIS), which fade towards the cutoff.
 
     Args:
         distances: (N, K) in units of the scale.
@@ -292,7 +310,7 @@ def radial_basis(distances: Tensor, scale: Tensor, pairs: Tensor) -> Tensor:
 
 
 def invariants(sums: Tensor) -> Tensor:
-    """(N, 5 C) from (N, C, 25): the sums of degree 0, and the norms of the others."""
+    """Reduce sums (N, C, 25) to invariants (N, 5 C): those of degree 0, and norms of the others."""
     parts = [sums[..., 0]]
     for degree in DEGREES:
         part = sums[..., degree**2 : (degree + 1) ** 2]
@@ -301,8 +319,10 @@ def invariants(sums: Tensor) -> Tensor:
 
 
 def spherical_harmonics(directions: Tensor) -> Tensor:
-    """(..., 25) real spherical harmonics of degrees 0 to 4 of unit vectors (..., 3), normalised
-    so that the squares of each degree add up to 1."""
+    """Compute real spherical harmonics (..., 25) of degrees 0 to 4 of unit vectors (..., 3).
+
+    The squares of each degree add up to 1.
+    """
     x, y, z = directions.unbind(-1)
     xx, yy, zz = x * x, y * y, z * z
     found = [

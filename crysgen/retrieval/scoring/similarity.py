@@ -1,9 +1,9 @@
-"""How alike two elements are in their compounds, and how large: small learned networks.
+"""Measure how alike compounds are, and how large, by small learned networks.
 
-Each slot of a compound becomes a point in space: a function of its element and of what the
-compound is made of otherwise (so that iron in an oxide and iron in an alloy differ). The squared
-distances of corresponding slots add up to the distance of two compounds. The networks are trained
-(`similarity_training`) so that near compounds have the same structure: neighbourhood components
+Each species of a compound becomes a point in space: a function of its element and of what else the
+compound is made of (so that iron in an oxide and iron in an alloy differ). The squared
+distances of corresponding species add up to the distance of two compounds. The networks are trained
+(`training.similarity`) so that near compounds have the same structure: neighbourhood components
 analysis (Goldberger et al., NIPS 2004) on the library itself. The peers are CSPML (Kusaba et al.,
 Comput. Mater. Sci. 211, 111496, 2022), which learns a distance of whole compositions, and the
 substitution probabilities of Hautier et al. (Inorg. Chem. 50, 656, 2011).
@@ -24,10 +24,12 @@ from crysgen.retrieval.library.anonymous import Counts
 from crysmetrics.errors import InputError
 
 ENTRY_FEATURES = 11
-"""Numbers that describe an entry beside its composition; see `entry_features`."""
+"""Number of features of an entry beside its composition; see `entry_features`."""
 SHIPPED = "similarity.npz"
+"""Name of the shipped networks."""
 
 Layers = list[tuple[NDArray[np.float32], NDArray[np.float32]]]
+"""Weight and bias of each layer."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,10 @@ class CompoundMetric:
     """One trained network for distances.
 
     Attributes:
-        table: (119, d) what is known of each element, by atomic number.
-        skip: (D, d) linear part of the map from slots to points.
-        points: layers (weight, bias) of its other part.
-        bias: layers that say how much an entry counts, from `entry_features`.
+        table: (119, d) features of each element, by atomic number.
+        skip: (D, d) linear part of the map from species to points.
+        points: layers of its other part.
+        bias: layers from `entry_features` to an addition to the logit of an entry.
         temperature: divides squared distances.
     """
 
@@ -49,7 +51,7 @@ class CompoundMetric:
     temperature: float
 
     def embed(self, elements: NDArray[np.int64], counts: Counts) -> NDArray[np.float32]:
-        """(B, k, D) points in units in which squared distances are logarithms of votes."""
+        """Map species to points (B, k, D) whose squared distances are negative logits."""
         own, inputs = species_inputs(self.table, elements, counts)
         points: NDArray[np.float32] = own @ self.skip.T + apply_layers(self.points, inputs)
         return points / np.float32(np.sqrt(self.temperature))
@@ -61,8 +63,8 @@ class Similarity:
 
     Attributes:
         metrics: the distance of compounds is the mean over these.
-        volume_table: (119, d) what is known of each element, for volumes.
-        volume: layers that give the logarithm of a slot's volume an atom in Å³.
+        volume_table: (119, d) features of each element, for volumes.
+        volume: layers from a species' inputs to the log-volume of its atoms, in ln Å³.
     """
 
     metrics: tuple[CompoundMetric, ...]
@@ -70,27 +72,27 @@ class Similarity:
     volume: Layers
 
     def embed(self, elements: NDArray[np.int64], counts: Counts) -> NDArray[np.float32]:
-        """(B, k, D) points of the slots of B compounds with the same counts.
+        """Map the species of B compounds with the same counts to points (B, k, D).
 
         Args:
             elements: (B, k) atomic numbers.
-            counts: of the k slots.
+            counts: atoms of the k species.
         """
         points = [metric.embed(elements, counts) for metric in self.metrics]
         # Squared distances of points side by side add up.
         return np.concatenate(points, axis=-1) / np.float32(np.sqrt(len(points)))
 
     def atomic_volumes(self, elements: NDArray[np.int64], counts: Counts) -> NDArray[np.float64]:
-        """(B, k) volume an atom of each slot, in Å³."""
+        """Predict the volume (B, k) of an atom of each species, in Å³."""
         inputs = species_inputs(self.volume_table, elements, counts)[1]
         return np.exp(apply_layers(self.volume, inputs)[..., 0].astype(np.float64))
 
     def cell_volumes(self, elements: NDArray[np.int64], counts: Counts) -> NDArray[np.float64]:
-        """(B,) volume of all atoms together, in Å³."""
+        """Predict the volume (B,) of all atoms together, in Å³."""
         return self.atomic_volumes(elements, counts) @ np.array(counts, dtype=np.float64)
 
     def entry_bias(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(E,) addition to the logits of entries, from (E, ENTRY_FEATURES)."""
+        """Compute additions (E,) to the logits of entries, from (E, ENTRY_FEATURES)."""
         found = [apply_layers(metric.bias, features)[:, 0] for metric in self.metrics]
         return np.mean(found, axis=0, dtype=np.float32)
 
@@ -98,7 +100,7 @@ class Similarity:
 def species_inputs(
     table: NDArray[np.float32], elements: NDArray[np.int64], counts: Counts
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What is known of each slot itself (B, k, d), and of the slot in its compound."""
+    """Look up features (B, k, d) of species, and inputs that add the rest of the compound."""
     own = table[elements]
     amounts = np.array(counts)
     shares = (amounts / amounts.sum()).astype(np.float32)[None, :, None]
@@ -118,11 +120,11 @@ def entry_features(
     theoretical: NDArray[np.bool_],
     space_groups: NDArray[Any],
 ) -> NDArray[np.float32]:
-    """(E, ENTRY_FEATURES) what says how likely an entry's structure is one that others have.
+    """Describe how likely an entry's structure is one that others have, (E, ENTRY_FEATURES).
 
     Args:
         e_above_hull: (E,) eV/atom, NaN where unknown.
-        hull_estimate: (E,) a lower bound of it, NaN where there is none.
+        hull_estimate: (E,) lower bound of it, NaN where there is none.
         theoretical: (E,) whether its database is mostly of hypothetical compounds.
         space_groups: (E,) numbers.
     """
@@ -137,7 +139,7 @@ def entry_features(
 
 
 def apply_layers(layers: Layers, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What layers with SiLU between them make of (..., d) inputs."""
+    """Apply layers with SiLU between them to inputs (..., d)."""
     for i, (weight, bias) in enumerate(layers):
         x = x @ weight.T + bias
         if i + 1 < len(layers):
@@ -148,7 +150,7 @@ def apply_layers(layers: Layers, x: NDArray[np.float32]) -> NDArray[np.float32]:
 def stored_networks(
     path: str | Path | None, shipped: str
 ) -> tuple[dict[str, NDArray[np.float32]], list[str]]:
-    """Arrays of a file of networks, and the names before the `/` in theirs.
+    """Read the arrays of a file of networks, and the names before the `/` in theirs.
 
     Args:
         path: of the file; None for the shipped one.
@@ -171,10 +173,10 @@ def stored_networks(
 
 @lru_cache(maxsize=4)
 def load_similarity(path: str | Path | None = None) -> Similarity:
-    """The shipped networks, or those in a file.
+    """Load the shipped networks, or those in a file.
 
     Raises:
-        InputError: if the file holds none.
+        InputError: if the file holds no networks for the library.
     """
     arrays, names = stored_networks(path, SHIPPED)
     try:
@@ -195,6 +197,6 @@ def _metric(arrays: dict[str, NDArray[np.float32]], prefix: str) -> CompoundMetr
 
 
 def layers_of(arrays: dict[str, NDArray[np.float32]], name: str) -> Layers:
-    """Weights and biases that are stored under a name."""
+    """Collect the weights and biases that are stored under a name."""
     count = sum(key.startswith(f"{name}.weight.") for key in arrays)
     return [(arrays[f"{name}.weight.{i}"], arrays[f"{name}.bias.{i}"]) for i in range(count)]

@@ -1,8 +1,8 @@
-"""Volumes of crystals whose structure is known but for its scale: a small learned network.
+"""Predict volumes of crystals whose structure is known but for its scale, by small networks.
 
 Composition alone does not say how dense a structure is, and a template's own volume does not say
-how much smaller low-spin cobalt is than chromium. The network sees both: what each slot's element
-is, what the compound is made of otherwise, and which elements surround it at which distances, in
+how much smaller low-spin cobalt is than chromium. The networks see both: the element of each
+species, what else the compound is made of, and which elements surround it at which distances, in
 units of (V/N)^(1/3).
 """
 
@@ -26,23 +26,25 @@ from crysgen.retrieval.scoring.similarity import (
 from crysmetrics.errors import InputError
 
 SHIPPED = "volume.npz"
+"""Name of the shipped networks."""
 
 TEMPLATE_VOLUME = 0.9
 """Weight of the supporting entries' mean log-volume, relative to what is usual for their elements;
 0 takes what is usual for the elements of the proposal."""
 CENTRES = np.arange(0.5, 1.951, 0.1)
+"""Centres of the Gaussians of radial histograms, in units of (V/N)^(1/3)."""
 WIDTH = 0.1
-"""Of the Gaussians that distances are counted in, in units of (V/N)^(1/3)."""
+"""Width of these Gaussians in the same units."""
 
 
 @dataclass(frozen=True)
 class VolumeNetwork:
-    """One trained network.
+    """One trained network for volumes.
 
     Attributes:
-        table: (119, d) what is known of each element.
-        neighbours: (119, m) what is known of it as a neighbour.
-        layers: from a slot's inputs and surroundings to the logarithm of its atoms' volume in Å³.
+        table: (119, d) features of each element.
+        neighbours: (119, m) features of each element as a neighbour.
+        layers: from a species' inputs and neighbours to the log-volume of its atoms, in ln Å³.
     """
 
     table: NDArray[np.float32]
@@ -50,16 +52,16 @@ class VolumeNetwork:
     layers: Layers
 
     def volumes(
-        self, elements: NDArray[np.int64], counts: Counts, around: NDArray[np.float32]
+        self, elements: NDArray[np.int64], counts: Counts, histograms: NDArray[np.float32]
     ) -> NDArray[np.float64]:
-        """(B,) cell volumes in Å³.
+        """Predict cell volumes (B,) in Å³.
 
         Args:
             elements: (B, k) atomic numbers.
-            counts: atoms of the k slots.
-            around: (B, k, k, R) from `surroundings_of`.
+            counts: atoms of the k species.
+            histograms: (B, k, k, R) from `radial_histograms`.
         """
-        near = np.einsum("bijr,bjm->birm", around, self.neighbours[elements])
+        near = np.einsum("bijr,bjm->birm", histograms, self.neighbours[elements])
         inputs = species_inputs(self.table, elements, counts)[1]
         inputs = np.concatenate([inputs, near.reshape(*near.shape[:2], -1)], axis=-1)
         each = np.exp(apply_layers(self.layers, inputs)[..., 0].astype(np.float64))
@@ -69,15 +71,15 @@ class VolumeNetwork:
 
 @dataclass(frozen=True)
 class VolumeNetworks:
-    """Several networks, whose logarithms of volumes are averaged."""
+    """Several networks, whose log-volumes are averaged."""
 
     networks: tuple[VolumeNetwork, ...]
 
     def log_volumes(
-        self, elements: NDArray[np.int64], counts: Counts, around: NDArray[np.float32]
+        self, elements: NDArray[np.int64], counts: Counts, histograms: NDArray[np.float32]
     ) -> NDArray[np.float64]:
-        """(B,) of the cells of crystals with the same counts, in ln Å³; see `volumes`."""
-        each = [network.volumes(elements, counts, around) for network in self.networks]
+        """Predict the cells' log-volumes (B,) in ln Å³; see `VolumeNetwork.volumes`."""
+        each = [network.volumes(elements, counts, histograms) for network in self.networks]
         found: NDArray[np.float64] = np.mean(np.log(each), axis=0)
         return found
 
@@ -85,7 +87,12 @@ class VolumeNetworks:
 def radial_histograms(
     lattice: NDArray[np.float64], frac_coords: NDArray[np.float64], counts: Counts
 ) -> NDArray[np.float32]:
-    """(k, k, R) neighbours by slots and distance of a crystal whose atoms are sorted by slot."""
+    """Count the neighbours of each species by distance, for atoms that are sorted by species.
+
+    Returns:
+        (k, k, R) neighbours of the second species around an atom of the first, as a mean over its
+        atoms, in Gaussians at CENTRES.
+    """
     from crysgen.retrieval.scoring._local_environments import radial_histogram
 
     species = np.repeat(np.arange(len(counts)), counts)
@@ -97,10 +104,10 @@ def radial_histograms(
 
 @lru_cache(maxsize=4)
 def load_volume_networks(path: str | Path | None = None) -> VolumeNetworks:
-    """The shipped networks, or those in a file.
+    """Load the shipped networks, or those in a file.
 
     Raises:
-        InputError: if the file holds none.
+        InputError: if the file holds no networks for volumes.
     """
     arrays, names = stored_networks(path, SHIPPED)
     try:
