@@ -381,7 +381,7 @@ def other_sources(arrays: dict[str, np.ndarray]) -> None:
         lambda a: a.update(lattices=a["lattices"][0]),
         lambda a: a.update(source=a["source"] + 9),
         lambda a: a.update(frac_coords=a["frac_coords"].astype(str)),
-        lambda a: a.update(match_entry=np.array([7], dtype=np.int32)),
+        lambda a: a.update(hit_entry=np.array([7], dtype=np.int32)),
         lambda a: a.update(ids=np.frombuffer(b"a\na", dtype=np.uint8)),
     ],
 )

@@ -23,7 +23,7 @@ from crysgen.retrieval.scoring.plausibility import (
     save_plausibility,
     spherical_harmonics,
 )
-from crysgen.retrieval.training.fit_calibration import HELD_OUT, fitted, held_out
+from crysgen.retrieval.training.fit_calibration import HELD_OUT, calibration_entries, fitted
 from crysgen.retrieval.training.leave_one_out import (
     Example,
     as_users_ask,
@@ -163,7 +163,7 @@ def test_questions_leave_the_formula_out(library: Library, asked: list[Example])
     assert asked
     for example in asked:
         assert len(example.cells) == len(example.is_match) == len(example.features)
-        assert not (example.symmetric & ~example.is_match).any()
+        assert not (example.is_symmetric_match & ~example.is_match).any()
         assert 0 <= example.fold < 10
         # What is left out does not say either that it lies above the hull.
         assert not example.features[:, FEATURES.index("known_above_hull")].any()
@@ -194,13 +194,13 @@ def test_training_learns_what_is_right(asked: list[Example]) -> None:
 def test_weights_are_fitted_to_answers(library: Library, asked: list[Example]) -> None:
     weights = fitted(asked)
     assert tuple(weights) == FEATURES
-    for name in ("own", "known_above"):  # of which questions tell nothing
+    for name in ("user_entry", "known_above_hull"):  # of which examples tell nothing
         assert weights[name] == WEIGHTS["cell"][name]
     # What was left out of the training of the networks is what is asked for.
     column = FEATURES.index("plausibility")
     helpful = [replace(q, features=_with(q, column)) for q in asked]
     assert fitted(helpful)["plausibility"] > weights["plausibility"]
-    for i in held_out(library, 5):
+    for i in calibration_entries(library, 5):
         counts = library.entries.counts(i)
         atoms = dict(zip(library.entries.species(i).tolist(), counts, strict=True))
         assert fold_of(atoms) in HELD_OUT

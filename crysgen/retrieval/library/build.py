@@ -6,6 +6,7 @@ Only rows marked `train` enter, so that whatever is measured on `val` and `test`
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -178,12 +179,12 @@ def sort_into(entries: Entries, counts: Counts, members: NDArray[np.int64]) -> A
     return sort_into_prototypes(entries.shapes(members), counts)
 
 
-def main() -> None:
-    """The command line."""
+def main(given: Sequence[str] | None = None) -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Make the library of known structures.")
     parser.add_argument("--data", type=Path, required=True, help="folder with splits.csv.gz")
     parser.add_argument("-o", "--output", type=Path, required=True)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     with show_progress():
         entries = build(arguments.data)
     save_entries(entries, arguments.output)

@@ -1,4 +1,4 @@
-"""Properties of the elements that the networks of the library start from."""
+"""Tabulate properties of the elements, from which the networks of retrieval start."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _PROPERTIES = (
     "is_metalloid", "is_halogen", "is_alkali", "is_alkaline", "is_rare_earth",
     "electron_affinity", "ionization_energy", "atomic_radius_calculated", "metallic_radius",
 )  # fmt: skip
-"""pymatgen's names of what an element's row in the table starts from."""
+"""Names, in pymatgen, of the properties in the first columns of the table."""
 _LAST_KNOWN = 103
-"""Heavier elements have no compounds, and pymatgen knows nothing of their electrons."""
+"""Atomic number beyond which elements have no compounds, and pymatgen lacks their electrons."""
 
 
 def element_table() -> NDArray[np.float64]:
-    """(119, f) normalised properties of elements by atomic number; 0 where unknown."""
+    """Tabulate normalised properties (119, f) of elements by atomic number; 0 where unknown."""
     import warnings
 
     from pymatgen.core import Element

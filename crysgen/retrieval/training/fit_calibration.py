@@ -1,9 +1,9 @@
-"""Fits the weights of `calibration`:
+"""Fit the weights of `scoring.calibration`:
 
 `python -m crysgen.retrieval.training.fit_calibration LIBRARY -o calibration.json`
 
-The library answers `questions` about formulas of the folds that `plausibility` was not trained on.
-Proposals are right if they match, and doubly so in the right space group. Only the weights for
+Examples (`leave_one_out`) are of formulas of the folds that `plausibility` was not trained on.
+Matching proposals count, and doubly so in the right space group. Only the weights for
 formulas are fitted, near those for exact cells, which stay: to crystals on the hull, as who asks
 for a formula wants its ground state.
 """
@@ -26,17 +26,18 @@ from crysgen.retrieval.training.leave_one_out import (
     held_out_entries,
     leave_one_out_examples,
 )
+from crysmetrics.errors import UserError
 from crysmetrics.io.json_files import write_json
 from crysmetrics.progress import show_progress, task
 
 HELD_OUT = (0,)
-"""Folds whose formulas `plausibility` does not learn from."""
+"""Folds whose formulas the plausibility network does not learn from."""
 ON_HULL = 0.001
-"""eV/atom."""
+"""Distance in eV/atom at or below which crystals lie on the hull."""
 
 
-def held_out(library: Library, count: int | None = None) -> list[int]:
-    """Entries to ask for whose formulas are in the folds that are held out."""
+def calibration_entries(library: Library, count: int | None = None) -> list[int]:
+    """Choose up to `count` entries whose formulas are in the folds that are held out."""
     entries = library.entries
     found = []
     for i in held_out_entries(library).tolist():
@@ -46,8 +47,8 @@ def held_out(library: Library, count: int | None = None) -> list[int]:
     return found[:count]
 
 
-def judged(examples: Sequence[Example]) -> list[Example]:
-    """The same questions with what the shipped `plausibility` says."""
+def with_plausibility(examples: Sequence[Example]) -> list[Example]:
+    """Add the scores of the shipped plausibility networks to the features of examples."""
     networks = load_plausibility()
     column = FEATURES.index("plausibility")
     found = []
@@ -59,37 +60,38 @@ def judged(examples: Sequence[Example]) -> list[Example]:
 
 
 def fitted(examples: Sequence[Example]) -> dict[str, float]:
-    """Weights near those for cells, in the order of FEATURES.
+    """Fit weights near those for cells, in the order of FEATURES.
 
-    Features that questions do not tell about, as all entries of the formula are left out, are the
-    same in all their proposals, and keep their weights.
+    Features that do not vary, as all entries of the formula are left out, keep their weights.
     """
     now = np.array([WEIGHTS["cell"][name] for name in FEATURES])
     tables = [example.features.astype(np.float64) for example in examples] * 2
     is_match = [example.is_match for example in examples] + [
-        example.symmetric for example in examples
+        example.is_symmetric_match for example in examples
     ]
     return dict(zip(FEATURES, fit(tables, is_match, now).tolist(), strict=True))
 
 
-def main() -> None:
-    """The command line."""
+def main(given: Sequence[str] | None = None) -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Fit the order of proposals.")
     parser.add_argument("library", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--questions", type=int, help="at most so many")
+    parser.add_argument("--examples", type=int, help="at most so many")
     parser.add_argument("--workers", type=int, default=2)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     library = Library.load(arguments.library, extra=[])
-    chosen = held_out(library, arguments.leave_one_out_examples)
+    chosen = calibration_entries(library, arguments.examples)
     stable = [i for i in chosen if library.entries.e_above_hull[i] <= ON_HULL]
     ways = [(i, True) for i in stable]
     examples = []
-    with show_progress(), task("questions", len(ways)) as advance:
+    with show_progress(), task("examples", len(ways)) as advance:
         for example in leave_one_out_examples(arguments.library, ways, arguments.workers):
             examples.append(example)
             advance(1)
-    found = {name: round(weight, 3) for name, weight in fitted(judged(examples)).items()}
+    if not any(example.is_match.any() for example in examples):
+        raise UserError("No example has a proposal that matches, so that nothing can be fitted.")
+    found = {name: round(weight, 3) for name, weight in fitted(with_plausibility(examples)).items()}
     weights = {"cell": WEIGHTS["cell"], "formula": found}
     write_json(weights, arguments.output)
 

@@ -1,8 +1,8 @@
-"""Questions that a library asks itself: what would it have proposed for a crystal that it knows?
+"""Leave-one-out examples: proposals for crystals of a library that lacks their formula.
 
-Crystals of the library are asked for one after the other, with all entries of their formula taken
-out: by their exact cell, as benchmarks ask, or by their reduced formula, as users do. The network
-of `plausibility` and the weights of `calibration` are fitted to the answers.
+Crystals are asked for by their exact cell, as benchmarks do, or by their reduced formula, as users
+do. The network of `scoring.plausibility` and the weights of `scoring.calibration` are fitted to
+these examples.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from crysgen.retrieval.scoring.plausibility import Cell
 from crysmetrics.parallel import in_processes
 
 MAX_ABOVE_HULL = 0.1
-"""eV/atom; crystals that are known to lie farther above the hull are not asked for."""
-UNITS_AT_LEAST = 0.02
-"""Cell sizes that fewer real compounds of the type have are not asked for."""
+"""Distance above the hull in eV/atom beyond which crystals are no examples."""
+LEAST_LIKELY_SIZE = 0.02
+"""Share of real compounds of the type below which a cell size is not asked for."""
 FOLDS = 10
-"""Parts that formulas fall into, so that some can be held out."""
+"""Number of parts that formulas fall into, so that some can be held out."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """What was proposed for one crystal, and what of it is right.
+    """Proposals for one crystal, and which of them match it.
 
     Attributes:
-        entry: of the library.
+        entry: index of the crystal in the library.
         by_formula: whether the reduced formula was asked for, in several cell sizes.
         fold: of its formula, 0 to FOLDS - 1.
         cells: (atomic numbers, fractional coordinates, lattice in Å) of n proposals.
-        features: (n, f) what `calibration.features` says, in its order.
-        right: (n,) which proposals match, by the tolerances of match rates.
-        symmetric: (n,) those that have the right space group as well.
+        features: (n, f) of `scoring.calibration.features`, in its order.
+        is_match: (n,) whether a proposal matches, by the tolerances of match rates.
+        is_symmetric_match: (n,) whether it has the right space group as well.
     """
 
     entry: int
@@ -55,13 +55,13 @@ class Example:
     cells: list[Cell]
     features: NDArray[np.float32]
     is_match: NDArray[np.bool_]
-    symmetric: NDArray[np.bool_]
+    is_symmetric_match: NDArray[np.bool_]
 
 
 def held_out_entries(
     library: Library, count: int | None = None, seed: int = 0
 ) -> NDArray[np.int64]:
-    """Entries from the Materials Project that are not far above the hull, in random order."""
+    """Choose entries of the Materials Project that are near the hull, in random order."""
     entries = library.entries
     good = (entries.source == 0) & ~(entries.e_above_hull.astype(float) > MAX_ABOVE_HULL)
     rng = np.random.default_rng(seed)
@@ -69,11 +69,16 @@ def held_out_entries(
 
 
 def leave_one_out_examples(
-    path: Path, asked: Sequence[tuple[int, bool]], workers: int = 1
+    path: Path, wanted: Sequence[tuple[int, bool]], workers: int = 1
 ) -> Iterator[Example]:
-    """Ask for entries of the library at a path, and whether by formula; those without proposals
-    are left out."""
-    jobs = [(str(path), int(entry), by_formula) for entry, by_formula in asked]
+    """Make examples of entries; those without proposals are left out.
+
+    Args:
+        path: of the library.
+        wanted: index of each entry, and whether it is asked for by formula.
+        workers: processes.
+    """
+    jobs = [(str(path), int(entry), by_formula) for entry, by_formula in wanted]
     for found in in_processes(_example, jobs, workers):
         if found is not None:
             yield found
@@ -108,14 +113,14 @@ def _library(path: str) -> Library:
 
 
 def fold_of(atoms: dict[int, int]) -> int:
-    """Which part a formula is in, whatever its cell."""
+    """Assign a formula to one of FOLDS parts, whatever its cell."""
     divisor = gcd(*atoms.values())
     formula = tuple(sorted((z, n // divisor) for z, n in atoms.items()))
     return crc32(str(formula).encode()) % FOLDS
 
 
 def match_mask(proposals: Sequence[Proposal], target: Reduced) -> NDArray[np.bool_]:
-    """(n,) which proposals are the target, by the tolerances of match rates."""
+    """(n,) whether proposals match the target, by the tolerances of match rates."""
     cells = [reduced(to_crystals([p])) for p in proposals]
     equal = np.array([cell.counts == target.counts for cell in cells], dtype=bool)
     alike = np.flatnonzero(equal)
@@ -129,7 +134,7 @@ def match_mask(proposals: Sequence[Proposal], target: Reduced) -> NDArray[np.boo
 
 
 def as_users_ask(atoms: dict[int, int]) -> tuple[dict[int, int], list[int]]:
-    """The reduced formula of a cell, and the cell sizes that compounds of its type have."""
+    """Reduce a cell to its formula, and list the cell sizes of compounds of its type."""
     formula = Formula.of_atoms([z for z, n in atoms.items() for _ in range(n)]).reduced
-    units = [unit for unit, share in likelihoods(formula).items() if share > UNITS_AT_LEAST]
+    units = [unit for unit, share in likelihoods(formula).items() if share > LEAST_LIKELY_SIZE]
     return formula.counts, units or [1]

@@ -1,8 +1,7 @@
-"""Trains what `plausibility` holds, on `questions` that a library asks itself.
+"""Train the networks of `scoring.plausibility` on leave-one-out examples.
 
-Among what the library proposes for a crystal the network shall find what matches it, and more so
-what has the right space group as well. A part of the votes' logits is given, so that it learns
-most where they fail.
+Among the proposals for a crystal the network shall find those that match it, and more so those in
+the right space group. A part of the other logits is given, so that it learns most where they fail.
 """
 
 from __future__ import annotations
@@ -23,33 +22,43 @@ from crysgen.retrieval.scoring.plausibility import (
 )
 from crysgen.retrieval.training.element_table import element_table
 from crysgen.retrieval.training.leave_one_out import Example
+from crysmetrics.errors import UserError
 
-EPOCHS, BATCH, RATE = 9, 24, 2e-3
-PROPOSALS, RIGHT = 12, 3
-"""Of each question that a step looks at, and how many of them may be right."""
+EPOCHS = 9
+"""Number of passes over the examples."""
+BATCH = 24
+"""Number of examples of a step."""
+RATE = 2e-3
+"""Highest learning rate."""
+PROPOSALS = 12
+"""Number of proposals of an example that a step looks at."""
+MATCHES = 3
+"""Number of these that match, at most."""
 TEMPERATURE = 2.0
-"""Of the votes' logits when wrong proposals are drawn."""
+"""Divides the given logits when proposals that do not match are drawn."""
 GIVEN = 0.3
-"""Part of the votes' logits that the network need not learn."""
+"""Share of the given logits that the network need not learn."""
 STRETCHED = 0.01
-"""By how much lengths are made wrong, so that volumes are not trusted more than they deserve."""
-MATCH, SYMMETRIC = 0.6, 0.4
-"""Parts of the loss."""
+"""Standard deviation of the log-lengths of training, so that volumes are not trusted too much."""
+MATCH = 0.6
+"""Share of the loss that asks for a match."""
+SYMMETRIC = 0.4
+"""Share of the loss that asks for a match in the right space group."""
 HOPELESS = 0.02
-"""Of the probability, shared out evenly: what is out of reach makes no difference."""
+"""Probability that is shared out evenly, so that matches out of reach make no difference."""
 
 
 @dataclass(frozen=True)
-class Packed:
-    """Questions as arrays: the surroundings of all proposals, in little memory.
+class PackedExamples:
+    """Examples as arrays: the environments of all proposals, in little memory.
 
     Attributes:
         elements, shares, scale: (N,) as in `Surroundings`.
         neighbours: (N, K) counted from the first site of the crystal.
         vectors: (N, K, 3).
         starts: (B + 1,) where the sites of each proposal begin.
-        first: (Q + 1,) where the proposals of each question begin.
-        votes, right, symmetric: (B,) of the proposals.
+        first: (Q + 1,) where the proposals of each example begin.
+        logits, is_match, is_symmetric_match: (B,) of the proposals.
     """
 
     elements: NDArray[np.uint8]
@@ -59,13 +68,13 @@ class Packed:
     vectors: NDArray[np.float16]
     starts: NDArray[np.int64]
     first: NDArray[np.int64]
-    votes: NDArray[np.float64]
+    logits: NDArray[np.float64]
     is_match: NDArray[np.bool_]
-    symmetric: NDArray[np.bool_]
+    is_symmetric_match: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, examples: Sequence[Example]) -> Packed:
-        """All proposals of some questions."""
+    def of(cls, examples: Sequence[Example]) -> PackedExamples:
+        """Pack all proposals of some examples."""
         around = local_environments([cell for example in examples for cell in example.cells])
         sizes = around.sizes.numpy()
         starts = np.concatenate([[0], np.cumsum(sizes)])
@@ -83,11 +92,11 @@ class Packed:
                 [logits_of(example.features, example.by_formula) for example in examples]
             ),
             np.concatenate([example.is_match for example in examples]),
-            np.concatenate([example.symmetric for example in examples]),
+            np.concatenate([example.is_symmetric_match for example in examples]),
         )
 
     def environments(self, proposals: NDArray[np.int64]) -> LocalEnvironments:
-        """Of some proposals, with volumes that are a little off."""
+        """Unpack environments of some proposals, with volumes that are a little off."""
         begin, end = self.starts[proposals], self.starts[proposals + 1]
         sizes = end - begin
         offsets = np.cumsum(sizes) - sizes
@@ -106,17 +115,17 @@ class Packed:
         )
 
     def useful(self) -> NDArray[np.int64]:
-        """Questions with right and wrong proposals."""
+        """List the examples of which some proposals match, and some do not."""
         spans = zip(self.first[:-1], self.first[1:], strict=True)
         mixed = [0 < self.is_match[a:b].sum() < b - a for a, b in spans]
         return np.flatnonzero(mixed)
 
     def drawn(self, example: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Some right proposals and some wrong ones, rather those with many votes."""
+        """Draw some proposals that match and some that do not, rather those with high logits."""
         mine = np.arange(self.first[example], self.first[example + 1])
         is_match, wrong = mine[self.is_match[mine]], mine[~self.is_match[mine]]
-        is_match = rng.permutation(is_match)[:RIGHT]
-        chances = self.votes[wrong] / TEMPERATURE + rng.gumbel(size=len(wrong))
+        is_match = rng.permutation(is_match)[:MATCHES]
+        chances = self.logits[wrong] / TEMPERATURE + rng.gumbel(size=len(wrong))
         wrong = wrong[np.argsort(-chances)[: PROPOSALS - len(is_match)]]
         return np.concatenate([is_match, wrong])
 
@@ -124,12 +133,19 @@ class Packed:
 def train_plausibility(
     examples: Sequence[Example], seed: int = 0, epochs: int = EPOCHS
 ) -> PlausibilityNetwork:
-    """A network trained on questions with their answers."""
+    """Train a network on examples.
+
+    Raises:
+        UserError: if nothing can be learned from them.
+    """
     from ase.data import covalent_radii
 
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    packed = Packed.of(examples)
+    mixed = [example.is_match.any() and not example.is_match.all() for example in examples]
+    if not any(mixed):
+        raise UserError("No example has proposals that match and proposals that do not.")
+    packed = PackedExamples.of(examples)
     useful = packed.useful()
     model = PlausibilityNetwork(
         torch.tensor(element_table(), dtype=torch.float32),
@@ -159,11 +175,13 @@ def train_plausibility(
     return model.eval()
 
 
-def _loss(model: PlausibilityNetwork, packed: Packed, drawn: Sequence[NDArray[np.int64]]) -> Tensor:
-    """Of a batch of questions, each with some of its proposals."""
+def _loss(
+    model: PlausibilityNetwork, packed: PackedExamples, drawn: Sequence[NDArray[np.int64]]
+) -> Tensor:
+    """Compute the loss of a batch of examples, each with some of its proposals."""
     rows = np.concatenate(drawn)
-    votes = torch.from_numpy(packed.votes[rows]).float()
-    scores = model(packed.environments(rows)) + GIVEN * votes
+    given = torch.from_numpy(packed.logits[rows]).float()
+    scores = model(packed.environments(rows)) + GIVEN * given
     sizes = np.array([len(mine) for mine in drawn])
     example = np.repeat(np.arange(len(drawn)), sizes)
     place = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
@@ -171,7 +189,7 @@ def _loss(model: PlausibilityNetwork, packed: Packed, drawn: Sequence[NDArray[np
     nothing = scores.new_full((len(drawn), PROPOSALS), -1e4)
     shares = torch.softmax(nothing.index_put(where, scores), dim=1)
     total = scores.new_zeros(())
-    for part, labels in ((MATCH, packed.is_match), (SYMMETRIC, packed.symmetric)):
+    for part, labels in ((MATCH, packed.is_match), (SYMMETRIC, packed.is_symmetric_match)):
         matches = torch.zeros_like(shares).index_put(where, torch.from_numpy(labels[rows]).float())
         hit = (shares * matches).sum(1)[matches.any(dim=1)]
         total = total - part * torch.log((1 - HOPELESS) * hit + HOPELESS / PROPOSALS).sum()
@@ -180,5 +198,5 @@ def _loss(model: PlausibilityNetwork, packed: Packed, drawn: Sequence[NDArray[np
 
 @torch.no_grad()
 def scores_of(model: PlausibilityNetwork, examples: Sequence[Example]) -> list[NDArray[np.float64]]:
-    """(n,) for the proposals of each question."""
+    """Score the proposals (n,) of each example."""
     return [model(local_environments(example.cells)).double().numpy() for example in examples]

@@ -1,8 +1,8 @@
-"""Trains the networks of `similarity` on a library's own crystals.
+"""Train the networks of `scoring.similarity` on a library's own crystals.
 
-Every crystal in turn is taken out of the library, and those of other compounds vote for its
-structure. The loss is the logarithm of the share of votes for placements that hit a prototype it
-belongs to. `train_similarity` is the program.
+Every crystal in turn is taken out of the library, and those of other compounds support its
+structure. The loss is the logarithm of the share of support for site mappings that match a
+prototype it belongs to. `train_similarity` is the program.
 """
 
 from __future__ import annotations
@@ -26,17 +26,28 @@ from crysgen.retrieval.training.element_table import element_table
 if TYPE_CHECKING:
     from crysgen.retrieval.scoring.similarity import Similarity
 
-TABLE_WIDTH, POINT_WIDTH, HIDDEN = 32, 48, 128
-EPOCHS, LEARNING_RATE, BATCH = 10, 3e-3, 256
+TABLE_WIDTH = 32
+"""Width of the features of elements."""
+POINT_WIDTH = 48
+"""Dimensions of the points that species become."""
+HIDDEN = 128
+"""Width of hidden layers."""
+EPOCHS = 10
+"""Number of passes over the entries."""
+LEARNING_RATE = 3e-3
+"""Highest learning rate."""
+BATCH = 256
+"""Number of entries of a step, at most."""
 HOPELESS = 0.002
-"""Share of votes below which being right makes no difference to the loss."""
+"""Share of support below which matching makes no difference to the loss."""
 STRICT_SHARE = 0.4
-"""Of the loss: votes for the prototype in the right space group, beside votes for the prototype."""
-PLACEMENTS_AT_ONCE = 3_000_000
+"""Share of the loss that asks for the right space group as well."""
+MAPPINGS_AT_ONCE = 3_000_000
+"""Number of distances of species that a step computes, at most."""
 
 
 class Networks(nn.Module):
-    """What `Similarity` holds, as something to be trained."""
+    """Trainable form of `scoring.similarity.CompoundMetric`."""
 
     def __init__(self, elements: Tensor) -> None:
         super().__init__()
@@ -55,21 +66,21 @@ class Networks(nn.Module):
 
     @property
     def table(self) -> Tensor:
-        """(119, d) what is known of each element, and what is learned."""
+        """(119, d) features of each element: known properties, and what is learned."""
         return self.linear(cast(Tensor, self.elements)) + self.own
 
     def inputs(self, elements: Tensor, counts: Counts) -> tuple[Tensor, Tensor]:
-        """Of each slot itself, and in its compound."""
+        """Look up features (B, k, d) of species, and inputs that add the rest of the compound."""
         own = nn.functional.dropout(self.table[elements], 0.1, self.training)
         return own, species_inputs(own, torch.tensor(counts)[None].expand(len(own), -1))
 
     def embed(self, elements: Tensor, counts: Counts) -> Tensor:
-        """(B, k, D) points."""
+        """Map species to points (B, k, D)."""
         own, inputs = self.inputs(elements, counts)
         return self.skip(own) + self.points(inputs)
 
-    def logits(self, group: Training, elements: Tensor) -> Tensor:
-        """(B, g, P) as `Group.logits`."""
+    def logits(self, group: GroupTensors, elements: Tensor) -> Tensor:
+        """Compute logits (B, g, P) as `AnonymousFormulaGroup.logits` does."""
         own = self.embed(elements, group.counts)
         points = self.embed(group.elements, group.counts)
         square = (own**2).sum(-1)[:, None, :, None] + (points**2).sum(-1)[None, :, None, :]
@@ -81,15 +92,15 @@ class Networks(nn.Module):
         return -torch.exp(self.log_sharpness) * distances + bias
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What `load_similarity` reads, but the volumes."""
+        """Collect what `load_similarity` reads, but for the volumes."""
         found = {"table": self.table, "skip": self.skip.weight}
-        found |= weights_of(self, "points") | weights_of(self, "bias")
+        found |= weights_of(self.points, "points") | weights_of(self.bias, "bias")
         found["temperature"] = torch.exp(-self.log_sharpness)
         return as_arrays(found)
 
 
 def species_inputs(own: Tensor, counts: Tensor) -> Tensor:
-    """(B, k, f) as `similarity.slot_inputs`; slots of no atoms are padding."""
+    """(B, k, f) as `similarity.slot_inputs`; species of no atoms are padding."""
     amounts = counts.to(own.dtype)
     shares = (amounts / amounts.sum(1, keepdim=True))[..., None]
     mean = (own * shares).sum(1, keepdim=True)
@@ -102,25 +113,25 @@ def species_inputs(own: Tensor, counts: Tensor) -> Tensor:
     return torch.cat(parts, -1)
 
 
-def weights_of(module: nn.Module, name: str) -> dict[str, Tensor]:
-    """Weights and biases of the layers in an attribute, by the names they are stored under."""
-    layers = [x for x in getattr(module, name) if isinstance(x, nn.Linear)]
-    weights = {f"{name}.weight.{i}": layer.weight for i, layer in enumerate(layers)}
-    return weights | {f"{name}.bias.{i}": layer.bias for i, layer in enumerate(layers)}
+def weights_of(network: nn.Sequential, name: str) -> dict[str, Tensor]:
+    """Collect weights and biases of layers, by the names under which they are stored."""
+    linear = [layer for layer in network if isinstance(layer, nn.Linear)]
+    weights = {f"{name}.weight.{i}": layer.weight for i, layer in enumerate(linear)}
+    return weights | {f"{name}.bias.{i}": layer.bias for i, layer in enumerate(linear)}
 
 
 def as_arrays(found: dict[str, Tensor]) -> dict[str, NDArray[Any]]:
-    """As they are stored."""
+    """Convert tensors to the arrays that are stored."""
     return {key: value.detach().numpy().astype(np.float32) for key, value in found.items()}
 
 
 @dataclass(frozen=True)
-class Training:
-    """One group as tensors: see `Group`.
+class GroupTensors:
+    """An `AnonymousFormulaGroup` as tensors.
 
     Attributes:
-        columns: (g, columns) bool, which columns each entry hits when laid onto itself.
-        home: (g * P,) a column that each placement hits: that of its first leader.
+        columns: (g, columns) whether an entry laid onto itself has a column.
+        home: (g * P,) the column of each site mapping with its first representative.
         space_groups: (g,) numbers.
     """
 
@@ -134,8 +145,8 @@ class Training:
     space_groups: Tensor
 
     @classmethod
-    def of(cls, group: AnonymousFormulaGroup) -> Training:
-        """The arrays of a group."""
+    def of(cls, group: AnonymousFormulaGroup) -> GroupTensors:
+        """Collect the tensors of a group."""
         entries, members, theoretical = group.entries, group.members, group.theoretical
         hull = entries.e_above_hull[members].astype(np.float32)
         groups = entries.space_groups[members]
@@ -145,11 +156,11 @@ class Training:
         above = np.fmax(hull, bound) > 0.15
         weights = np.where(theoretical, 0.5, 1.0) * np.where(above, 0.3, 1.0)
         cases = len(group.permutations)
-        votes = group.columns_of_mappings
-        home = np.zeros(votes.shape[0], dtype=np.int64)
-        filled = np.diff(votes.indptr) > 0
-        home[filled] = votes.indices[votes.indptr[:-1][filled]]
-        columns = votes[np.arange(len(group)) * cases].toarray() > 0
+        table = group.columns_of_mappings
+        home = np.zeros(table.shape[0], dtype=np.int64)
+        filled = np.diff(table.indptr) > 0
+        home[filled] = table.indices[table.indptr[:-1][filled]]
+        columns = table[np.arange(len(group)) * cases].toarray() > 0
         return cls(
             group.counts,
             torch.tensor(group.elements),
@@ -162,19 +173,19 @@ class Training:
         )
 
     def batches(self, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-        """Queries of one step."""
+        """Divide the entries into those of each step, in random order."""
         size, kinds = len(self.elements), len(self.counts)
         each = size * len(self.permutations) * kinds**2
-        step = max(8, min(BATCH, PLACEMENTS_AT_ONCE // each))
+        step = max(8, min(BATCH, MAPPINGS_AT_ONCE // each))
         order = rng.permutation(size)
         return (order[start : start + step] for start in range(0, size, step))
 
 
 def train(entries: Entries, seed: int = 0, epochs: int = EPOCHS) -> Networks:
-    """Similarity trained on a library.
+    """Train a metric on a library.
 
     Args:
-        entries: with their hits.
+        entries: with their matches.
         seed: of initial weights, dropout and the order of queries.
         epochs: how often each crystal is asked for.
     """
@@ -183,7 +194,7 @@ def train(entries: Entries, seed: int = 0, epochs: int = EPOCHS) -> Networks:
     networks = Networks(torch.tensor(element_table(), dtype=torch.float32))
     no_similarity = cast("Similarity", None)
     groups = [
-        Training.of(AnonymousFormulaGroup(entries, counts, no_similarity))
+        GroupTensors.of(AnonymousFormulaGroup(entries, counts, no_similarity))
         for counts, members in entries.by_counts.items()
         if len(members) > 1
     ]
@@ -215,8 +226,10 @@ def train(entries: Entries, seed: int = 0, epochs: int = EPOCHS) -> Networks:
     return networks.eval()
 
 
-def _loss(networks: Networks, group: Training, batch: NDArray[np.int64]) -> tuple[Tensor, float]:
-    """Loss of the votes, and how many queries counted."""
+def _loss(
+    networks: Networks, group: GroupTensors, batch: NDArray[np.int64]
+) -> tuple[Tensor, float]:
+    """Compute the loss of some entries, and their weight."""
     elements = group.elements[batch]
     logits = networks.logits(group, elements)
     cases = len(group.permutations)

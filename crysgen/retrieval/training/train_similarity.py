@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,13 +31,21 @@ from crysgen.retrieval.training.volume import EPOCHS as STRUCTURE_VOLUME_EPOCHS
 from crysgen.retrieval.training.volume import train_volume_network
 from crysgen.retrieval.training.volume_fit import fit_volumes, volume_goals
 
-VOLUME_EPOCHS, VOLUME_BATCH, VOLUME_RATE, VOLUME_HIDDEN = 40, 128, 4e-3, 96
+VOLUME_EPOCHS = 40
+"""Number of passes over the entries, for volumes by composition."""
+VOLUME_BATCH = 128
+"""Number of entries of a step, for these."""
+VOLUME_RATE = 4e-3
+"""Highest learning rate, for these."""
+VOLUME_HIDDEN = 96
+"""Width of hidden layers, of these."""
 METRICS = 3
-_MOST_KINDS = 6
+"""Number of networks that are averaged."""
+_MOST_ELEMENTS = 6
 
 
-class Volumes(nn.Module):
-    """Volume of a cell from its composition: the sum of what each atom takes in its compound."""
+class CompositionVolumes(nn.Module):
+    """Network that predicts volumes from compositions, as sums over atoms in their compound."""
 
     def __init__(self, elements: Tensor) -> None:
         super().__init__()
@@ -50,31 +59,33 @@ class Volumes(nn.Module):
 
     @property
     def table(self) -> Tensor:
-        """(119, d) what is known of each element, and what is learned."""
+        """(119, d) features of each element: known properties, and what is learned."""
         return self.linear(cast(Tensor, self.elements)) + self.own
 
     def forward(self, elements: Tensor, counts: Tensor) -> Tensor:
-        """(B,) logarithms of volumes an atom, from (B, k) slots, padded by slots of no atoms."""
+        """Predict log-volumes an atom (B,) of species (B, k); species of no atoms are padding."""
         atomic = torch.exp(self.volume(species_inputs(self.table[elements], counts))[..., 0])
         return torch.log((atomic * counts).sum(1) / counts.sum(1))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What `load_similarity` reads."""
-        return as_arrays({"volume_table": self.table} | weights_of(self, "volume"))
+        """Collect what `load_similarity` reads."""
+        return as_arrays({"volume_table": self.table} | weights_of(self.volume, "volume"))
 
 
-def train_volumes(entries: Entries, seed: int = 0, epochs: int = VOLUME_EPOCHS) -> Volumes:
-    """Volumes trained on a library's crystals of up to six elements."""
+def train_volumes(
+    entries: Entries, seed: int = 0, epochs: int = VOLUME_EPOCHS
+) -> CompositionVolumes:
+    """Train volumes by composition on a library's crystals of up to six elements."""
     torch.manual_seed(seed)
-    chosen = np.flatnonzero(entries.kinds <= _MOST_KINDS)
-    elements = np.zeros((len(chosen), _MOST_KINDS), dtype=np.int64)
+    chosen = np.flatnonzero(entries.kinds <= _MOST_ELEMENTS)
+    elements = np.zeros((len(chosen), _MOST_ELEMENTS), dtype=np.int64)
     counts = np.zeros_like(elements)
     for row, i in enumerate(chosen.tolist()):
         kinds = int(entries.kinds[i])
         elements[row, :kinds], counts[row, :kinds] = entries.species(i), entries.counts(i)
     goals, weights = volume_goals(entries, chosen)
     inputs = torch.tensor(elements), torch.tensor(counts)
-    model = Volumes(torch.tensor(element_table(), dtype=torch.float32))
+    model = CompositionVolumes(torch.tensor(element_table(), dtype=torch.float32))
     fit_volumes(
         model,
         lambda rows: model(inputs[0][rows], inputs[1][rows]),
@@ -88,8 +99,8 @@ def train_volumes(entries: Entries, seed: int = 0, epochs: int = VOLUME_EPOCHS) 
     return model.eval()
 
 
-def main() -> None:
-    """The command line."""
+def main(given: Sequence[str] | None = None) -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Train the networks of the library.")
     parser.add_argument("library", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
@@ -97,19 +108,19 @@ def main() -> None:
     parser.add_argument("--metrics", type=int, default=METRICS, help="networks to average")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--volume-epochs", type=int, default=VOLUME_EPOCHS)
-    parser.add_argument("--packing-epochs", type=int, default=STRUCTURE_VOLUME_EPOCHS)
-    arguments = parser.parse_args()
+    parser.add_argument("--structure-volume-epochs", type=int, default=STRUCTURE_VOLUME_EPOCHS)
+    arguments = parser.parse_args(given)
     entries = load_entries(arguments.library)
     arrays = train_volumes(entries, 0, arguments.volume_epochs).arrays()
     for seed in range(arguments.metrics):
         found = train(entries, seed, arguments.epochs).arrays()
         arrays |= {f"{seed}/{name}": value for name, value in found.items()}
     save(arguments.output, arrays)
-    packing: dict[str, NDArray[Any]] = {}
+    volumes: dict[str, NDArray[Any]] = {}
     for seed in range(arguments.metrics):
-        found = train_volume_network(entries, seed, arguments.packing_epochs).arrays()
-        packing |= {f"{seed}/{name}": value for name, value in found.items()}
-    save(arguments.volumes, packing)
+        found = train_volume_network(entries, seed, arguments.structure_volume_epochs).arrays()
+        volumes |= {f"{seed}/{name}": value for name, value in found.items()}
+    save(arguments.volumes, volumes)
 
 
 def save(path: Path, arrays: dict[str, NDArray[Any]]) -> None:

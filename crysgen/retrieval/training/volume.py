@@ -1,4 +1,4 @@
-"""Trains what `packing` holds, on a library's own crystals."""
+"""Train the networks of `scoring.volume` on a library's own crystals."""
 
 from __future__ import annotations
 
@@ -21,12 +21,22 @@ from crysgen.retrieval.training.similarity import (
 )
 from crysgen.retrieval.training.volume_fit import fit_volumes, volume_goals
 
-EPOCHS, BATCH, RATE, HIDDEN, NEIGHBOUR_WIDTH = 40, 128, 3e-3, 96, 8
-MOST_KINDS = 6
+EPOCHS = 40
+"""Number of passes over the entries."""
+BATCH = 128
+"""Number of entries of a step."""
+RATE = 3e-3
+"""Highest learning rate."""
+HIDDEN = 96
+"""Width of hidden layers."""
+NEIGHBOUR_WIDTH = 8
+"""Width of the features of elements as neighbours."""
+MAX_ELEMENTS = 6
+"""Number of elements beyond which entries are left out."""
 
 
 class TrainableVolumeNetwork(nn.Module):
-    """What `Packing` holds, as something to be trained."""
+    """Trainable form of `scoring.volume.VolumeNetwork`."""
 
     def __init__(self, elements: Tensor) -> None:
         super().__init__()
@@ -35,59 +45,59 @@ class TrainableVolumeNetwork(nn.Module):
         self.own = nn.Parameter(torch.zeros(len(elements), TABLE_WIDTH))
         self.near = nn.Linear(TABLE_WIDTH, NEIGHBOUR_WIDTH)
         inputs = 3 * TABLE_WIDTH + 3 + NEIGHBOUR_WIDTH * len(CENTRES)
-        self.packing = layers(inputs, HIDDEN, HIDDEN, 1)
-        last = cast(nn.Linear, self.packing[-1])
+        self.volume = layers(inputs, HIDDEN, HIDDEN, 1)
+        last = cast(nn.Linear, self.volume[-1])
         nn.init.constant_(last.bias, 3.0)
         nn.init.normal_(last.weight, std=0.01)
 
     @property
     def table(self) -> Tensor:
-        """(119, d) what is known of each element, and what is learned."""
+        """(119, d) features of each element: known properties, and what is learned."""
         return self.linear(cast(Tensor, self.elements)) + self.own
 
-    def forward(self, elements: Tensor, counts: Tensor, around: Tensor) -> Tensor:
-        """(B,) logarithms of volumes an atom; slots of no atoms are padding."""
+    def forward(self, elements: Tensor, counts: Tensor, histograms: Tensor) -> Tensor:
+        """Predict log-volumes an atom (B,); species of no atoms are padding."""
         own = self.table[elements]
-        near = torch.einsum("bijr,bjm->birm", around, self.near(own)).flatten(2)
+        near = torch.einsum("bijr,bjm->birm", histograms, self.near(own)).flatten(2)
         inputs = torch.cat([species_inputs(own, counts), near], -1)
-        atomic = torch.exp(self.packing(inputs)[..., 0])
+        atomic = torch.exp(self.volume(inputs)[..., 0])
         return torch.log((atomic * counts).sum(1) / counts.sum(1))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What `load_packing` reads."""
+        """Collect what `load_volume_networks` reads."""
         found = {"table": self.table, "near": self.near(self.table)}
-        return as_arrays(found | weights_of(self, "packing"))
+        return as_arrays(found | weights_of(self.volume, "packing"))
 
 
 def padded(
     entries: Entries, chosen: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Elements (B, 6), counts (B, 6) and surroundings (B, 6, 6, R) of some entries."""
-    elements = np.zeros((len(chosen), MOST_KINDS), dtype=np.int64)
+    """Collect elements (B, 6), counts (B, 6) and histograms (B, 6, 6, R) of some entries."""
+    elements = np.zeros((len(chosen), MAX_ELEMENTS), dtype=np.int64)
     counts = np.zeros_like(elements)
-    around = np.zeros((len(chosen), MOST_KINDS, MOST_KINDS, len(CENTRES)), dtype=np.float32)
+    histograms = np.zeros((len(chosen), MAX_ELEMENTS, MAX_ELEMENTS, len(CENTRES)), dtype=np.float32)
     for row, i in enumerate(chosen.tolist()):
         k = int(entries.kinds[i])
         elements[row, :k], counts[row, :k] = entries.species(i), entries.counts(i)
         lattice = entries.lattices[i].astype(np.float64)
-        around[row, :k, :k] = radial_histograms(lattice, entries.frac(i), entries.counts(i))
-    return elements, counts, around
+        histograms[row, :k, :k] = radial_histograms(lattice, entries.frac(i), entries.counts(i))
+    return elements, counts, histograms
 
 
 def train_volume_network(
     entries: Entries, seed: int = 0, epochs: int = EPOCHS
 ) -> TrainableVolumeNetwork:
-    """Volumes of a library's crystals of up to six elements, from composition and structure."""
+    """Train volumes by composition and structure on crystals of up to six elements."""
     torch.manual_seed(seed)
-    chosen = np.flatnonzero(entries.kinds <= MOST_KINDS)
-    elements, counts, around = (torch.tensor(a) for a in padded(entries, chosen))
+    chosen = np.flatnonzero(entries.kinds <= MAX_ELEMENTS)
+    elements, counts, histograms = (torch.tensor(a) for a in padded(entries, chosen))
     goals, weights = volume_goals(entries, chosen)
     model = TrainableVolumeNetwork(torch.tensor(element_table(), dtype=torch.float32))
 
     def predict(rows: Tensor) -> Tensor:
         kinds = int((counts[rows] > 0).sum(1).max())
         found: Tensor = model(
-            elements[rows, :kinds], counts[rows, :kinds], around[rows, :kinds, :kinds]
+            elements[rows, :kinds], counts[rows, :kinds], histograms[rows, :kinds, :kinds]
         )
         return found
 
@@ -99,6 +109,6 @@ def train_volume_network(
         epochs=epochs,
         batch_size=BATCH,
         rate=RATE,
-        title="packing",
+        title="volumes of structures",
     )
     return model.eval()

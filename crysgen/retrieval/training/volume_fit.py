@@ -1,4 +1,4 @@
-"""What both networks of volumes are trained by: goals, weights of entries, and the loop."""
+"""Goals, weights of entries and the training loop that both kinds of volume networks share."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from crysgen.retrieval.library.entries import Entries
 
 _FAR_ABOVE_HULL = 0.15
-"""eV/atom; volumes of such entries count less."""
+"""Distance above the hull in eV/atom beyond which volumes of entries count less."""
 
 
 def volume_goals(entries: Entries, chosen: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Logarithms of volumes an atom (Å³) of some entries, and how much each counts; (B,) each."""
+    """Collect log-volumes an atom (B,) of some entries in ln Å³, and their weights (B,)."""
     volumes = np.abs(np.linalg.det(entries.lattices[chosen].astype(np.float64)))
     hull = entries.e_above_hull[chosen].astype(np.float64)
     trust = np.where(hull > _FAR_ABOVE_HULL, 0.3, 1.0)
