@@ -23,6 +23,7 @@ from crysgen.ranking.selection import select
 from crysgen.requests import CompositionRequest
 from crysgen.retrieval.library.library import Library
 from crysgen.retrieval.propose import propose
+from crysmetrics import relaxation
 from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals
 from crysmetrics.relaxation import CONVERGED, ENERGY, RelaxationSettings, identity, relax

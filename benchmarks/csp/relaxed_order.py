@@ -25,7 +25,6 @@ from crysgen.compositions.formulas import parse_formula
 from crysgen.proposers.retrieval import POOL, to_relax
 from crysgen.ranking.energy import complexities, lowest, simplest_first
 from crysgen.ranking.merge import same_structures
-from crysgen.relaxation import ENERGY, relax
 from crysgen.retrieval.library.library import Library
 from crysgen.retrieval.proposals.proposal import to_crystals
 from crysgen.retrieval.propose import propose

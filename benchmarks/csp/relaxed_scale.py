@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 from retrieval import atoms_of, distances_of, targets_of
 
-from crysgen.relaxation import ENERGY, relax
 from crysgen.retrieval.library.library import Library
 from crysgen.retrieval.proposals.proposal import to_crystals
 from crysgen.retrieval.propose import propose
