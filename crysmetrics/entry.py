@@ -14,8 +14,8 @@ def main() -> None:
 
 def run(module: str) -> None:
     """Run the group of commands that a module holds as `main`."""
-    interrupts.catch_signals()
     try:
+        interrupts.catch_signals()
         import_module(module).main()
     except BaseException as error:
         if interrupts.is_ending():

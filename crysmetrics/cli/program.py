@@ -33,9 +33,9 @@ def run_program(group: click.Group, name: str) -> NoReturn:
     """
     if f"_{name.upper()}_COMPLETE" in os.environ:  # a shell asks for completions
         group.main(prog_name=name)
-    interrupts.catch_signals()
-    prepare_environment()
     try:
+        interrupts.catch_signals()
+        prepare_environment()
         status = _status(group, name)
     except BaseException as error:
         # Libraries that are interrupted at a bad moment make other errors of it.
