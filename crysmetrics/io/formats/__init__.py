@@ -18,6 +18,8 @@ FORMATS: dict[str, Format] = {
 SEARCHED: tuple[Format, ...] = tuple(f for f in FORMATS.values() if f.parse and not f.open)
 """Formats that folders and archives are searched for; the others are read when given."""
 
+_COMPRESSED = (*COMPRESSED, *(f"{suffix}.zip" for suffix in table.FORMAT.suffixes))
+
 
 def format_of(name: str, formats: Iterable[Format] = FORMATS.values()) -> Format | None:
     """The format that a file's name says, or None."""
@@ -54,8 +56,9 @@ def without_suffix(name: str) -> str:
 def uncompressed(name: str) -> str:
     """A file's name without the suffix of its compression (`.csv.zip` counts as one)."""
     lowered = name.lower()
-    suffixes = (*COMPRESSED, *(f"{s}.zip" for s in table.FORMAT.suffixes))
-    for suffix in suffixes:
+    if not lowered.endswith(_COMPRESSED):  # nearly all of many thousand names
+        return name
+    for suffix in _COMPRESSED:
         if lowered.endswith(suffix):
             return name[: -len(suffix.rpartition(".")[2]) - 1]
     return name

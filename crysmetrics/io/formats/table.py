@@ -34,7 +34,10 @@ from crysmetrics.io.parsed import (
 from crysmetrics.io.texts import decode_cell, encoding_of
 from crysmetrics.io.unpacking import Bounded, TooLarge, open_bounded
 
-_ROWS = 100
+_ROWS = (100, 1000)
+"""Fewest and most rows that are taken at once: more as long as they are short."""
+_ROWS_BYTES = 4 * 1024**2
+"""Bytes that rows taken at once should have."""
 _MAX_ROWS_BYTES = 64 * 1024**2
 """Most bytes that so many rows may have: one unclosed quote makes a row of a whole file."""
 _MAX_ROWS_FIELDS = 2_000_000
@@ -82,7 +85,7 @@ def _entries(path: Path, columns: Columns) -> Iterator[Entry]:
                 io.BufferedReader(paced),
                 dtype=str,
                 keep_default_na=False,
-                chunksize=_ROWS,
+                chunksize=_ROWS[0],
                 sep=dialect.separator,
                 encoding=dialect.encoding,
                 encoding_errors="surrogateescape",  # one bad row is that row's failure
@@ -90,10 +93,12 @@ def _entries(path: Path, columns: Columns) -> Iterator[Entry]:
                 skiprows=dialect.skipped,
                 index_col=False,  # else rows of too many fields shift the names of all columns
             ) as frames:
-                while (frame := _next(frames)) is not None:
+                count = _ROWS[0]
+                while (frame := _next(frames, count)) is not None:
                     yield from _rows(frame.fillna(""), path, columns, row)
                     row += len(frame)
                     paced.start()
+                    count = min(max(_ROWS[0], row * _ROWS_BYTES // paced.total), _ROWS[1])
     except pd.errors.ParserWarning as error:
         raise InputError(f"{path} has rows with more fields than its header.") from error
     except pd.errors.EmptyDataError as error:
@@ -107,13 +112,16 @@ def _entries(path: Path, columns: Columns) -> Iterator[Entry]:
         raise InputError(f"{path} can't be read ({reason}).") from error
 
 
-def _next(frames: Any) -> Any:
+def _next(frames: Any, count: int) -> Any:
     """The next rows, or None; raises pandas's warning that fields would be lost."""
     import pandas as pd
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
-        return next(frames, None)
+        try:
+            return frames.get_chunk(count)
+        except StopIteration:
+            return None
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -137,6 +145,8 @@ class _Paced(io.RawIOBase):
 
     def __init__(self, stream: IO[bytes], separator: str) -> None:
         self._stream, self._separator = stream, separator.encode()
+        self.total = 1
+        """Bytes read so far; one before that, so that it can divide."""
         self.start()
 
     def start(self) -> None:
@@ -149,11 +159,12 @@ class _Paced(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         data = self._stream.read(len(buffer))
         self._bytes += len(data)
+        self.total += len(data)
         self._fields += data.count(self._separator)
         if self._bytes > _MAX_ROWS_BYTES or self._fields > _MAX_ROWS_FIELDS:
             size = _MAX_ROWS_BYTES / 1e6
             raise TooLarge(
-                f"has {_ROWS} rows of more than {size:.0f} MB or {_MAX_ROWS_FIELDS:,} fields "
+                f"has {_ROWS[0]} rows of more than {size:.0f} MB or {_MAX_ROWS_FIELDS:,} fields "
                 "together; refused"
             )
         buffer[: len(data)] = data
@@ -211,7 +222,7 @@ def _rows(frame: Any, path: Path, columns: Columns, first: int) -> Iterator[Entr
         c: values
         for k, c in enumerate(names)
         if c not in (structure, id_column) and not c.startswith("Unnamed:")
-        if (values := _property(frame.iloc[:, k])) is not None
+        if (values := _property(frame.iloc[:, k].tolist())) is not None
     }
     texts = frame.iloc[:, names.index(structure)].tolist()
     ids = [""] * len(texts)
@@ -246,16 +257,29 @@ def _column(names: list[str], wanted: str | None, usual: tuple[str, ...]) -> str
     return None
 
 
-def _property(column: Any) -> list[Any] | None:
-    """The column as numbers (None where empty) if all of it is, else as text; None if too long."""
-    import pandas as pd
-
-    if int(column.str.len().max()) > MAX_PROPERTY_TEXT:
+def _property(texts: list[str]) -> list[Any] | None:
+    """A column as numbers (None where empty) if all of it is, else as text; None if too long."""
+    if max(map(len, texts)) > MAX_PROPERTY_TEXT:
         return None
-    numbers = pd.to_numeric(column.where(column != ""), errors="coerce")
-    if (numbers.isna() & (column != "")).any():
-        return [_readable(text) for text in column]
-    return [None if pd.isna(v) else v for v in numbers.tolist()]
+    try:
+        return [_number(text) if text else None for text in texts]
+    except ValueError:
+        return [_readable(text) for text in texts]
+
+
+def _number(text: str) -> float:
+    """A whole number if it is written as one, else a decimal.
+
+    Raises:
+        ValueError: if it is neither; 1_000 and nan are text.
+    """
+    if "_" in text:
+        raise ValueError
+    value = float(text)
+    if value != value:
+        raise ValueError
+    digits = text.strip().lstrip("+-")
+    return int(text) if digits.isdigit() and len(digits) < 19 else value
 
 
 def _readable(text: str) -> str:
