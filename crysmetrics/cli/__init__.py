@@ -34,6 +34,7 @@ _COMMANDS = {
 def main() -> None:
     """Metrics for generative models of crystals.
 
-    GEN and REF are folders of CIF files, .zip or .tar.gz of them, CSV files with a cif column,
-    extended XYZ, JSON of pymatgen structures, .npz, or the name of a reference.
+    GEN and REF are folders of CIF, POSCAR or extended XYZ files, .zip or .tar.gz of them, single
+    files of these, CSV with a column of CIFs, JSON, .pt of CDVAE and DiffCSP, .npz, or the name of
+    a reference. `crysmetrics convert --help` lists all formats.
     """

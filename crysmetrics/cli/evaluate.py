@@ -174,19 +174,12 @@ def _streamed(
 def model_names(paths: tuple[str, ...]) -> list[str]:
     """Name each path distinctly, fit for a folder: its last parts, without a suffix."""
     from crysmetrics.errors import UserError
+    from crysmetrics.io.archives import set_name
 
     parts = [[p for p in Path(path).absolute().parts if p != "/"] or ["root"] for path in paths]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["-".join(p[-depth:]) for p in parts]
-        names = [_without_suffix(name) or name for name in names]
+        names = [set_name(name) for name in names]
         if len(set(names)) == len(names):
             return names
     raise UserError("The same GEN is given twice.")
-
-
-def _without_suffix(name: str) -> str:
-    lowered = name.lower()
-    for suffix in (".gz", ".zip", ".tar", ".csv", ".npz", ".cif", ".json", ".extxyz", ".xyz"):
-        if lowered.endswith(suffix):
-            return _without_suffix(name[: -len(suffix)])
-    return name

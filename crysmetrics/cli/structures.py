@@ -26,16 +26,16 @@ class _FormatName(click.ParamType):
 
     def get_metavar(self, param: click.Parameter, ctx: Any = None) -> str:
         """Names of the formats."""
-        from crysmetrics.io.writing import WRITTEN
+        from crysmetrics.io.formats import written_formats
 
-        return f"[{'|'.join(WRITTEN)}]"
+        return f"[{'|'.join(written_formats())}]"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
         """The name, in lower case."""
-        from crysmetrics.io.writing import WRITTEN
+        from crysmetrics.io.formats import written_formats
 
-        if str(value).lower() not in WRITTEN:
-            self.fail(f"{value!r} is not one of {', '.join(WRITTEN)}.", param, ctx)
+        if str(value).lower() not in (written := written_formats()):
+            self.fail(f"{value!r} is not one of {', '.join(written)}.", param, ctx)
         return str(value).lower()
 
 
@@ -44,13 +44,13 @@ class _WithFormats(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write one line for each format."""
-        from crysmetrics.io.formats import FORMATS
-        from crysmetrics.io.writing import WRITTEN
+        from crysmetrics.io.formats import FORMATS, written_formats
 
         rows = [
             (
                 f"{', '.join(found.suffixes)}",
-                f"{found.title}, {found.note}" + ("" if found.name in WRITTEN else "; read only"),
+                f"{found.title}, {found.note}"
+                + ("" if found.name in written_formats() else "; read only"),
             )
             for found in FORMATS.values()
         ]

@@ -20,7 +20,7 @@ from typing import IO
 from crysmetrics.errors import InputError
 from crysmetrics.io import limits
 from crysmetrics.io.entries import Entry, Source
-from crysmetrics.io.formats import searched_format
+from crysmetrics.io.formats import searched_format, without_suffix
 from crysmetrics.io.parsed import one_line
 from crysmetrics.io.sources import file_ids, format_name, has_suffix, is_hidden
 from crysmetrics.io.unpacking import TooLarge, open_bounded, read_at_most
@@ -42,6 +42,14 @@ _DAMAGE = (
     *(EOFError, OSError, OverflowError, RuntimeError, ValueError),
 )
 """What Python's archive modules raise at damaged, encrypted and exotic files."""
+
+
+def set_name(name: str) -> str:
+    """The name of a set's file or folder without the suffixes of archives and formats."""
+    for suffix in sorted(SUFFIXES, key=len, reverse=True):
+        if name.lower().endswith(suffix) and len(name) > len(suffix):
+            return without_suffix(name[: -len(suffix)])
+    return without_suffix(name)
 
 
 def archive_source(path: Path) -> Source:

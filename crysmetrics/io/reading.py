@@ -19,7 +19,14 @@ from crysmetrics.io.archives import archive_source
 from crysmetrics.io.builder import CrystalsBuilder, say_duplicate
 from crysmetrics.io.crystals import Crystals, Failure
 from crysmetrics.io.entries import Columns, Entry, Source
-from crysmetrics.io.formats import FORMATS, SEARCHED, format_of, sniff, suffixes, without_suffix
+from crysmetrics.io.formats import (
+    FORMATS,
+    format_of,
+    searched_formats,
+    sniff,
+    suffixes,
+    without_suffix,
+)
 from crysmetrics.io.formats.base import Format
 from crysmetrics.io.loading import load, why_unreadable
 from crysmetrics.io.parsed import Parsed, one_line, printable
@@ -411,7 +418,8 @@ def _say_ignored(path: Path, ignored: list[str]) -> str:
 def _say_nothing_found(path: Path, ignored: list[str]) -> str:
     if not ignored:
         return f"{path} is empty." if path.is_dir() else f"{path} holds no structures."
+    wanted = ", ".join(suffixes(searched_formats()))
     return (
-        f"{path} holds no structure files ({', '.join(suffixes(SEARCHED))}), only other ones such "
-        f"as {sorted(ignored)[0]}; tables and JSON are read when given themselves."
+        f"{path} holds no structure files ({wanted}), only other ones such as "
+        f"{sorted(ignored)[0]}; tables and JSON are read when given themselves."
     )

@@ -12,15 +12,18 @@ from crysmetrics.io import archives
 from crysmetrics.io.atomic import atomic_file, atomic_folder, refuse_existing
 from crysmetrics.io.crystals import Crystals
 from crysmetrics.io.file_names import file_names
-from crysmetrics.io.formats import FORMATS, format_of, searched_format, suffixes, uncompressed
+from crysmetrics.io.formats import (
+    format_of,
+    searched_format,
+    suffixes,
+    uncompressed,
+    written_formats,
+)
 from crysmetrics.io.formats.base import Format
 from crysmetrics.io.formats.cif import FORMAT as CIF
 from crysmetrics.io.formats.cif import cif_text
 from crysmetrics.io.sources import has_suffix
 from crysmetrics.progress import task
-
-WRITTEN: dict[str, Format] = {f.name: f for f in FORMATS.values() if f.text or f.save}
-"""Formats that can be written, by name."""
 
 DEFAULT_TOLERANCE = 0.01
 """Distance in Å within which symmetry is found when asked for (spglib's and moyo's `symprec`)."""
@@ -46,7 +49,8 @@ def write(
     Args:
         crystals: at least one structure.
         path: where to.
-        format: a name in `WRITTEN`; by default what the name says, and CIF for folders.
+        format: a name of `written_formats`; by default what the name of `path` says, and CIF for
+            folders.
         symmetrize: CIFs in the space group found within `tolerance`, in its conventional cell,
             not P1.
         tolerance: in Å.
@@ -95,13 +99,14 @@ def target_format(path: Path, format: str | None = None) -> tuple[Format, bool]:
     Raises:
         UserError: if it can't be written, or name and format contradict each other.
     """
-    given = None if format is None else WRITTEN.get(format)
+    written = written_formats()
+    given = None if format is None else written.get(format)
     named = format_of(path.name)
-    can = f"can write {', '.join(suffixes(WRITTEN.values()))}, .zip or a folder"
+    can = f"can write {', '.join(suffixes(written.values()))}, .zip or a folder"
     if format is not None and given is None:
-        raise UserError(f"There is no format {format!r} to write; {', '.join(WRITTEN)} are.")
+        raise UserError(f"There is no format {format!r} to write; {', '.join(written)} are.")
     packed = uncompressed(path.name) != path.name or has_suffix(path, archives.TAR_SUFFIXES)
-    if packed or (named is not None and named.name not in WRITTEN):
+    if packed or (named is not None and named.name not in written):
         raise UserError(f"{path}: {can}.")
     if named is not None:
         if given is not None and given is not named:

@@ -15,8 +15,15 @@ FORMATS: dict[str, Format] = {
 }
 """Formats by name. Where bytes look like those of several, the first one is taken."""
 
-SEARCHED: tuple[Format, ...] = tuple(f for f in FORMATS.values() if f.parse and not f.open)
-"""Formats that folders and archives are searched for; the others are read when given."""
+
+def searched_formats() -> list[Format]:
+    """Formats that folders and archives are searched for; the others are read when given."""
+    return [found for found in FORMATS.values() if found.parse and not found.open]
+
+
+def written_formats() -> dict[str, Format]:
+    """Formats that can be written, by name."""
+    return {name: found for name, found in FORMATS.items() if found.text or found.save}
 
 _COMPRESSED = (*COMPRESSED, *(f"{suffix}.zip" for suffix in table.FORMAT.suffixes))
 
@@ -32,7 +39,7 @@ def format_of(name: str, formats: Iterable[Format] = FORMATS.values()) -> Format
 
 def searched_format(name: str) -> Format | None:
     """The format that a file's name says, if folders and archives are searched for it."""
-    return format_of(name, SEARCHED)
+    return format_of(name, searched_formats())
 
 
 def sniff(head: bytes) -> Format | None:
