@@ -1,4 +1,4 @@
-"""The folder of a run: `samples.csv`, `request.json` and one CIF for each structure.
+"""Keep the folder of a run: `samples.csv`, `request.json` and one CIF for each structure.
 
 While a run goes on, its pieces are kept in `unfinished-run/` inside the folder, each file whole or
 not there; CIFs and table appear when all are done. So a run can be killed at any moment, and the
@@ -45,7 +45,7 @@ class NothingMadeError(UserError):
 
 
 class Store:
-    """Candidates of finished pieces, in memory."""
+    """Store of the candidates of finished pieces, in memory."""
 
     def __init__(self) -> None:
         self._parts: list[Crystals] = []
@@ -53,7 +53,7 @@ class Store:
 
     @property
     def done(self) -> set[str]:
-        """Pieces that need not be made again."""
+        """Names of the pieces that need not be made again."""
         return {
             name.partition("/")[0]
             for part in self._parts
@@ -76,7 +76,7 @@ class Store:
         self._relaxed.append(crystals)
 
     def relaxed(self) -> Crystals:
-        """Those kept so far, in any order."""
+        """Join the relaxed candidates that are kept so far, in any order."""
         return Crystals.concatenate(self._relaxed) if self._relaxed else Crystals.empty()
 
     def finish(
@@ -98,7 +98,7 @@ def _method_of(part: Crystals) -> str:
 
 
 class RunFolder(Store):
-    """Candidates of finished pieces, in a folder that outlives the process.
+    """Store of the candidates of finished pieces, in a folder that outlives the process.
 
     Use `open_run`.
     """
@@ -195,7 +195,7 @@ def _load_part(path: Path, relaxed: bool = False) -> Crystals:
 def open_run(
     path: Path, record: Mapping[str, Any], overwrite: bool = False
 ) -> Iterator[tuple[RunFolder, bool]]:
-    """A folder for a run, new or to be continued; locked within this block.
+    """Open a folder for a run, new or to be continued; locked within this block.
 
     Args:
         path: of the folder.
@@ -300,7 +300,7 @@ def state(path: Path, record: Mapping[str, Any] | None) -> str:
 
 
 def free_folder(base: str, record: Mapping[str, Any]) -> Path:
-    """The first of `base`, `base-2`, ... that is new, or holds this request unfinished."""
+    """Find the first of `base`, `base-2`, ... that is new, or holds this request unfinished."""
     number = 1
     while True:
         path = Path(base if number == 1 else f"{base}-{number}")
@@ -346,7 +346,7 @@ def _difference(here: Mapping[str, Any], there: Mapping[str, Any], within: str =
 
 
 def _plain(value: Any) -> Any:
-    """As JSON gives it back: lists for tuples, strings for keys."""
+    """Convert to what JSON gives back: lists for tuples, strings for keys."""
     return json.loads(json.dumps(value))
 
 
@@ -364,7 +364,7 @@ def _read_record(path: Path) -> dict[str, Any] | None:
 
 
 def _files_of(table: Path) -> list[str]:
-    """Names in the column `file` of a table that is there."""
+    """Read the column `file` of a table, if it is there."""
     try:
         with table.open(encoding="utf-8", newline="") as file:
             return [unquoted(row["file"]) for row in csv.DictReader(file) if row.get("file")]
@@ -373,7 +373,7 @@ def _files_of(table: Path) -> list[str]:
 
 
 def _remove(folder: Path, name: str) -> None:
-    """A file below `folder`, and the folders that are empty then."""
+    """Remove a file below `folder`, and the folders that are empty then."""
     path = folder / name
     if folder.resolve() not in path.resolve().parents:  # a table that somebody has edited
         return

@@ -1,4 +1,4 @@
-"""How many formula units a cell holds: as asked, or as real compounds of that type have it.
+"""Choose how many formula units cells hold: as given, or as real compounds of that type do.
 
 A reduced formula does not say how large the primitive cell is: of the AB2 compounds a quarter hold
 one formula unit, half of them two, another quarter four. The table counts that, among the compounds
@@ -27,26 +27,30 @@ from crysmetrics.errors import UserError
 from crysmetrics.io.elements import SYMBOLS
 
 MAX_ATOMS = 20
-"""Atoms of a cell unless more are allowed: what the shipped models were trained on."""
+"""Number of atoms of a cell unless more are allowed: what the shipped models were trained on."""
 TABLE = "formula_units.json"
+"""Name of the table of cell sizes."""
 SOURCES = ("mp20_val", "mp20_extra", "mpts52_val", "mpts52_test", "mp")
-"""Sources counted. OQMD, Alexandria and JARVIS hold mostly hypothetical crystals in small cells;
-without them the table says more about the validation structures."""
+"""Sources of the data that are counted. OQMD, Alexandria and JARVIS hold mostly hypothetical
+crystals in small cells; without them the table says more about the validation structures."""
 
 _PRIOR_OF_AMOUNTS = 8.0
+"""Number of compounds that formulas of similar length weigh as; best on `val`."""
 _PRIOR_OF_TYPE = 2.0
-"""How many compounds the expectation from similar formulas weighs; best on `val`."""
+"""Number of compounds that formulas with the same amounts weigh as; best on `val`."""
 _SIMILAR = 1.3
-"""Formulas of at most this many times as many atoms are of similar length."""
+"""Ratio of numbers of atoms up to which formulas are of similar length."""
 _LIKELY = 0.05
+"""Share of compounds from which on a cell size gets a sample, where there are enough."""
 _NEGLIGIBLE = 0.01
+"""Share of compounds below which a cell size is left out."""
 
 
 def parse_formula_units(text: str) -> tuple[int, ...] | None:
-    """What `--formula-units` says: None for `auto`, else distinct numbers in ascending order.
+    """Parse `--formula-units`: None for `auto`, else distinct numbers in ascending order.
 
     Raises:
-        UserError: if it is neither.
+        UserError: if the text is neither.
     """
     if text.strip() == "auto":
         return None
@@ -59,7 +63,7 @@ def parse_formula_units(text: str) -> tuple[int, ...] | None:
 def share_out(
     formula: Formula, count: int, units: Sequence[int] | None, max_atoms: int = MAX_ATOMS
 ) -> dict[int, int]:
-    """How many of `count` samples get cells of which size.
+    """Share out `count` samples among cell sizes.
 
     Shares are proportional, with largest remainders, and the same in every run. Every size that
     is likely (one real compound in twenty) gets a sample, where there are enough.
@@ -67,7 +71,7 @@ def share_out(
     Args:
         formula: as written; a cell holds a whole number of it.
         count: samples, at least 1.
-        units: sizes asked for, which share alike; None for those that real compounds have.
+        units: formula units in the cell, which share alike; None for those of real compounds.
         max_atoms: of a cell.
 
     Returns:
@@ -95,7 +99,7 @@ def share_out(
 
 
 def likelihoods(formula: Formula, max_atoms: int = MAX_ATOMS) -> dict[int, float]:
-    """Formula units -> share of real compounds of that type with such a primitive cell.
+    """Estimate the share of real compounds of that type by formula units in the primitive cell.
 
     Rare types lean on formulas with the same amounts, and those on formulas of similar length.
     Shares below a hundredth are left out.
@@ -118,7 +122,7 @@ def likelihoods(formula: Formula, max_atoms: int = MAX_ATOMS) -> dict[int, float
 
 
 def type_frequency(formula: Formula, max_atoms: int = MAX_ATOMS) -> tuple[int, int]:
-    """How many real compounds are of its type, and how many have its amounts in any order.
+    """Count real compounds of its type, and those with its amounts in any order.
 
     Those in primitive cells of up to `max_atoms` atoms are counted.
     """
@@ -133,7 +137,7 @@ def _up_to(most: int, sizes: Mapping[int, int]) -> int:
 
 
 def _type_of(formula: Formula) -> str:
-    """The key of a formula in the table: `2-1 O`; all elements by themselves are `1`.
+    """Name the type of a formula in the table: `2-1 O`; all elements by themselves are `1`.
 
     (An element's own crystals are few, and its commonest one may be missing from training data.)
     """
@@ -144,7 +148,7 @@ def _type_of(formula: Formula) -> str:
 def _mixed(
     counts: Mapping[int, float], expected: Mapping[int, float], weight: float
 ) -> dict[int, float]:
-    """Shares that sum to 1, from counts and `weight` counts spread as is expected."""
+    """Mix counts with `weight` counts spread as is expected; shares sum to 1."""
     total = sum(expected.values())
     raw = {z: counts.get(z, 0) + weight * share / total for z, share in expected.items()}
     return {z: value / sum(raw.values()) for z, value in raw.items()}
@@ -168,7 +172,7 @@ def _largest_remainders(weights: Mapping[int, float], count: int) -> dict[int, i
 
 @cache
 def _table() -> dict[str, dict[int, int]]:
-    """Type -> formula units in the primitive cell -> number of compounds."""
+    """Read the table: type -> formula units in the primitive cell -> number of compounds."""
     text = files("crysgen.compositions").joinpath(TABLE).read_text(encoding="utf-8")
     types: dict[str, dict[str, int]] = json.loads(text)["types"]
     return {kind: {int(z): n for z, n in sizes.items()} for kind, sizes in types.items()}
@@ -176,7 +180,7 @@ def _table() -> dict[str, dict[int, int]]:
 
 @cache
 def _by_amounts() -> dict[tuple[int, ...], Counter[int]]:
-    """The same by anonymous formula: amounts in ascending order."""
+    """Sum the table by anonymous formula: amounts in ascending order."""
     found: dict[tuple[int, ...], Counter[int]] = {}
     for kind, sizes in _table().items():
         amounts = tuple(sorted(map(int, kind.partition(" ")[0].split("-"))))
@@ -186,7 +190,7 @@ def _by_amounts() -> dict[tuple[int, ...], Counter[int]]:
 
 @cache
 def _similar(num_atoms: int) -> Counter[int]:
-    """Compounds by formula units, of all formulas that are about that long."""
+    """Count compounds by formula units, of all formulas of similar length."""
     found: Counter[int] = Counter()
     for amounts, sizes in _by_amounts().items():
         if num_atoms / _SIMILAR <= sum(amounts) <= num_atoms * _SIMILAR:
@@ -198,7 +202,7 @@ def _similar(num_atoms: int) -> Counter[int]:
 
 
 def count_types(cells: Iterable[Formula]) -> dict[str, dict[str, int]]:
-    """The table's content, from the formulas of primitive cells.
+    """Count types of formulas, from those of primitive cells.
 
     Polymorphs in cells of one size count once: carbon, say, is no more elements than iron.
     """

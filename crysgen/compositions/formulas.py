@@ -1,7 +1,7 @@
 """Chemical formulas, read the way people write them.
 
 `LiFePO4`, `Ca(OH)2`, `K4[ON(SO3)2]2`, `CuSO4·5H2O`, `CuSO4.5H2O`, `Li 2 O` and `Li₂O` are
-compositions with whole numbers of atoms. What is none is refused with one sentence that says how
+compositions with whole numbers of atoms. Other texts are refused with one sentence that says how
 it would have to be written.
 """
 
@@ -24,7 +24,7 @@ _ISOTOPES = ("D", "T")
 _OPEN = {"(": ")", "[": "]", "{": "}"}
 _CLOSE = {close: opened for opened, close in _OPEN.items()}
 _DOTS = "·•∙⋅・*×"
-"""What joins the parts of an adduct, besides the full stop."""
+"""Signs that join the parts of an adduct, besides the full stop."""
 _LONGEST = 200
 _MOST_ATOMS = 10_000
 _LARGEST_WHOLE = 100
@@ -33,7 +33,7 @@ _SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻"
 _CHARGE = re.compile(rf"\^|[{_SUPERSCRIPTS}]|(?<=[A-Za-z0-9)\]}}])([+-]+|[+-]\d+)$")
 _WATER = re.compile(r"\d*(\.\d+)?\(?(H2O|OH2)\)?($|[.·])")
 _RARE = frozenset({43, 61, *range(84, 90), 91, *range(93, 119)})
-"""Elements that hardly anybody means when two spellings are possible: all very radioactive."""
+"""Very radioactive elements, which hardly anybody means where two spellings are possible."""
 
 
 @dataclass(frozen=True)
@@ -51,42 +51,42 @@ class Formula:
 
     @classmethod
     def of(cls, counts: Mapping[int, int]) -> Formula:
-        """The formula with these numbers of atoms by atomic number."""
+        """Make the formula with these numbers of atoms by atomic number."""
         ordered = sorted((z for z, n in counts.items() if n), key=_writing_order)
         return cls(tuple(ordered), tuple(int(counts[z]) for z in ordered))
 
     @classmethod
     def of_atoms(cls, atomic_numbers: Iterable[int]) -> Formula:
-        """The formula of all these atoms together."""
+        """Make the formula of all these atoms together."""
         return cls.of(Counter(int(z) for z in atomic_numbers))
 
     @property
     def counts(self) -> dict[int, int]:
-        """Atoms of each element, by atomic number."""
+        """Number of atoms of each element, by atomic number."""
         return dict(zip(self.elements, self.amounts, strict=True))
 
     @property
     def num_atoms(self) -> int:
-        """Atoms of the formula as written."""
+        """Number of atoms of the formula as written."""
         return sum(self.amounts)
 
     @property
     def units(self) -> int:
-        """How many reduced formulas it is: 2 for Li4O2."""
+        """Number of reduced formulas in it: 2 for Li4O2."""
         return gcd(*self.amounts)
 
     @property
     def reduced(self) -> Formula:
-        """With the smallest whole numbers."""
+        """Formula with the smallest whole numbers."""
         return Formula(self.elements, tuple(n // self.units for n in self.amounts))
 
     @property
     def anonymous(self) -> tuple[int, ...]:
-        """The reduced amounts in ascending order: (1, 2) for Li2O, TiO2 and MgCl2 alike."""
+        """Reduced amounts in ascending order: (1, 2) for Li2O, TiO2 and MgCl2 alike."""
         return tuple(sorted(self.reduced.amounts))
 
     def times(self, units: int) -> Formula:
-        """So many of this formula together."""
+        """Multiply the formula."""
         return Formula(self.elements, tuple(units * n for n in self.amounts))
 
     @property
@@ -97,13 +97,13 @@ class Formula:
 
     @property
     def text(self) -> str:
-        """As written, without brackets: `CaO2H2`. Fit for file names."""
+        """Text as written, without brackets: `CaO2H2`. Fit for file names."""
         pairs = zip(self.elements, self.amounts, strict=True)
         return "".join(f"{SYMBOLS[z]}{n if n > 1 else ''}" for z, n in pairs)
 
     @property
     def hill(self) -> str:
-        """In Hill's order: carbon, hydrogen, then the alphabet; by the alphabet without carbon."""
+        """Text in Hill's order: carbon, hydrogen, the alphabet; without carbon the alphabet."""
         counts = {SYMBOLS[z]: n for z, n in self.counts.items()}
         first = [s for s in ("C", "H") if s in counts] if "C" in counts else []
         order = [*first, *sorted(s for s in counts if s not in first)]
@@ -111,7 +111,7 @@ class Formula:
 
     @cached_property
     def reduced_formula(self) -> str:
-        """As pymatgen and the Materials Project write it: `LiFePO4`, `Ca(HO)2`, `Na2O2`."""
+        """Text as pymatgen and the Materials Project write it: `LiFePO4`, `Ca(HO)2`, `Na2O2`."""
         from pymatgen.core import Composition
 
         return str(Composition({SYMBOLS[z]: n for z, n in self.counts.items()}).reduced_formula)
@@ -128,7 +128,7 @@ def _writing_order(z: int) -> tuple[float, str]:
 
 
 def parse_formula(text: str) -> Formula:
-    """The formula that a text means.
+    """Parse a formula.
 
     Args:
         text: element symbols with whole numbers, brackets of three kinds, parts joined by a dot.
@@ -149,7 +149,7 @@ def parse_formula(text: str) -> Formula:
 
 
 def parse_system(text: str) -> tuple[int, ...]:
-    """Atomic numbers of a chemical system such as `Li-Fe-O`, without repeats, as given.
+    """Parse a chemical system into atomic numbers, such as `Li-Fe-O`, without repeats, as given.
 
     Raises:
         UserError: if it is none.
@@ -165,13 +165,13 @@ def parse_system(text: str) -> tuple[int, ...]:
 
 
 def _shown(text: str) -> str:
-    """The text as messages name it: on one line, not too long."""
+    """Shorten a text as messages name it: on one line, not too long."""
     one_line = " ".join(text.split())
     return repr(one_line if len(one_line) <= 60 else one_line[:57] + "...")
 
 
 def _plain(text: str, shown: str) -> str:
-    """Without blanks, and with plain digits, brackets and dots."""
+    """Remove blanks, and replace digits, brackets and dots by plain ones."""
     if len(text) > _LONGEST:
         raise UserError(f"{shown} is too long for a formula.")
     if re.fullmatch(r"\s*[a-z_]+[-_]\d+\s*", text):
@@ -197,7 +197,7 @@ def _decimal(character: str) -> str:
 
 
 def _refuse_what_is_no_formula(bare: str, shown: str) -> None:
-    """Mistakes that a reader of formulas would call by a wrong name."""
+    """Refuse mistakes that a reader of formulas would call by a wrong name."""
     if not bare:
         raise UserError("An empty formula was given; write one such as Li2O.")
     if "," in bare or ";" in bare:
@@ -212,7 +212,7 @@ def _refuse_what_is_no_formula(bare: str, shown: str) -> None:
 
 
 class _Reader:
-    """Reads a formula from left to right."""
+    """Reader of a formula from left to right."""
 
     def __init__(self, bare: str, shown: str) -> None:
         self.bare, self.shown, self.at = bare, shown, 0
@@ -227,7 +227,7 @@ class _Reader:
             self.at += 1  # the dot between two parts
 
     def _group(self, opened: str | None) -> dict[int, Fraction]:
-        """Atoms up to the bracket that closes this group, or to the end of a part."""
+        """Read atoms up to the bracket that closes this group, or to the end of a part."""
         found: dict[int, Fraction] = {}
         start = self.at
         while self.at < len(self.bare):
@@ -282,7 +282,7 @@ class _Reader:
         return f"{self.shown} names an element {wrong.group()!r} that does not exist."
 
     def _number(self, leading: bool = False) -> Fraction:
-        """The number that comes next; 1 if none does."""
+        """Read the number that comes next; 1 without one."""
         # A full stop between digits is a decimal point, unless a hydrate's water follows.
         digits = re.compile(r"\d+").match(self.bare, self.at)
         dot = self.at + (len(digits.group()) if digits else 0)
@@ -307,7 +307,7 @@ def _add(total: dict[int, Fraction], more: Mapping[int, Fraction], factor: Fract
 
 
 def _say_fraction(amounts: Mapping[int, Fraction], shown: str) -> str:
-    """Why fractions are refused, and the whole numbers that may be meant."""
+    """Say why fractions are refused, and which whole numbers may be meant."""
     text = f"{shown} has fractions of atoms, but a cell holds whole ones"
     whole = lcm(*(n.denominator for n in amounts.values()))
     if whole > _LARGEST_WHOLE:
@@ -317,7 +317,7 @@ def _say_fraction(amounts: Mapping[int, Fraction], shown: str) -> str:
 
 
 def _spellings(bare: str) -> list[str]:
-    """Formulas that differ from this one by small and capital letters alone, likeliest first.
+    """List formulas that differ from this one by small and capital letters alone, likeliest first.
 
     Few elements with long symbols go before many (`nacl` is NaCl), and rare ones come last
     (`lifepo4` holds no polonium).
@@ -332,7 +332,7 @@ def _spellings(bare: str) -> list[str]:
 
 
 def _symbol_sequences(letters: str) -> list[tuple[int, str]]:
-    """(number of symbols, rare ones counting four times; text) of all ways to read letters."""
+    """List all ways to read letters: number of symbols, rare ones counting four times, and text."""
     if not letters:
         return [(0, "")]
     if len(letters) > 12:

@@ -1,4 +1,4 @@
-"""All compositions of a chemical system, the plausible ones first."""
+"""List all compositions of a chemical system, the plausible ones first."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from crysmetrics.errors import UserError
 from crysmetrics.io.elements import MAX_ATOMIC_NUMBER
 
 MOST_COMPOSITIONS = 50_000
+"""Number of compositions beyond which a system is refused."""
 OXIDATION_STATES = ("icsd24-filtered", "smact14")
-"""SMACT's sets, common states before all that are known."""
+"""SMACT's sets of oxidation states, common ones before all that are known."""
 
 
 def compositions(
     elements: Sequence[int], max_atoms: int = MAX_ATOMS, subsystems: bool = False
 ) -> list[Formula]:
-    """Reduced formulas of a system whose formula unit fits into a cell.
+    """List the reduced formulas of a system whose formula unit fits into a cell.
 
     First come those that SMACT's rule accepts (charge-neutral with the Pauling test, or all
     metals) by oxidation states that are common in the ICSD, then those that it accepts by any
@@ -34,7 +35,7 @@ def compositions(
         subsystems: also those that lack some of the elements.
 
     Raises:
-        UserError: if there are more than MOST_COMPOSITIONS, or none.
+        UserError: if there are none, or more than MOST_COMPOSITIONS.
     """
     count = len(elements)
     sizes = range(1, count + 1) if subsystems else [count]
@@ -63,7 +64,7 @@ def compositions(
 
 
 def _coprime(parts: int, most: int) -> Iterator[tuple[int, ...]]:
-    """Positive numbers without a common divisor whose sum is at most `most`."""
+    """Yield positive numbers without a common divisor whose sum is at most `most`."""
 
     def extend(start: tuple[int, ...], left: int) -> Iterator[tuple[int, ...]]:
         missing = parts - len(start)
@@ -78,7 +79,7 @@ def _coprime(parts: int, most: int) -> Iterator[tuple[int, ...]]:
 
 
 def _tiers(formulas: Sequence[Formula]) -> list[int]:
-    """The first of OXIDATION_STATES by which SMACT's rule accepts each; their number if none."""
+    """Find the first of OXIDATION_STATES by which SMACT accepts each; their number if none does."""
     from crysmetrics.metrics.oxidation import valid_compositions
 
     counts = np.zeros((len(formulas), MAX_ATOMIC_NUMBER + 1), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Candidates from known structures: the asked elements put into prototypes of the library."""
+"""Propose known structures with the elements of a request in them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ if TYPE_CHECKING:
     from crysmetrics.progress import Advance
 
 MORE = 4
-"""Proposals beyond the number asked for, since some turn out to be one structure."""
+"""Number of proposals beyond those that are wanted, since some turn out to be one structure."""
 POOL = 100
-"""Proposals from which those to relax are taken."""
-LOOKED_AT, EXPLORED = 20, 4
-"""Proposals that are relaxed though fewer may be asked for, and less likely ones beside them."""
+"""Number of proposals from which those to relax are taken."""
+LOOKED_AT = 20
+"""Number of the likeliest proposals that are relaxed, though fewer may be wanted."""
+EXPLORED = 4
+"""Number of the most plausible of the other proposals that are relaxed as well."""
 
 
 class Retrieval(Method):
-    """See `crysgen.proposers.base.Method`; a piece is one asked composition."""
+    """See `crysgen.proposers.base.Method`; a piece is one request."""
 
     name = "retrieval"
 
@@ -42,7 +44,7 @@ class Retrieval(Method):
         self.requests, self.settings, self.resources = requests, settings, resources
 
     def identity(self) -> dict[str, Any]:
-        """Hashes of the libraries and of what was learned from them."""
+        """Hash the libraries and what was learned from them."""
         from crysgen.retrieval.library.library import library_files
 
         digest = hashlib.sha256()
@@ -55,7 +57,7 @@ class Retrieval(Method):
         _ = self.library
 
     def pieces(self) -> list[str]:
-        """One for each composition."""
+        """Name one piece for each composition."""
         return [str(position) for position in range(len(self.requests))]
 
     def request_of(self, piece: str) -> int:
@@ -64,23 +66,23 @@ class Retrieval(Method):
 
     @cached_property
     def library(self) -> Library:
-        """Read when it is first needed."""
+        """Library, read when it is first needed."""
         from crysgen.retrieval.library.library import Library
 
         return Library.load()
 
     def total(self, pieces: Sequence[str]) -> int:
-        """Compositions."""
+        """Count compositions."""
         return len(pieces)
 
     def run(self, pieces: Sequence[str], advance: Advance) -> Iterator[Crystals]:
-        """One composition after the other."""
+        """Yield the candidates of one composition after the other."""
         for piece in pieces:
             yield self._candidates(piece)
             advance(1)
 
     def proposals(self, request: CompositionRequest, count: int) -> list[Proposal]:
-        """What the library proposes for a composition in all its cell sizes."""
+        """Propose structures for a composition in all its cell sizes."""
         from crysgen.retrieval.propose import propose
 
         settings = self.settings
@@ -121,8 +123,7 @@ class Retrieval(Method):
 
 
 def to_relax(proposals: Sequence[Proposal], count: int) -> list[Proposal]:
-    """Of proposals in their order, those whose energies are worth knowing to find the best `count`:
-    the likeliest, and of the others what the network of `plausibility` likes best."""
+    """Pick what to relax for `count` structures: the likeliest, and the most plausible of the rest."""
     first = max(count, min(LOOKED_AT, 2 * count + 8))
     rest = sorted(proposals[first:], key=lambda p: -p.features.plausibility)
     return [*proposals[:first], *rest[:EXPLORED]]

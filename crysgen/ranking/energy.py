@@ -1,4 +1,4 @@
-"""What energies of relaxed structures mean for their order, and what equal energies mean.
+"""Rank structures anew by their relaxed energies; ties go to the simplest structure.
 
 The first two constants were chosen without the crystals that `benchmarks/csp/textbook.py` counts:
 on `val` (`relaxed_scale.py` there) and on other well-known ones (`relaxed_order.py`).
@@ -12,22 +12,23 @@ from numpy.typing import NDArray
 from crysmetrics.io import Crystals
 
 RELAXED_SCALE = 0.015
-"""eV/atom by which energies differ where one structure is e times as likely as the other: the least
-that loses no matches on `val`, and the best for the well-known crystals."""
+"""Difference of energies in eV/atom that makes one structure e times as likely as the other: the
+least that loses no matches on `val`, and the best for the well-known crystals."""
 DEGENERATE = 0.002
-"""eV/atom within which energies do not tell structures apart, so that the simplest is the best
-guess (Pauling's rule of parsimony). A distortion that gains less is undone at room temperature
-(strontium titanate is cubic above 105 K; lanthanum aluminate, which gains 0.0045 by these energies,
-above 813 K), and stackings that differ by less are beyond what the energies are good for."""
+"""Difference in eV/atom within which energies do not tell structures apart, so that the simplest is
+the best guess (Pauling's rule of parsimony). A distortion that gains less is undone at room
+temperature (strontium titanate is cubic above 105 K; lanthanum aluminate, which gains 0.0045 by
+these energies, above 813 K), and stackings that differ by less are beyond what the energies are
+good for."""
 CONVERGED = 0.0005
-"""eV/atom by which relaxations that end in one minimum may differ."""
+"""Difference in eV/atom of relaxations that end in one minimum, at most."""
 
 
 def boltzmann(energies: NDArray[np.float64], position: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(B,) how much less likely a relaxed structure is than the lowest of its composition.
+    """Weigh relaxed structures (B,) by their energies above the lowest of their composition.
 
     Args:
-        energies: (B,) in eV/atom; what has none (NaN) gets 0.
+        energies: (B,) in eV/atom; NaN where unknown, which gets 0.
         position: (B,) the composition of each.
     """
     factors = np.zeros(len(energies))
@@ -41,13 +42,13 @@ def boltzmann(energies: NDArray[np.float64], position: NDArray[np.int64]) -> NDA
 def simplest_first(
     energies: NDArray[np.float64], complexity: NDArray[np.float64], within: float = DEGENERATE
 ) -> NDArray[np.int64]:
-    """(B,) the order in which the simplest of structures with equal energies comes first.
+    """Order structures (B,) so that the simplest of those with equal energies comes first.
 
     From the first on, each place goes to the simplest of those that have, within `within`, the
     energy of the one whose turn it would be.
 
     Args:
-        energies: (B,) in eV/atom of structures in their order so far; NaN where there is none.
+        energies: (B,) in eV/atom of structures in their order so far; NaN where unknown.
         complexity: (B,) see `complexities`.
         within: eV/atom.
     """
@@ -64,10 +65,10 @@ def simplest_first(
 def lowest(
     energies: NDArray[np.float64], complexity: NDArray[np.float64], rows: NDArray[np.int64]
 ) -> int:
-    """Which of some equal structures is shown: the simplest of those in the lowest minimum.
+    """Choose which of some equal structures is shown: the simplest in the lowest minimum.
 
     Args:
-        energies: (B,) in eV/atom; NaN where there is none.
+        energies: (B,) in eV/atom; NaN where unknown.
         complexity: (B,) see `complexities`.
         rows: which are equal, the likeliest first.
     """
@@ -77,7 +78,7 @@ def lowest(
 
 
 def complexities(crystals: Crystals, tolerance: float) -> NDArray[np.float64]:
-    """(B,) atoms of the primitive cell; of as many, less than one more for fewer symmetries.
+    """Rate complexity (B,): atoms of the primitive cell, and less than one more for low symmetry.
 
     Args:
         crystals: B.

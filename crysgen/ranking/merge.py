@@ -17,23 +17,23 @@ from numpy.typing import NDArray
 from crysmetrics.io import Crystals
 
 UNSCORED = 0.15
-"""Probability that one of the candidates without a score is right, all of them together, where
-others have scores."""
+"""Probability of all candidates without a score together, where others have scores."""
 NOVEL = 0.02
-"""The same for structures that only such candidates have: on `val` no proposal of the library is
-right for 0.13 of the compositions, and a sample from noise is right for 0.13 of all."""
+"""Probability of all structures together that only candidates without a score have: on `val` no
+proposal of the library is right for 0.13 of the compositions, and a sample from noise is right for
+0.13 of all."""
 ENERGY_SCALE = 0.05
-"""eV/atom by which energies of candidates without a score have to differ to matter."""
+"""Difference of energies in eV/atom that makes a candidate without a score e times as likely."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """An order of candidates.
+    """Candidates in their order, one of each structure.
 
     Attributes:
-        order: (K,) rows of the candidates that are kept, best first: one of each structure.
+        order: (K,) rows of the candidates that are kept, best first.
         scores: (K,) probability of each.
-        groups: (B,) which structure each candidate is: a position in `order`.
+        groups: (B,) position in `order` of the candidate that stands for each.
     """
 
     order: NDArray[np.int64]
@@ -54,7 +54,7 @@ def rank(
     Args:
         candidates: B crystals of one reduced formula; cell sizes may differ.
         scores: (B,) probabilities, NaN where a source gives none.
-        energies: (B,) in eV/atom, NaN where there is none.
+        energies: (B,) in eV/atom, NaN where unknown.
         merge: keep only the best of equal structures.
         shown: which of equal structures (rows, the likeliest first) is kept; the first by default,
             whose volume and symmetry are the most trustworthy.
@@ -88,7 +88,7 @@ def rank(
 def probabilities(
     scores: NDArray[np.float64], energies: NDArray[np.float64] | None = None
 ) -> NDArray[np.float64]:
-    """(B,) probabilities of candidates with and without scores; they add up to 1."""
+    """Compute probabilities (B,) of candidates with and without scores; they add up to 1."""
     weights = np.zeros(len(scores))
     scored = np.isfinite(scores)
     free = ~scored
@@ -108,7 +108,7 @@ def probabilities(
 
 
 def same_structures(candidates: Crystals) -> NDArray[np.int64]:
-    """(B,) labels, equal for candidates that match by pymatgen's default tolerances."""
+    """Label candidates (B,), equally where they match by pymatgen's default tolerances."""
     from crysgen.retrieval.library.prototypes import reduced
     from crysgen.retrieval.library.prototypes import same_structures as labels_of
 

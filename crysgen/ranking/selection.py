@@ -29,7 +29,7 @@ class Selection:
         ranks: (K,) from 1 within each request.
         scores: (K,) probabilities; NaN for what could not be ranked.
         distances: (K,) shortest ones in Å.
-        energies: (K,) predicted ones in eV/atom, NaN where there is none.
+        energies: (K,) predicted ones in eV/atom, NaN where unknown.
     """
 
     rows: NDArray[np.int64]
@@ -53,7 +53,7 @@ def select(
         candidates: with the property `request`; where `crysmetrics.relaxation.ENERGY` is among the
             properties, these energies change scores and take the place of `energies`.
         distances: (B,) shortest ones in Å.
-        energies: (B,) predicted ones in eV/atom; NaN where there is none.
+        energies: (B,) predicted ones in eV/atom; NaN where unknown.
         requests: compositions and how many samples of each.
         merge: keep one of equal structures.
         tolerance: Å within which symmetry is found.
@@ -97,7 +97,7 @@ def _ranked(
     Args:
         candidates: B without clashes.
         scores: (B,) probabilities, NaN where a source gives none.
-        energies: (B,) in eV/atom, NaN where there is none.
+        energies: (B,) in eV/atom, NaN where unknown.
         merge: keep one of equal structures.
         is_exact: whether the cell itself was asked for, so that simple structures, whose multiples
             it would hold, do not come first.

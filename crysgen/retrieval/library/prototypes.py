@@ -54,7 +54,7 @@ def reduced(crystal: Crystals, symprec: float = SYMPREC) -> Reduced:
             (lattice, frac, numbers), space_group = found
             break
     elements, counts = species_of(np.asarray(numbers, dtype=np.int64))
-    lut = {int(z): slot for slot, z in enumerate(elements)}
+    lut = {int(z): i for i, z in enumerate(elements)}
     order = np.argsort([lut[int(z)] for z in numbers], kind="stable")
     frac = np.asarray(frac, dtype=np.float64)[order]
     return Reduced(elements, counts, np.array(lattice, dtype=np.float64), frac, space_group)

@@ -76,7 +76,7 @@ class LocalEnvironments:
         shares: (N,) of the atoms of its crystal that are on such a site.
         sizes: (B,) sites of each crystal.
         scale: (N,) the crystal's (V/N)^(1/3) in Å.
-        neighbours: (N, K) which sites; any where there is none.
+        neighbours: (N, K) neighbouring sites; any number where there is no neighbour.
         vectors: (N, K, 3) to them in units of the scale; beyond the cutoff where there is none.
     """
 

@@ -124,7 +124,7 @@ def entry_features(
 
     Args:
         e_above_hull: (E,) eV/atom, NaN where unknown.
-        hull_estimate: (E,) lower bound of it, NaN where there is none.
+        hull_estimate: (E,) lower bound of it, NaN where unknown.
         theoretical: (E,) whether its database is mostly of hypothetical compounds.
         space_groups: (E,) numbers.
     """
