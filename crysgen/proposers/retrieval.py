@@ -123,7 +123,7 @@ class Retrieval(Method):
 
 
 def to_relax(proposals: Sequence[Proposal], count: int) -> list[Proposal]:
-    """Pick what to relax for `count` structures: the likeliest, and the most plausible of the rest."""
+    """Pick what to relax for `count` structures: the likeliest, and some plausible others."""
     first = max(count, min(LOOKED_AT, 2 * count + 8))
     rest = sorted(proposals[first:], key=lambda p: -p.features.plausibility)
     return [*proposals[:first], *rest[:EXPLORED]]
