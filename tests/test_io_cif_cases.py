@@ -5,6 +5,7 @@ The small files of `data/cases` are made for this purpose after public bug repor
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -547,6 +548,40 @@ def test_cells_are_refused_before_they_are_expanded():
     refused(block(*sites[:40], lines="_space_group_IT_number 225"), "has 7680 atoms, more than")
     special = [f"C{k} C 0 0 {k / 100}" for k in range(1, 50)]  # 24 of 192 images are distinct
     assert result(block(*special, lines="_space_group_IT_number 225")) == {"C": 49 * 24}
+
+
+LONG = 200_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    {
+        "digits": block("Na1 Na 0 0 0." + "1" * LONG + "x"),
+        "symbol": block("Na1 Na" + "1." * (LONG // 2) + "x 0 0 0"),
+        "label": labelled("N" + "a" * LONG),
+        "operation": PLAIN + f"loop_\n_symmetry_equiv_pos_as_xyz\n'x,y,z{'+1' * LONG}'\n",
+        "same sites": block(*["Na1 Na 0 0 0"] * (LONG // 13), lines="_space_group_IT_number 225"),
+        "near sites": block(*["Na1 Na 0.0001 0 0"] * 1200, lines="_space_group_IT_number 225"),
+        "open quotes": PLAIN + "_a " + "'a " * (LONG // 3),
+        "quotes": PLAIN + "_a " + "'" * LONG,
+        "brackets": block("Na1 Na 0 0 0", lines=f"_chemical_formula_sum '{'(' * LONG}'"),
+        "line ends": "x\n" + "\n" * LONG + PLAIN,
+        "blanks": "x\n" + " " * LONG + PLAIN,
+        "open text": PLAIN + "_a\n;" + "a\n" * (LONG // 2),
+        "blocks": "data_a\n_cell_length_a 1 2\n" * (LONG // 26),
+        "empty blocks": "x\n" + "data_\n" * (LONG // 6),
+        "fences": "```\n" * (LONG // 4),
+        "columns": PLAIN + "loop_\n" + "".join(f"_a{k}\n" for k in range(LONG // 8)) + "1",
+        "lone surrogates": PLAIN + "# " + "\udcff" * LONG,
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_time_is_linear_in_the_length(text):
+    begun = time.process_time()
+    found = parse_cif(text[1], "x.cif", max_atoms=5000)
+    assert found
+    assert all(len(f.reason) < 300 for f in found if isinstance(f, Failure))
+    assert time.process_time() - begun < 3  # a tenth of that on a machine that does nothing else
 
 
 def test_coincident_sites_are_found_without_comparing_all_pairs():
