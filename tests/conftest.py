@@ -5,6 +5,9 @@ import os
 # Before PyTorch is imported: its threads wait for each other, and where other tests run beside
 # them on the same cores a second becomes a minute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Commands in this process compile their kernels. In the first run after an installation `crysgen
+# sample` would switch that off for the whole process, and the tests after it.
+os.environ.setdefault("NUMBA_DISABLE_JIT", "0")
 
 from hypothesis import HealthCheck, settings
 

@@ -276,6 +276,7 @@ def test_first_runs_of_a_few_crystals_compile_nothing(tmp_path):
         "print(float(min_distances(salt)[0]), float(energy[0]))\n"
     )
     environment = dict(os.environ, NUMBA_CACHE_DIR=str(tmp_path / "numba"))
+    environment.pop("NUMBA_DISABLE_JIT")
     command = [sys.executable, "-W", "error::RuntimeWarning", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     switched, numbers = done.stdout.splitlines()
