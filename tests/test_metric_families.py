@@ -118,11 +118,13 @@ def test_one_file_is_a_function_a_command_and_a_part_of_evaluations(one_more, se
     for name, crystals in (("gen", gen), ("ref", ref), ("train", train)):
         write(crystals, tmp_path / name)
     (tmp_path / "gen" / "lost.cif").write_text("")
+    (tmp_path / "train" / "lost.cif").write_text("")
     paths = [str(tmp_path / name) for name in ("gen", "train")]
     result = CliRunner().invoke(main, ["seen-before", *paths, "--json", "-"])
     document = json.loads(result.stdout)
     assert document["metrics"]["seen_before"]["value"] == pytest.approx(2 / 6)
     assert document["settings"]["seed"] == 0
+    assert "1 of 5 training structures failed; they are left out" in result.stderr
     text = CliRunner().invoke(main, ["seen-before", "--help"]).output
     assert "Share of structures whose composition the training set has" in text
     assert "GEN TRAIN" in text
@@ -131,6 +133,7 @@ def test_one_file_is_a_function_a_command_and_a_part_of_evaluations(one_more, se
     assert "seen_before" not in plan().metrics  # nobody gave a training set
     whole = crysmetrics.evaluate(gen, ref, train=train, metrics=["validity", "seen_before"])
     assert list(whole.metrics) == ["validity", "seen_before"]
+    assert "<dt>training</dt>" in whole.to_html()
     assert "seen_before" in plan(roles=("gen", "ref", "train")).metrics
     with pytest.raises(UserError, match="needs a training set"):
         crysmetrics.evaluate(gen, ref, metrics=["seen_before"])

@@ -16,6 +16,7 @@ import click
 from crysmetrics.cli.program import errors_explained
 from crysmetrics.console import shown
 from crysmetrics.errors import UserError
+from crysmetrics.metrics.settings import ROLE_TITLES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -158,6 +159,7 @@ FAILURE_NOTES = {
     "gen": "failed; they count as invalid and as covering nothing, and are left out of "
     "distributions",
     "ref": "failed; they are left out",
+    "train": "failed; they are left out",
 }
 """What happened to structures that failed, and where they count, for people."""
 
@@ -205,7 +207,7 @@ def show_failures(
         if not failed:
             continue
         total = found["read"] + found["failed"]
-        title = "generated" if role == "gen" else "reference"
+        title = ROLE_TITLES[role]
         screen.print()
         screen.print(f"{len(failed)} of {total:,} {title} structures {notes[role]}:")
         for failure in failed[:SHOWN_FAILURES]:

@@ -19,7 +19,7 @@ class Sample:
 
     Args:
         crystals: the structures and failures.
-        role: `gen` or `ref`, as failures and inputs are labelled.
+        role: `gen`, `ref` or `train`, as failures and inputs are labelled.
         path: where they came from, as the user gave it.
         run: how features are computed.
     """

@@ -14,6 +14,9 @@ from typing import Any
 
 from crysmetrics.errors import UserError
 
+ROLE_TITLES = {"gen": "generated", "ref": "reference", "train": "training"}
+"""The sets that metrics compare, in a word for people."""
+
 
 @dataclass(frozen=True)
 class Thresholds:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from crysmetrics._version import __version__
 from crysmetrics.metrics.base import Value
 from crysmetrics.metrics.registry import all_metrics
+from crysmetrics.metrics.settings import ROLE_TITLES
 from crysmetrics.protocols import PROTOCOLS
 from crysmetrics.reporting import figures
 from crysmetrics.reporting.published import (
@@ -43,6 +44,7 @@ def render(report: Report, name: str | None = None) -> str:
     return template.render(
         name=name or str(report.inputs["gen"]["path"] or "generated structures"),
         report=report,
+        role_titles=ROLE_TITLES,
         version=__version__,
         protocol=PROTOCOLS.get(str(report.settings.get("protocol"))),
         style=_asset("report.css"),
@@ -144,6 +146,6 @@ def _failures(failures: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
         groups.setdefault((failure["input"], failure["reason"]), []).append(failure["file"])
     ordered = sorted(groups.items(), key=lambda item: (item[0][0], -len(item[1]), item[0][1]))
     return [
-        {"input": "generated" if role == "gen" else "reference", "reason": reason, "names": names}
+        {"input": ROLE_TITLES[role], "reason": reason, "names": names}
         for (role, reason), names in ordered
     ]
