@@ -25,6 +25,7 @@ def written_formats() -> dict[str, Format]:
     """Formats that can be written, by name."""
     return {name: found for name, found in FORMATS.items() if found.text or found.save}
 
+
 _COMPRESSED = (*COMPRESSED, *(f"{suffix}.zip" for suffix in table.FORMAT.suffixes))
 
 

@@ -108,7 +108,7 @@ def _numbered(
         if isinstance(record.data, Mapping) and arrays.has_arrays(record.data):
             yield from _of_arrays(record.data, label, name or default, second is None)
             continue
-        job = partial(_parse_record, record.data, label, columns.structure, key)
+        job = partial(parse_record, record.data, label, columns.structure, key)
         yield Entry(label, "", default if name is None else name, job=job)
 
 
@@ -135,14 +135,21 @@ def _id(record: Any, columns: Columns) -> tuple[str | None, str | None]:
     return None, None
 
 
-def _parse_record(
+def parse_record(
     record: Any,
     source: str,
     structure_key: str | None,
     id_key: str | None,
     max_atoms: int | None = None,
 ) -> list[Parsed | Failure]:
-    """The structure of one record.
+    """Read the structure of one record: a mapping, or the text of any format.
+
+    Args:
+        record: as it stands in JSON or in the cell of a table.
+        source: for failures.
+        structure_key: of its structure; by default a usual one.
+        id_key: of its id, which is no property.
+        max_atoms: larger cells are failures.
 
     Raises:
         ValueError: with the reason, if it holds none.
@@ -166,7 +173,7 @@ def _read_record(
     id_key: str | None = None,
 ) -> list[Parsed | Failure]:
     if isinstance(record, str):
-        return _one(parse_text(record, source, max_atoms))
+        return _one(_parse_text(record, source, max_atoms))
     if not isinstance(record, Mapping):
         raise ValueError(f"is {_kind_of(record)}, not a structure")
     key = structure_key or _structure_key(record)
@@ -187,7 +194,7 @@ def _read_record(
     raise ValueError(json_layouts.describe(record))
 
 
-def parse_text(text: str, source: str, max_atoms: int | None) -> list[Parsed | Failure]:
+def _parse_text(text: str, source: str, max_atoms: int | None) -> list[Parsed | Failure]:
     """Structures of a text of any format: a CIF, JSON, a POSCAR or extended XYZ."""
     head = text[:4096].lstrip("\ufeff \t\r\n")
     if head[:1] in ("{", "[", '"'):

@@ -19,7 +19,7 @@ from crysmetrics.io import limits
 from crysmetrics.io.crystals import Failure
 from crysmetrics.io.entries import Columns, Entry, Source
 from crysmetrics.io.formats.base import Format
-from crysmetrics.io.formats.json_records import parse_text
+from crysmetrics.io.formats.json_records import parse_record
 from crysmetrics.io.parsed import (
     ID_KEYS,
     MAX_PROPERTY_TEXT,
@@ -243,7 +243,9 @@ def _rows(frame: Any, path: Path, columns: Columns, first: int) -> Iterator[Entr
 def _parse_cell(text: str, label: str, max_atoms: int | None = None) -> list[Parsed | Failure]:
     text = decode_cell(text)
     reason = why_no_text(text)
-    return parse_text(text, label, max_atoms) if reason is None else [Failure(label, reason)]
+    if reason is not None:
+        return [Failure(label, reason)]
+    return parse_record(text, label, None, None, max_atoms)
 
 
 def _column(names: list[str], wanted: str | None, usual: tuple[str, ...]) -> str | None:
