@@ -5,14 +5,10 @@
 >>> result.crystals, result.table
 """
 
-import os
 from importlib import import_module
 from typing import Any
 
 from crysmetrics._version import __version__
-
-# spglib tells standard error what it tried in vain; what it can't do is handled where it is called.
-os.environ.setdefault("SPGLIB_WARNING", "OFF")
 
 # Heavy imports happen when a name is first used, so that `import crysgen` stays cheap.
 _WHERE = {

@@ -1,13 +1,15 @@
 """Symmetry of crystals: space groups, and cells in which the symmetry found is exact.
 
-The one door to moyo (by some of spglib's authors, ten times as fast), and to spglib where moyo
-can't go. Works on plain arrays, below input and output: `crysmetrics.io.symmetrized` applies it to
-sets, and files are written with the operations found here.
+The one door to moyo (by some of spglib's authors, ten times as fast), and to spglib for flat cells,
+in which moyo's search may not end, and for cells that stored data were made with. Works on plain
+arrays, below input and output: `crysmetrics.io.symmetrized` applies it to sets, and files are
+written with the operations found here.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import suppress
 from fractions import Fraction
 from functools import lru_cache
@@ -31,8 +33,10 @@ SHORTEST_DISTANCE = 0.1
 _SAME_ATOM = 1e-4
 """Å between an atom and the image of an atom that is the same one, in an exactly symmetric cell."""
 
-# It warns of every cell that is not primitive in some setting, which is the normal case here.
+# moyo warns of every cell that is not primitive in some setting, which is the normal case here, and
+# spglib tells standard error what it tried in vain.
 logging.getLogger("moyo").setLevel(logging.ERROR)
+os.environ.setdefault("SPGLIB_WARNING", "OFF")
 
 
 class PackedAtoms(PackedCells, Protocol):

@@ -120,3 +120,8 @@ def test_properties_and_failures_stay():
     assert exact.properties[HALL_NUMBER].tolist() == [523]
     assert [f.file for f in exact.failures] == ["bad.cif"]
     assert len(symmetrized(Crystals.empty(), 0.1)) == 0
+
+
+def test_libraries_say_nothing_on_standard_error(real, tmp_path, capfd):
+    write(shaken(real[:40], 0.06, 2), tmp_path / "set", symmetrize=True, tolerance=0.1)
+    assert capfd.readouterr().err == ""
