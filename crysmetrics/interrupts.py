@@ -1,9 +1,10 @@
 """Ends by signal: a program that is interrupted or terminated ends within a second, tidily.
 
 A signal (Ctrl-C, a scheduler's SIGTERM, a closed terminal) raises `Interrupted` in the main thread,
-so that blocks of `with` and `finally` clean up. The main thread may be inside a library that takes
-its time before Python's next step, or wait for others: after `GRACE` seconds a watching thread
-removes what is registered in `on_forced_exit` and ends the process.
+so that blocks of `with` and `finally` clean up. Where they can't, because a module is being
+imported, or the main thread is inside a library that takes its time before Python's next step,
+what is registered in `on_forced_exit` is removed, and the process ends: at once, or after `GRACE`
+seconds by a thread that watches.
 
 Only programs catch signals (`catch_signals`); in notebooks and scripts Ctrl-C stays what it is.
 """
@@ -159,8 +160,21 @@ def end(error: BaseException) -> NoReturn:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     if _State.number is None:  # a second signal does not disturb the cleaning up
         _State.number = number
-        if not _State.held:
-            _raise()
+        if _State.held:
+            return
+        if _is_importing(frame):
+            say_interrupted()
+            exit_now(128 + number)
+        _raise()
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported: some compiled ones abort if that raises."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _raise() -> NoReturn:

@@ -10,12 +10,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any, TypeVar
 
 from crysmetrics.errors import UserError
-from crysmetrics.interrupts import is_ending
+from crysmetrics.interrupts import is_ending, on_forced_exit
 
 T = TypeVar("T")
 
@@ -59,13 +59,14 @@ def in_processes(
     pool = get_reusable_executor(count, timeout=_IDLE, **_worker_options())
     pending: deque[Future[T]] = deque()
     try:
-        pending += (submit(pool, function, *job) for job in jobs)
-        while pending:
-            with _deaths_explained():
-                result = pending.popleft().result()
-            yield result
+        with _deaths_explained(), on_forced_exit(lambda: _kill_workers(pool)):
+            pending += (submit(pool, function, *job) for job in jobs)
+            while pending:
+                yield pending.popleft().result()
     except (KeyboardInterrupt, GeneratorExit):
-        if not is_ending():  # else all ends at once
+        if is_ending():
+            _kill_workers(pool)
+        else:
             pool.shutdown(wait=False, kill_workers=True)
         raise
     finally:
@@ -86,11 +87,20 @@ def process_pool(workers: int) -> Iterator[Executor]:
 
     pool = ProcessPoolExecutor(workers, **_worker_options())
     try:
-        with _deaths_explained():
+        with _deaths_explained(), on_forced_exit(lambda: _kill_workers(pool)):
             yield pool
     finally:
-        if not is_ending():
+        if is_ending():
+            _kill_workers(pool)
+        else:
             pool.shutdown()
+
+
+def _kill_workers(pool: Any) -> None:
+    """End workers that may not have come so far as to watch this process."""
+    for process in list(pool._processes or ()):
+        with suppress(OSError):
+            os.kill(process, getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
 @contextmanager
