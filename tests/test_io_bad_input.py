@@ -11,7 +11,7 @@ import pytest
 from bad_input import GOOD, reason_beside_good, sentence
 from sets import random_crystals
 
-from crysmetrics.io import MAX_ATOMS, read, reading
+from crysmetrics.io import MAX_ATOMS, parsing, read
 from crysmetrics.io.formats.cif import p1_cif
 
 # --- contents of a file ----------------------------------------------------------------------
@@ -134,7 +134,7 @@ def test_duplicate_ids_in_a_table(tmp_path, monkeypatch):
     rows = [f'{name},"{GOOD}"' for name in ("a", "b", "a", "c", "a")]
     (tmp_path / "x.csv").write_text("\n".join(["material_id,cif", *rows]))
     for chunk in (1, 2, 200):  # within a chunk and across them
-        monkeypatch.setattr(reading, "_CHUNK", chunk)
+        monkeypatch.setattr(parsing, "_CHUNK", chunk)
         crystals = read(tmp_path / "x.csv")
         assert crystals.ids == ("a", "b", "c")
         reason = "has the id 'a', already used by x.csv row 1 (a)"
@@ -145,7 +145,7 @@ def test_a_failure_does_not_use_up_its_id(tmp_path, monkeypatch):
     bad = GOOD.replace("0.5000000000  0.5", "nan  0.5")
     (tmp_path / "x.csv").write_text(f'id,cif\na,"{bad}"\na,"{GOOD}"\n')
     for chunk in (1, 200):
-        monkeypatch.setattr(reading, "_CHUNK", chunk)
+        monkeypatch.setattr(parsing, "_CHUNK", chunk)
         crystals = read(tmp_path / "x.csv")
         assert crystals.ids == ("a",)
         assert [f.file for f in crystals.failures] == ["x.csv row 1 (a)"]

@@ -16,7 +16,7 @@ import pytest
 from bad_input import GOOD, no_thread_dies, sentence
 from sets import random_crystals, rocksalt
 
-from crysmetrics.io import Crystals, limits, read, reading, write
+from crysmetrics.io import Crystals, limits, parsing, read, write
 
 # --- tables, JSON and our own files ----------------------------------------------------------
 
@@ -79,8 +79,8 @@ def test_undecodable_ids_can_be_printed(tmp_path):
 
 @no_thread_dies
 def test_damage_late_in_a_long_table(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "_CHUNK", 4)
-    monkeypatch.setattr(reading, "_PATIENCE", 0)
+    monkeypatch.setattr(parsing, "_CHUNK", 4)
+    monkeypatch.setattr(parsing, "_PATIENCE", 0)
     text = "cif\n" + f'"{GOOD}"\n' * 1500 + "a,b,c\n"
     path = csv_of(tmp_path / "x.csv", text)
     before = _children()
@@ -108,9 +108,9 @@ def test_interrupt_while_reading(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     write(random_crystals(40), tmp_path / "x.zip")
-    monkeypatch.setattr(reading, "_CHUNK", 4)
-    monkeypatch.setattr(reading, "_PATIENCE", 0)
-    monkeypatch.setattr(reading, "_without_duplicates", interrupt)
+    monkeypatch.setattr(parsing, "_CHUNK", 4)
+    monkeypatch.setattr(parsing, "_PATIENCE", 0)
+    monkeypatch.setattr(parsing, "_without_duplicates", interrupt)
     before = _children()
     with pytest.raises(KeyboardInterrupt):
         read(tmp_path / "x.zip", workers=2)

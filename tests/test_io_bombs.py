@@ -19,7 +19,7 @@ import pytest
 from bad_input import GOOD, sentence
 from sets import random_crystals
 
-from crysmetrics.io import limits, read, reading, write
+from crysmetrics.io import limits, parsing, read, write
 
 READ = """
 import resource, sys, threading, time
@@ -190,13 +190,13 @@ def test_failures_are_named_up_to_a_number(tmp_path, monkeypatch):
     assert crystals.ids == ("good",)
     assert len(crystals.failures) == 38
     (tmp_path / "y.csv").write_text(f"id,cif\n{rows}{rows}")
-    monkeypatch.setattr(reading, "_CHUNK", 4)
+    monkeypatch.setattr(parsing, "_CHUNK", 4)
     assert "more than 20 structures that can't be read; y.csv row" in sentence(tmp_path / "y.csv")
 
 
 def test_properties_of_a_set_are_kept_up_to_a_number(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(reading, "_MAX_PROPERTIES", 3)
-    monkeypatch.setattr(reading, "_CHUNK", 1)
+    monkeypatch.setattr(parsing, "_MAX_PROPERTIES", 3)
+    monkeypatch.setattr(parsing, "_CHUNK", 1)
     frames = [f"1\n{CELL} a{k}=1 b=2\nPo 0 0 0\n" for k in range(6)]
     (tmp_path / "x.xyz").write_text("".join(frames))
     (tmp_path / "x.jsonl").write_text(

@@ -10,7 +10,7 @@ import numpy as np
 from sets import random_crystals
 from strategies import assert_same
 
-from crysmetrics.io import Failure, read, reading, write
+from crysmetrics.io import Failure, parsing, read, write
 
 
 def test_npz(tmp_path):
@@ -22,12 +22,12 @@ def test_npz(tmp_path):
 
 
 def test_all_cores_read_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "_CHUNK", 4)
+    monkeypatch.setattr(parsing, "_CHUNK", 4)
     batch = random_crystals(40)
     write(batch, tmp_path / "set")
     (tmp_path / "set/broken.cif").write_text("data_x")
     alone = read(tmp_path / "set", workers=1)
-    monkeypatch.setattr(reading, "_PATIENCE", 0)
+    monkeypatch.setattr(parsing, "_PATIENCE", 0)
     together = read(tmp_path / "set", workers=2)
     assert together.ids == alone.ids
     assert together.failures == alone.failures
@@ -38,8 +38,8 @@ def test_all_cores_read_the_same(tmp_path, monkeypatch):
 
 SCRIPT = """
 import sys
-from crysmetrics.io import read, reading
-reading._CHUNK, reading._PATIENCE = 4, 0
+from crysmetrics.io import parsing, read
+parsing._CHUNK, parsing._PATIENCE = 4, 0
 print(len(read(sys.argv[1], workers=2)))
 """
 
@@ -53,8 +53,8 @@ def test_script_without_a_main_guard(tmp_path):
 
 
 def test_threads(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "_CHUNK", 4)
-    monkeypatch.setattr(reading, "_PATIENCE", 0)
+    monkeypatch.setattr(parsing, "_CHUNK", 4)
+    monkeypatch.setattr(parsing, "_PATIENCE", 0)
     write(random_crystals(12), tmp_path / "set.zip")
     found: list[int] = []
     threads = [

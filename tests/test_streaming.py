@@ -40,7 +40,7 @@ def folders(tmp_path_factory):
 
 
 def test_stream_gives_what_the_whole_set_gives(folders, monkeypatch):
-    monkeypatch.setattr("crysmetrics.io.reading._CHUNK", 7)
+    monkeypatch.setattr("crysmetrics.io.parsing._CHUNK", 7)
     ref = as_sample(str(folders / "ref"), "ref")
     chosen = plan()
     gen = as_sample(str(folders / "gen"), "gen")
@@ -120,7 +120,7 @@ def test_nothing_readable_is_an_error(tmp_path):
 
 
 def test_parts_are_the_whole(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr("crysmetrics.io.reading._CHUNK", 7)
+    monkeypatch.setattr("crysmetrics.io.parsing._CHUNK", 7)
     whole = read(folders / "gen")
     whole.save(tmp_path / "gen.npz")
     for path in (folders / "gen", tmp_path / "gen.npz"):
@@ -136,7 +136,7 @@ def test_parts_are_the_whole(folders, tmp_path, monkeypatch):
 
 
 def test_ids_are_distinct_over_all_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr("crysmetrics.io.reading._CHUNK", 2)
+    monkeypatch.setattr("crysmetrics.io.parsing._CHUNK", 2)
     names = ["a", "b", "é", "a", "\U0001f48e", "é", "b/1", "a"]
     text = p1_cif(rocksalt()).replace('"', '""')
     rows = "\n".join(f'{name},"{text}"' for name in names)
