@@ -7,7 +7,7 @@ symmetry.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations, product
@@ -62,7 +62,7 @@ def decorated(
     library: Library,
     atoms: Mapping[int, int],
     n: int,
-    excluded: set[int],
+    excluded: Collection[int],
     exclude_formula: bool = False,
 ) -> list[Proposal]:
     """Propose decorations of simpler templates with exactly these atoms, the likeliest first.

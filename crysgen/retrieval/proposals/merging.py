@@ -6,7 +6,7 @@ among the entries are often a special case of a common one. The reverse of `deco
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -25,7 +25,11 @@ MAX_ELEMENTS = 2
 
 
 def merged(
-    library: Library, atoms: Mapping[int, int], n: int, excluded: set[int], exclude_formula: bool
+    library: Library,
+    atoms: Mapping[int, int],
+    n: int,
+    excluded: Collection[int],
+    exclude_formula: bool,
 ) -> list[Proposal]:
     """Propose up to n templates that have two species where the compound has one.
 

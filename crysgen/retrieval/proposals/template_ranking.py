@@ -8,7 +8,7 @@ were wrong.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from math import gcd
 
@@ -85,7 +85,7 @@ class TemplateScores:
         is_user = np.array([name == USER_SOURCE for name, _ in entries.sources])
         return np.where(is_user[entries.source[entries_of_formula]], USER_BONUS, bonus)
 
-    def exclude(self, excluded: set[int], formula: bool, space_group: int | None) -> None:
+    def exclude(self, excluded: Collection[int], formula: bool, space_group: int | None) -> None:
         """Set logits of excluded entries to -inf; call once, before `normalise`.
 
         Args:
@@ -243,7 +243,7 @@ def ranked_templates(
     atoms: Mapping[int, int],
     n: int,
     units: Sequence[int] = (1,),
-    excluded: set[int] = frozenset(),  # type: ignore[assignment]
+    excluded: Collection[int] = (),
     exclude_formula: bool = False,
     space_group: int | None = None,
 ) -> list[Proposal]:
