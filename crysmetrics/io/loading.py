@@ -30,18 +30,20 @@ def load(entry: Entry) -> str:
     return decode(unpack(entry.content, limits.MAX_FILE_BYTES))
 
 
-def load_file(path: str | Path, limit: int | None = None) -> str:
-    """The text of a file.
+def load_file(path: str | Path, limit: int | None = None, unpacked_limit: int | None = None) -> str:
+    """Read the text of a file.
 
     Args:
         path: compressed or not.
         limit: of its size, in bytes; by default that of a file read alone.
+        unpacked_limit: of what a compressed file unpacks to; by default `limits.MAX_FILE_BYTES`.
 
     Raises:
         ValueError: with the reason, if there is no readable text.
     """
     limit = limits.MAX_TOTAL_BYTES if limit is None else limit
-    return decode(unpack(_read(path, limit), limits.MAX_FILE_BYTES))
+    most = limits.MAX_FILE_BYTES if unpacked_limit is None else unpacked_limit
+    return decode(unpack(_read(path, limit), most))
 
 
 def _read(path: str | Path, limit: int) -> bytes:

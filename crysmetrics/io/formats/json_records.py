@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from crysmetrics.io import limits
 from crysmetrics.io.cif import parse_cif
 from crysmetrics.io.crystals import Failure
 from crysmetrics.io.elements import ATOMIC_NUMBERS
@@ -53,7 +54,7 @@ def open_json(path: Path, columns: Columns) -> Source:
     """
     stem = path.name.split(".")[0]
     try:
-        text = load_file(path)
+        text = load_file(path, unpacked_limit=limits.MAX_PLAIN_BYTES)  # read in parts if large
     except ValueError as error:
         return Source([Entry(path.name, "", stem, reason=str(error))], 1, [])
     return Source(_entries(text, path.name, stem, columns), None, [])
