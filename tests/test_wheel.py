@@ -55,5 +55,5 @@ def test_models_and_libraries_are_among_them(wheel):
 def test_commands_are_declared(wheel):
     name = next(n for n in wheel.namelist() if n.endswith("entry_points.txt"))
     declared = wheel.read(name).decode()
-    assert "crysmetrics = crysmetrics.cli:main" in declared
-    assert "crysgen = crysgen.cli:main" in declared
+    assert "crysmetrics = crysmetrics.entry:main" in declared
+    assert "crysgen = crysgen.entry:main" in declared
