@@ -29,13 +29,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = "crysgen/1"
+"""Name and version of the format of records."""
 COLUMNS = (
     *("file", "formula", "num_atoms", "space_group", "density", "volume_per_atom"),
     *("min_distance", "predicted_formation_energy_per_atom", "method", "prototype_id"),
     *("score", "rank", "ref_id", "seed"),
 )
+"""Columns of the table of samples."""
 TABLE = "samples.csv"
+"""Name of the table of samples in the folder of a run."""
 RECORD = "request.json"
+"""Name of the record of the request in the folder of a run."""
 _UNFINISHED = "unfinished-run"
 _LOCK = "lock"
 

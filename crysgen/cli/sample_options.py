@@ -33,6 +33,7 @@ DEFAULT_COUNT = 16
 """Samples of each composition."""
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""Decorator that gives a command an option."""
 
 
 @dataclass(frozen=True)

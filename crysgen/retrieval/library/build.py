@@ -46,6 +46,7 @@ TABLES = {
 }
 """Files by name of source, the ones whose crystals shall represent prototypes first."""
 SOURCES = (_MP, _JARVIS, _OQMD, _ALEXANDRIA)
+"""Databases and their licences, in the order of the index of entries."""
 _ENERGY = "formation_energy_per_atom"
 _HULL = ("e_above_hull", "energy_above_hull")
 

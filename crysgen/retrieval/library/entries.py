@@ -20,6 +20,7 @@ from crysmetrics.io.parsed import one_line
 from crysmetrics.matching.cells import ReducedCells
 
 SCHEMA = "crysgen-library/1"
+"""Name and version of the format of library files."""
 USER_SOURCE = "user"
 """Name of the source of crystals that users added themselves."""
 _STORED = {

@@ -27,6 +27,7 @@ from crysmetrics.errors import InputError
 from crysmetrics.io import Crystals
 
 SHIPPED = "plausibility.safetensors"
+"""Name of the shipped networks."""
 
 CUTOFF = 1.7
 """Cutoff of neighbours in units of (V/N)^(1/3): two or three shells of most structures."""
