@@ -55,6 +55,7 @@ def release(
     provisional: bool,
     folder: Path = SHIPPED,
     sampling: dict[str, Any] | None = None,
+    sources: str = SOURCES,
 ) -> Path:
     """Write the three files; returns the weights' path.
 
@@ -68,6 +69,7 @@ def release(
         folder: where to.
         sampling: settings of the configuration that only sampling uses, chosen after training
             (`Model.sampling_settings`).
+        sources: where the training data came from, with licences.
 
     Raises:
         UserError: if there is a model of this name, it is too large, or a setting is not one of
@@ -86,7 +88,7 @@ def release(
         "name": name,
         "hardware": hardware,
         "provisional": provisional,
-        "sources": SOURCES,
+        "sources": sources,
         "metrics": shown,
         "measured_on": about_metrics,
     }
@@ -163,6 +165,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--hardware", required=True)
     parser.add_argument("--metrics", type=Path, required=True, help="a metrics.json")
     parser.add_argument("--about", required=True, help="what the metrics were measured on")
+    parser.add_argument("--sources", default=SOURCES, help="data and licences; this project's")
     parser.add_argument("--folder", type=Path, default=SHIPPED, help="where to")
     parser.add_argument("--final", action="store_true", help="not provisional")
     parser.add_argument(
@@ -178,7 +181,7 @@ def main(args: Sequence[str] | None = None) -> None:
         metrics = read_json_object(arguments.metrics)["metrics"]
         path = release(
             arguments.run, arguments.name, arguments.hardware, metrics, arguments.about,
-            not arguments.final, arguments.folder, sampling,
+            not arguments.final, arguments.folder, sampling, arguments.sources,
         )  # fmt: skip
     except (UserError, OSError, ValueError, KeyError) as error:
         raise SystemExit(f"Error: {error}") from None

@@ -151,11 +151,17 @@ def test_a_released_model_has_a_card_and_samples_as_it_was_told(
     shelf = tmp_path / "data" / "models"
     command = [str(tiny), "--name", "tiny-v1", "--hardware", "one core", "--about", "nothing"]
     command += ["--metrics", str(tmp_path / "metrics.json"), "--folder", str(shelf)]
-    release.main([*command, "--set", "disorder=0"])
+    release.main([*command, "--set", "disorder=0", "--sources", "Random crystals (CC0)."])
     monkeypatch.setattr("crysgen.checkpoints.user_models", lambda: shelf)
     assert "tiny-v1" in run("models")
     card = run("models", "tiny-v1")
-    for text in ("Nobody et al.", "one core", "1.25", "num atoms, space group"):
+    for text in (
+        "Nobody et al.",
+        "one core",
+        "Random crystals (CC0).",
+        "1.25",
+        "num atoms, space group",
+    ):
         assert text in card
     model = load_model("tiny-v1")
     assert model.config.disorder == 0
