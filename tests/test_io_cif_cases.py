@@ -201,7 +201,9 @@ def test_type_symbols_that_are_no_element(symbol):
     assert isinstance(found, str)
 
 
-@pytest.mark.parametrize("symbol", ["OH", "OH1", "O-H", "NH4", "H2O", "Wat", "CH3", "OH2", "NH1"])
+@pytest.mark.parametrize(
+    "symbol", ["OH", "OH1", "O-H", "NH4", "H2O", "Wat", "CH3", "OH2", "NH1", "OD1"]
+)
 def test_groups_with_hydrogens_are_no_atoms(symbol):
     refused(labelled("Na1", symbol), "implicit hydrogens")
     assert isinstance(result(block(*SALT, f"M1 {symbol} 0.1 0 0")), str)
@@ -416,7 +418,14 @@ def with_operations(*operations: str, sites: tuple[str, ...] = ("Na1 Na 0.1 0.2 
 
 
 def test_operations_in_all_spellings():
-    for second in ("-x,-y,-z", "-X, -Y, -Z", "1/2-x,1/2-y,-z+.5", "-x+1/5,-y,-z", "0.25-x,-y,-z"):
+    for second in (
+        "-x,-y,-z",
+        "-X, -Y, -Z",
+        "1/2-x,1/2-y,-z+.5",
+        "-x+1/5,-y,-z",
+        "\u2212x,\u2212y,\u2212z",
+        "0.25-x,-y,-z",
+    ):
         assert result(with_operations("x,y,z", second)) == {"Na": 2}
 
 

@@ -68,7 +68,7 @@ def element_of_label(label: str, likely: frozenset[int] = frozenset()) -> int:
     if two is None and (one is None or _NO_ELEMENT.match(letters)):
         raise ValueError(f"holds an unknown element {bare!r}")
     rest = bare[1 if two is None else 2 :]
-    if two is None and rest[:1] in ("H", "h"):
+    if two is None and re.match(r"[Hh]|D(?![A-Za-z])", rest):
         raise ValueError(f"has a site {bare!r} with implicit hydrogens")
     second = re.match(r"-?([A-Z][a-z])", rest)
     if second and second[1] in ATOMIC_NUMBERS:

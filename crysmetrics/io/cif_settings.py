@@ -68,7 +68,7 @@ def possible_operations(
         found: dict[str, None] = {}
         for alternatives in choices:
             for origins in alternatives:
-                fitting = [s.hall for s in origins if _allows(_operations(s.hall), metric)]
+                fitting = [s.hall for s in origins if _allows(s.hall, metric)]
                 if fitting:
                     found |= dict.fromkeys(fitting)
                     break
@@ -226,9 +226,15 @@ def _operations(hall: str) -> Operations:
     return Operations(rotations, np.array([operation.tran for operation in operations]) / scale)
 
 
-def _allows(operations: Operations, metric: NDArray[np.float64]) -> bool:
-    """Whether a cell of this metric tensor has the symmetry of the rotations."""
-    rotations = operations.rotations
-    turned = np.einsum("mji,jk,mkl->mil", rotations, metric, rotations)
+@lru_cache(maxsize=256)
+def _rotations(hall: str) -> NDArray[np.float64]:
+    """(m, 3, 3) the different rotations of a setting."""
+    return np.unique(_operations(hall).rotations, axis=0)
+
+
+def _allows(hall: str, metric: NDArray[np.float64]) -> bool:
+    """Whether a cell of this metric tensor has the symmetry of a setting's rotations."""
+    rotations = _rotations(hall)
+    turned = rotations.transpose(0, 2, 1) @ metric @ rotations
     lengths = np.sqrt(np.diag(metric))
     return bool((np.abs(turned - metric) <= _CELL_TOLERANCE * np.outer(lengths, lengths)).all())

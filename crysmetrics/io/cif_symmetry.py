@@ -23,7 +23,7 @@ _LARGEST_SITE_SYMMETRY = 48
 """Operations that can leave a place where it is: those of a cubic point group."""
 _CHUNK = 1 << 18
 """Images that are held at once while atoms are counted."""
-_SMALL = 256
+_SMALL = 64
 """Number of positions up to which all pairs are compared."""
 _TWICE = "lists the same atom twice: two sites share a position"
 
@@ -126,7 +126,7 @@ def _parse_triplet(triplet: str) -> list[list[float]]:
     """
     import gemmi
 
-    bare = strip_quotes(triplet)
+    bare = strip_quotes(triplet).replace("\u2212", "-")  # the sign of typography
     parts = bare.split(",")
     if len(parts) == 4 and parts[3].strip() in ("+1", "1", "-1"):  # time reversal
         bare = ",".join(parts[:3])
