@@ -47,10 +47,10 @@ chance explains, and ends with status 1 if one is.
   take Wilson's intervals instead, since the normal error vanishes there.
 - **A short list by default.** The default gate has one metric for each way in which a generator
   goes wrong, so that each is tested at a level that still sees something: broken cells, wrong
-  chemistry, wrong volumes, lost modes, unlike structures, and copies. Metrics that repeat another
-  one (`validity`, the marginal coverages, `amcd_*`), or that are noisier relatives of one
-  (`fad_inf`, `kad`), are left out. `--all` takes every metric, `--metrics` a list, and a metric
-  named by `--allow` is looked at as well.
+  chemistry, wrong volumes, lost modes, lost symmetry, unlike structures, and copies. Metrics that
+  repeat another one (`validity`, the marginal coverages, `amcd_*`), or that are noisier relatives
+  of one (`fad_inf`, `kad`), are left out. `--all` takes every metric, `--metrics` a list, and a
+  metric named by `--allow` is looked at as well.
 - **Tolerances.** `--allow KEY=NUMBER` lets a metric get worse by so much, in its unit: it fails
   only if it is worse by more than that *and* by more than chance explains.
 - **Equal numbers.** Some metrics depend on how many structures were generated: recall and its

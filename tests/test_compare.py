@@ -268,7 +268,7 @@ def test_default_gate_is_short_and_all_is_all(save):
     path = save("a.json", document(**values))
     table = run("compare", path, path).stdout
     keys = [line.split()[0] for line in table.splitlines()[1:]]
-    assert 5 <= len(default_gate()) <= 10
+    assert 5 <= len(default_gate()) <= 12
     assert set(default_gate()) < set(keys)
     assert "validity" not in keys
     assert "--all includes them" in table

@@ -131,6 +131,7 @@ MEASURE = Measure(
             "lower",
             "Lin 1991 (IEEE Trans. Inf. Theory 37, 145), with moyo's space groups",
             biased=True,
+            gated=True,
         ),
     ),
     space_group_jsd,

@@ -65,7 +65,10 @@ MEASURE = Measure(
     72,
     (
         Metric("symmetric_share", "Symmetric within 0.1 Å", "share", "higher", _SOURCE),
-        Metric("symmetric_share_tight", "Symmetric within 0.01 Å", "share", "higher", _SOURCE),
+        Metric(
+            *("symmetric_share_tight", "Symmetric within 0.01 Å", "share", "higher", _SOURCE),
+            gated=True,
+        ),
     ),
     symmetric_share,
     roles=("gen",),
