@@ -16,7 +16,7 @@ from crysmetrics.packages import require
 if TYPE_CHECKING:
     from crysmetrics.features.alignn.network import ALIGNN
 
-DEFAULT_WEIGHTS = "alignn-mp-v0"
+DEFAULT_WEIGHTS = "alignn-mp-v1"
 FEATURE_WIDTH = 256
 
 
