@@ -114,13 +114,13 @@ class Weights(NamedTuple):
 
 @njit(nogil=True, cache=True, fastmath=False)
 def make_weights(size):
-    """Work arrays for up to `size` faces."""
+    """Make work arrays for up to `size` faces."""
     return Weights(np.empty(size), np.empty(size), np.empty(size, dtype=np.int64))
 
 
 @njit(nogil=True, cache=True, fastmath=False)
 def _semicircle(x):
-    """Area under the quarter of the unit circle from 0 to x, as a share of the quarter."""
+    """Compute the share of a quarter of the unit circle's area that lies between 0 and x."""
     if x == 1.0:
         return 1.0
     root = math.sqrt(1.0 - x * x)
@@ -129,7 +129,7 @@ def _semicircle(x):
 
 @njit(nogil=True, cache=True, fastmath=False)
 def _sort_down(key, order, n):
-    """Stable insertion sort of `order` by falling key."""
+    """Sort `order` by falling key; stable, by insertion."""
     for i in range(1, n):
         item = order[i]
         k = i - 1
@@ -141,7 +141,7 @@ def _sort_down(key, order, n):
 
 @njit(nogil=True, cache=True, fastmath=False)
 def neighbour_weights(z, site, n_faces, cell, electronegativity, radius, weights):
-    """CrystalNN's weight of each Voronoi neighbour.
+    """Compute CrystalNN's weight of each Voronoi neighbour.
 
     The weight is the solid angle of the face, times solid angle over area (the correction for
     porous and layered crystals), times a factor for the difference in electronegativity; scaled to
@@ -199,7 +199,7 @@ def neighbour_weights(z, site, n_faces, cell, electronegativity, radius, weights
 
 @njit(nogil=True, cache=True, fastmath=False)
 def site_numbers(count, weights, atoms, table, near, out):
-    """The 61 numbers of one site.
+    """Compute the 61 numbers of one site.
 
     Each distinct weight ends a shell: the neighbours down to it are one possible coordination, its
     likelihood the part of a quarter circle between this weight and the next lower one.
@@ -250,7 +250,7 @@ def site_numbers(count, weights, atoms, table, near, out):
 
 @njit(nogil=True, cache=True, fastmath=False)
 def site_fingerprints(structures, electronegativity, radius, table, size, outcome):
-    """Fingerprints of the sites of some structures; every structure stands for itself.
+    """Compute the fingerprints of the sites of some structures, each structure by itself.
 
     Args:
         structures: Structures.

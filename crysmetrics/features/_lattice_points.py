@@ -54,7 +54,7 @@ class Neighbourhood(NamedTuple):
 
 @njit(nogil=True, cache=True, fastmath=False)
 def make_neighbourhood(size):
-    """Work arrays for up to `size` atoms."""
+    """Make work arrays for up to `size` atoms."""
     return Neighbourhood(
         np.empty((size, 3)),
         np.empty(size),
@@ -78,7 +78,7 @@ def make_crystal(lattice, frac):
 
 @njit(nogil=True, cache=True, fastmath=False)
 def reduce_lattice(lattice):
-    """Short basis of a lattice, for enumerating points in a sphere.
+    """Find a short basis of a lattice, for enumerating points in a sphere.
 
     Args:
         lattice: (3, 3), rows are the lattice vectors.
@@ -150,7 +150,7 @@ def _dot(a, b):
 
 @njit(nogil=True, cache=True, fastmath=False)
 def longest_diagonal(lattice):
-    """Length of the longest body diagonal of the cell: the peer's bound on its search radius."""
+    """Measure the cell's longest body diagonal: the peer's bound on its search radius."""
     best = 0.0
     for k in range(4):
         s0 = -1.0 if k == 1 else 1.0
@@ -172,7 +172,7 @@ def _image(transform, n0, n1, n2, axis):
 
 @njit(nogil=True, cache=True, fastmath=False)
 def find_atoms(crystal, site, lo2, hi2, near):
-    """Atoms around a site with lo2 <= squared distance < hi2, periodic images included.
+    """Find the atoms, images included, with lo2 <= squared distance from a site < hi2.
 
     Lines of lattice points that meet the sphere are walked in the short basis, so that the work is
     proportional to the number of atoms found, whatever the shape of the cell.

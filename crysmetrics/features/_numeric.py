@@ -39,17 +39,17 @@ else:
 
 @njit(nogil=True, cache=True, fastmath=False)
 def inner(ax, ay, az, bx, by, bz):
-    """Scalar product of two vectors."""
+    """Compute the scalar product of two vectors."""
     return _fma(az, bz, _fma(ay, by, ax * bx))
 
 
 @njit(nogil=True, cache=True, fastmath=False)
 def norm(x, y, z):
-    """Length of a vector."""
+    """Compute the length of a vector."""
     return math.sqrt(inner(x, y, z, x, y, z))
 
 
 @njit(nogil=True, cache=True, fastmath=False)
 def cartesian(f0, f1, f2, lattice, axis):
-    """Component `axis` of the point with fractional coordinates f."""
+    """Compute component `axis` of the point with fractional coordinates f."""
     return inner(f0, f1, f2, lattice[0, axis], lattice[1, axis], lattice[2, axis])

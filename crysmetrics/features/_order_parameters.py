@@ -133,7 +133,7 @@ class Directions(NamedTuple):
 
 @njit(nogil=True, cache=True, fastmath=False)
 def make_directions():
-    """Work arrays for the neighbours of a site."""
+    """Make work arrays for the neighbours of a site."""
     m = MAX_NEIGHBOURS
     return Directions(
         np.empty((m, 3)),
@@ -302,7 +302,7 @@ def _cube_term(n, j, k, near):
 
 @njit(nogil=True, cache=True, fastmath=False)
 def body_centred(n, place, table, near):
-    """Peters-style order parameter of a cube of neighbours ("body-centered cubic").
+    """Compute the Peters-style order parameter of a cube of neighbours ("body-centered cubic").
 
     It depends on the order of the neighbours: of each pair the one that comes first is at the pole.
     They come by falling weight. Where two weights are equal (by symmetry) the order is an accident
@@ -358,7 +358,7 @@ def _steinhardt(kind, n, near):
 
 @njit(nogil=True, cache=True, fastmath=False)
 def motif_value(n, place, table, near):
-    """One order parameter, other than that of the cube (see `body_centred`).
+    """Compute one order parameter, other than that of the cube (see `body_centred`).
 
     Args:
         n: coordination number, 1 to 12; the first n neighbours count.

@@ -56,7 +56,7 @@ class PeerError(Exception):
 def peer_site(
     lattice: Array, frac: Array, z: NDArray[np.int64], site: int, max_radii: int
 ) -> Array | None:
-    """The 61 numbers of a site.
+    """Compute the 61 numbers of a site.
 
     Args:
         lattice: (3, 3) in Å. frac: (n, 3). z: (n,) atomic numbers. site: index.

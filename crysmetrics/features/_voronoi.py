@@ -82,7 +82,7 @@ class Cell(NamedTuple):
 
 @njit(nogil=True, cache=True, fastmath=False)
 def make_cell(size):
-    """Work arrays for up to `size` corners or planes."""
+    """Make work arrays for up to `size` corners or planes."""
     return Cell(
         np.empty((size, 3)),
         np.empty((size, 3), dtype=np.int64),
@@ -98,7 +98,7 @@ def make_cell(size):
 
 @njit(nogil=True, cache=True, fastmath=False)
 def build_cell(crystal, site, cutoff, near, cell):
-    """Voronoi cell of one site, from the same atoms as the peer.
+    """Build the Voronoi cell of one site, from the same atoms as the peer.
 
     The peer (pymatgen ``VoronoiNN.get_voronoi_polyhedra``) takes the atoms within `cutoff`; while
     the cell is not closed by them it doubles the radius, up to the cell's longest diagonal.
@@ -329,7 +329,7 @@ def _compact(pos, planes, links, n, top, eps, side):
 
 @njit(nogil=True, cache=True, fastmath=False)
 def measure_faces(cell, n, n_planes):
-    """Solid angle and area of each face, as seen from the site at the origin.
+    """Measure the solid angle and area of each face, as seen from the site at the origin.
 
     A face is split into triangles from one of its corners; the solid angle of each is that of Van
     Oosterom & Strackee (1983), as in the peer.

@@ -68,7 +68,7 @@ class Neighbours:
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """(N,) number of neighbours of each atom."""
+        """Count the neighbours of each atom, (N,)."""
         return np.diff(self.atom_offsets)
 
 
@@ -81,7 +81,7 @@ def periodic_neighbours(
     tolerance: float = TIE,
     workers: int | None = None,
 ) -> Neighbours:
-    """All neighbours within a radius, or the nearest of them.
+    """Find all neighbours within a radius in Å, or the nearest of them.
 
     An atom's own images are neighbours; so is another atom on the very same place, at distance
     zero. The sphere takes in what is farther than its radius by TIE or less, as in pymatgen's
@@ -140,7 +140,7 @@ def periodic_neighbours(
 
 
 def _joined(pieces: list[NDArray[Any]], dtype: type, width: int | None = None) -> NDArray[Any]:
-    """The pieces one after another; also if there are none."""
+    """Join the pieces one after another; also if there are none."""
     empty: NDArray[Any] = np.empty((0,) if width is None else (0, width), dtype=dtype)
     return np.concatenate([empty, *pieces])
 
@@ -190,7 +190,7 @@ def _lower_triangle(rows):
 
 @njit(nogil=True, cache=True)
 def _grown(array):
-    """The array with room for twice as many rows."""
+    """Copy an array to one with room for twice as many rows."""
     return np.concatenate((array, np.empty_like(array)))
 
 

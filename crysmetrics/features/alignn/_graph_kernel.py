@@ -17,7 +17,7 @@ MAX_PAIRS = 4_000_000
 def graphs(
     numbers, offsets, edge_offsets, target, image, vector, distance, tolerance, fold, published
 ):
-    """Graphs of some structures from their neighbours, as the columns of LineGraphs.
+    """Build the graphs of some structures from their neighbours, as the columns of LineGraphs.
 
     `published`: a bond of an atom to its own image stands twice and never follows itself.
     """
@@ -78,13 +78,13 @@ def graphs(
 
 @njit(nogil=True, cache=True)
 def _grown(array):
-    """The array with room for twice as many rows."""
+    """Copy an array to one with room for twice as many rows."""
     return np.concatenate((array, np.empty_like(array)))
 
 
 @njit(nogil=True, cache=True)
 def _directed_bonds(starts, target, image, vector, distance, tolerance, published):
-    """Bonds of one structure in both directions, sorted by target, then source.
+    """Find the bonds of one structure in both directions, sorted by target, then source.
 
     Returns source (E,), target (E,) and the vectors (E, 3) from source to target.
     """
@@ -131,7 +131,7 @@ def _directed_bonds(starts, target, image, vector, distance, tolerance, publishe
 
 @njit(nogil=True, cache=True, inline="always")
 def _mixed(a, b):
-    """A 64-bit hash of two numbers in order (the finaliser of splitmix64)."""
+    """Hash two numbers in order to 64 bits (the finaliser of splitmix64)."""
     x = np.uint64(a) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(b)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -140,7 +140,7 @@ def _mixed(a, b):
 
 @njit(nogil=True, cache=True)
 def _classes(colours):
-    """Number of each item's class, in order of first appearance; and each class's first item."""
+    """Number the classes of equal colours by first appearance; return their first items, too."""
     order = np.argsort(colours, kind="mergesort")
     first = np.empty(len(colours), np.int64)  # the first item of the same colour
     for k in range(len(order)):
@@ -159,7 +159,7 @@ def _classes(colours):
 
 @njit(nogil=True, cache=True)
 def _refined(numbers, source, goal, lengths, into, cosines, starts, fold, published):
-    """Class numbers of atoms and bonds, and the first member of each class."""
+    """Refine the classes of atoms and bonds until they are stable; return first members, too."""
     bonds = len(source)
     atom_colour = np.empty(len(numbers), np.uint64)
     for i in range(len(numbers)):
@@ -198,7 +198,7 @@ def _refined(numbers, source, goal, lengths, into, cosines, starts, fold, publis
 
 @njit(nogil=True, cache=True)
 def _folded(numbers, source, goal, along, into, fold, published):
-    """One structure's graph and line graph, folded if `fold` is positive.
+    """Build one structure's graph and line graph, folded if `fold` is positive.
 
     Returns atomic numbers and sizes of atoms; source and target, length and count of bonds;
     source and target, cosine and count of pairs.
