@@ -66,6 +66,9 @@ def noise(
     .npz. Several make a folder of folders, one for each step, for which
     `crysmetrics fad OUT REF --by-folder NAME` draws the distance against the step.
     """
+    from crysmetrics.packages import require
+
+    require("torch", "torch", "Noising structures")
     from crysgen.checkpoints import load_model
     from crysgen.models.base import Noises
     from crysgen.requests import read_structures
