@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from places import DATA
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifWriter
 from sets import rocksalt
 
 from crysmetrics.io.formats.cif import p1_cif
 
-CASES = Path(__file__).parent / "data" / "cases"
+CASES = DATA / "cases"
 
 NUMBERS = (
     *("0", "-0", "-1", "1e-9", "1e-320", "1e320", "-1e320", "1e308", "nan", "inf", "-inf", "1/3"),

@@ -1,13 +1,9 @@
 """Commands write today what they wrote before: see tests/golden/cases.py."""
 
 import json
-import sys
-from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parent / "golden"))
 import cases
+import pytest
 
 
 @pytest.mark.parametrize("name", cases.CASES)

@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).parent.parent
 PACKAGES = ("crysmetrics", "crysgen")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_model import FakeModel, use
+from places import TESTS
 from sets import one, random_crystals, rocksalt
 
 import crysgen
@@ -451,7 +452,7 @@ main(sys.argv[1:])
 
 def test_kill_at_any_moment_loses_nothing(tmp_path):
     (tmp_path / "fake.safetensors").write_bytes(b"weights")
-    code = SLOW.format(tests=str(Path(__file__).parent))
+    code = SLOW.format(tests=str(TESTS))
     command = [sys.executable, "-c", code, "sample", "--composition", "Li2O", "-n", "12"]
     command += ["--method", "diffusion"]
     command += ["--model", "fake.safetensors", "--batch-size", "1", "--no-energies", "--quiet"]

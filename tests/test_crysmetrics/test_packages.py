@@ -6,15 +6,13 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from crysmetrics.errors import MissingPackageError
 from crysmetrics.examples import unpack
 from crysmetrics.packages import EXTRAS, how_to_install, require
-
-ROOT = Path(__file__).parent.parent
 
 
 def test_extras_are_those_of_setup_cfg():

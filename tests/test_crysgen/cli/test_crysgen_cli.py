@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from fake_model import FakeModel, use
+from places import TESTS
 from sets import random_crystals, rocksalt
 
 from crysgen.checkpoints import ModelInfo
@@ -265,7 +266,7 @@ def test_first_runs_of_a_few_crystals_compile_nothing(tmp_path):
     """The same numbers, and no compiled kernel on disk."""
     code = (
         "import json, sys\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"sys.path.insert(0, {str(TESTS)!r})\n"
         "from crysgen.cli.first_run import interpret_small_work\n"
         "print(interpret_small_work(10))\n"
         "from sets import rocksalt\n"

@@ -8,11 +8,10 @@ floors.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from places import DATA
 
 from crysgen.checkpoints import SHIPPED, load_model
 from crysgen.models.base import Model, Noises
@@ -38,7 +37,7 @@ CLOSE = 0.1
 
 @pytest.fixture(scope="module")
 def real() -> Crystals:
-    path = Path(__file__).with_name("data") / "validation_compositions.extxyz"
+    path = DATA / "validation_compositions.extxyz"
     return read(path, workers=1)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import tiny_model
 from click.testing import CliRunner
+from places import TESTS
 from sets import random_crystals
 
 from crysgen.cli import main
@@ -21,7 +22,7 @@ from crysgen.training.interruption import SaveTimes, StopRequests
 
 pytest.importorskip("lightning_fabric", reason="the extra `train` is not installed")
 
-PROGRAM = str(Path(__file__).with_name("crysgen_process.py"))
+PROGRAM = str(TESTS / "crysgen_process.py")
 SMALL = {
     "network": "pairformer",
     "network_settings": {"channels": 16, "layers": 1, "heads": 2, "radial": 6},

@@ -3,12 +3,12 @@
 import hashlib
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from places import ROOT
 from safetensors.torch import load_file, save
 from sets import random_crystals
 
@@ -209,5 +209,5 @@ def test_training_needs_no_crystals():
         "bad = {'numba', 'pymatgen', 'gemmi', 'pandas', 'ase', 'scipy', 'joblib', 'spglib'}; "
         "assert not bad & set(sys.modules), bad & set(sys.modules)"
     )
-    root = Path(__file__).parent.parent
+    root = ROOT
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
+from places import DATA
 
 from crysmetrics.io import Failure
 from crysmetrics.io.cif import parse_cif
 from crysmetrics.io.elements import SYMBOLS
 
-CASES = Path(__file__).parent / "data" / "cases"
+CASES = DATA / "cases"
 
 HEAD = """\
 data_x
