@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -156,6 +158,35 @@ def test_the_process_is_blind_to_orientation_and_follows_permutations(crystals: 
     )
     assert torch.allclose(moved[full][:, order], permuted, atol=1e-6)
     assert torch.allclose(cell[full], same, atol=1e-6)
+
+
+def test_anti_annealing_amplifies_displacements_toward_the_end(crystals: Crystals) -> None:
+    batch = Batch.from_crystals(crystals, torch.float64)
+    model = model_of(OURS, batch, double=True)
+    targets = targets_of(batch.atomic_numbers)
+    predicted: list[torch.Tensor] = []
+    taken: list[torch.Tensor] = []
+    untouched = model.process.positions_before
+
+    def watched(*args):
+        displacement, cell = GemsDiff.predict(model, *args)
+        predicted.append(displacement)
+        return displacement, cell
+
+    def step(frac, displacement, *rest):
+        taken.append(displacement)
+        return untouched(frac, displacement, *rest)
+
+    model.predict, model.process.positions_before = watched, step
+    without = model.sample(targets, steps=5)
+    assert all(torch.equal(a, b) for a, b in zip(taken, predicted, strict=True))
+    predicted.clear()
+    taken.clear()
+    model.config = replace(model.config, anti_annealing=3.0)
+    amplified = model.sample(targets, steps=5)
+    for a, b, t in zip(taken, predicted, (100, 80, 60, 40, 20), strict=True):
+        assert torch.allclose(a, b * (1 + 3 * (1 - t / 100)))
+    assert not torch.equal(amplified.frac_coords, without.frac_coords)
 
 
 def test_refining_starts_from_the_given_crystal(crystals: Crystals) -> None:
