@@ -1,4 +1,4 @@
-"""Draws into crystals by a model: batches by size, one seed for each structure, no result lost.
+"""Sample crystals from a model: batches by size, one seed for each structure, no result lost.
 
 The noise of a structure follows from its own seed, so it is the same in a batch of one and of a
 thousand, and after an interruption; what differs between batches is rounding alone.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from crysgen.training.batch import Batch
 
 ATTEMPTS = 5
-"""Draws of a structure until it is given up."""
+"""Number of draws of a structure, after which it is given up."""
 
 _ATOMS_ON_CPU = 240
 """Of a batch: some 4 s of one core, so that a run that is killed loses less than ten."""
@@ -46,7 +46,7 @@ def plan_batches(
     batch_size: int | None = None,
     workers: int = 1,
 ) -> list[list[Draw]]:
-    """Draws that are made together, large cells first.
+    """Group draws into batches, large cells first.
 
     Cells of different sizes share a batch where padding the smaller ones costs less than a batch
     of their own.
@@ -81,7 +81,7 @@ def _size(draw: Draw) -> int:
 
 
 def _groups(sizes: Sequence[tuple[int, int]], overhead: int) -> list[list[int]]:
-    """Sizes (with their counts, in descending order) that share batches, at the least cost."""
+    """Group sizes (with their counts, in descending order) into batches, at the least cost."""
     best: list[tuple[float, list[list[int]]]] = [(0.0, [])]
     for end in range(1, len(sizes) + 1):
         choices = []
@@ -110,7 +110,7 @@ def sample(
     workers: int = 1,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Iterator[Crystals]:
-    """Crystals of all draws, batch after batch.
+    """Sample the crystals of all draws, batch after batch.
 
     Args:
         model: on `device`.
@@ -235,7 +235,7 @@ class _Runner:
 
 
 def _rows(made: Batch) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[Any]]]:
-    """Atomic numbers, positions and cell of each crystal of a batch, wherever its padding is."""
+    """Extract atomic numbers, positions and cell of each crystal, wherever its padding is."""
     numbers = made.atomic_numbers.cpu().numpy()
     frac = made.frac_coords.detach().double().cpu().numpy()
     lattices = made.lattices.detach().double().cpu().numpy()
@@ -244,7 +244,7 @@ def _rows(made: Batch) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64],
 
 
 def _has_composition(made: NDArray[np.int64], asked: Sequence[int] | None) -> bool:
-    """Whether elements are in the proportions asked for: a model may find a smaller cell.
+    """Check that elements have the requested proportions: a model may find a smaller cell.
 
     A crystal without atoms is refused elsewhere.
     """

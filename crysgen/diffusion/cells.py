@@ -1,4 +1,4 @@
-"""The spaces in which a cell is noised: vectors in, vectors out."""
+"""Vector spaces in which cells are noised."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ class CellSpace(Protocol):
 
     dimensions: int
     width: float
-    """How far a cell is bent (the logarithm of the deformation) by a vector of length 1."""
+    """Norm of the logarithm of the deformation that a vector of length 1 stands for."""
 
     def encode(self, lattices: Tensor, num_atoms: Tensor) -> Tensor:
-        """(B, D) vectors of cells (B, 3, 3) in Å with (B,) atoms."""
+        """Map cells (B, 3, 3) in Å with (B,) atoms to vectors (B, D)."""
         ...
 
     def decode(self, vectors: Tensor, num_atoms: Tensor) -> Tensor:
-        """Cells (B, 3, 3) in Å, in a standard orientation, of vectors (B, D)."""
+        """Map vectors (B, D) to cells (B, 3, 3) in Å, in a standard orientation."""
         ...
 
     def start_mean(self) -> Tensor:
-        """(D,) mean of the data's vectors: noise that keeps some signal is centred on it."""
+        """Return the mean (D,) of the data's vectors: the centre of noise that keeps a signal."""
         ...
 
     def start_variance(self) -> Tensor:
-        """(D,) variance of the data's vectors."""
+        """Return the variance (D,) of the data's vectors."""
         ...
 
 

@@ -21,7 +21,7 @@ VOLUME_SCALE = 0.25 / math.sqrt(3)
 
 
 def basis() -> Tensor:
-    """(9, 3, 3) float64: the basis π of gl(3) of Appendix B.
+    """Make the basis π of gl(3) of Appendix B, (9, 3, 3) float64.
 
     The first three turn the cell, the next five change its shape at a constant volume, and the
     last changes its volume.
@@ -37,7 +37,7 @@ def basis() -> Tensor:
 
 
 def symmetric_to_vector(matrices: Tensor) -> Tensor:
-    """Coordinates (..., 6) on π_3 to π_8 of symmetric matrices (..., 3, 3)."""
+    """Compute coordinates (..., 6) on π_3 to π_8 of symmetric matrices (..., 3, 3)."""
     third = matrices.diagonal(dim1=-2, dim2=-1).mean(-1)
     return torch.stack(
         [
@@ -53,7 +53,7 @@ def symmetric_to_vector(matrices: Tensor) -> Tensor:
 
 
 def vector_to_symmetric(vectors: Tensor) -> Tensor:
-    """Symmetric matrices (..., 3, 3) with the coordinates (..., 6) on π_3 to π_8."""
+    """Make symmetric matrices (..., 3, 3) of coordinates (..., 6) on π_3 to π_8."""
     # In double precision: GPUs cut the numbers of a single-precision product to ten bits.
     pi = basis()[3:].to(vectors.device)
     return torch.einsum("...k,kij->...ij", vectors.double(), pi).to(vectors.dtype)
@@ -96,17 +96,17 @@ class _SpectralFunction(torch.autograd.Function):
 
 
 def symmetric_log(matrices: Tensor) -> Tensor:
-    """Logarithm of symmetric positive definite matrices (..., 3, 3), differentiable."""
+    """Compute logarithms of symmetric positive definite matrices (..., 3, 3), differentiably."""
     return _SpectralFunction.apply(matrices, "log")
 
 
 def symmetric_exp(matrices: Tensor) -> Tensor:
-    """Exponential of symmetric matrices (..., 3, 3), differentiable."""
+    """Compute exponentials of symmetric matrices (..., 3, 3), differentiably."""
     return _SpectralFunction.apply(matrices, "exp")
 
 
 def log_lattice(lattices: Tensor) -> Tensor:
-    """Lattice vectors of the Lie algebra, x^ρ: (..., 6) of cells (..., 3, 3).
+    """Map cells (..., 3, 3) to vectors x^ρ (..., 6) of the Lie algebra.
 
     Half the logarithm of the metric tensor, which is that of the symmetric polar factor. In double
     precision inside: a metric has the square of its cell's condition number, and that of a noisy
@@ -117,7 +117,7 @@ def log_lattice(lattices: Tensor) -> Tensor:
 
 
 def exp_lattice(vectors: Tensor) -> Tensor:
-    """Cells (..., 3, 3) of the vectors x^ρ (..., 6): symmetric matrices, so rows are columns.
+    """Map vectors x^ρ (..., 6) to cells (..., 3, 3): symmetric matrices, so rows are columns.
 
     With `log_lattice` it gives back the lattice parameters, not the orientation.
     """
@@ -125,12 +125,12 @@ def exp_lattice(vectors: Tensor) -> Tensor:
 
 
 def canonical_lattice(lattices: Tensor) -> Tensor:
-    """The cells (..., 3, 3), turned so that their matrices are symmetric."""
+    """Rotate cells (..., 3, 3) so that their matrices are symmetric."""
     return exp_lattice(log_lattice(lattices))
 
 
 def lattice_parameters(lattices: Tensor) -> Tensor:
-    """(..., 6): lengths a, b, c in Å and angles α, β, γ in radians; differentiable.
+    """Compute lattice parameters (..., 6): a, b, c in Å, and α, β, γ in radians; differentiable.
 
     Cosines are kept a hair away from ±1, where the arc cosine has no derivative.
     """
@@ -143,7 +143,7 @@ def lattice_parameters(lattices: Tensor) -> Tensor:
 
 
 def normalize_lengths(lattices: Tensor, num_atoms: Tensor) -> Tensor:
-    """Cells (B, 3, 3) divided by N^(1/3), so that their size no longer follows the atom count."""
+    """Divide cells (B, 3, 3) by N^(1/3), so that sizes do not depend on the number of atoms."""
     return lattices / num_atoms.to(lattices).pow(1 / 3)[..., None, None]
 
 
@@ -155,7 +155,7 @@ def restore_lengths(lattices: Tensor, num_atoms: Tensor) -> Tensor:
 def niggli_reduce(
     lattices: NDArray[np.float64], tolerance: float = 1e-5
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Niggli cells of lattices, by spglib, right-handed.
+    """Reduce lattices to right-handed Niggli cells, by spglib.
 
     Args:
         lattices: (B, 3, 3) rows in Å.
@@ -195,6 +195,6 @@ def _niggli_transform(lattice: NDArray[np.float64], tolerance: float) -> NDArray
 
 
 def _is_flat(lattice: NDArray[np.float64]) -> bool:
-    """Whether the volume is nothing, to double precision."""
+    """Tell whether the volume is zero, to double precision."""
     lengths = np.linalg.norm(lattice, axis=1)
     return not abs(np.linalg.det(lattice)) > 1e-12 * lengths.prod()

@@ -35,7 +35,7 @@ class Noise:
         self._next = 0
 
     def draw(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The next (B, D) and (B, N, 3), as `like` is in type and device and padded as it is."""
+        """Draw numbers (B, D) and (B, N, 3), of the type, device and padding of `like`."""
         cells, positions = self._cells[self._next], self._positions[self._next]
         self._next += 1
         padding = like.shape[1] - positions.shape[1]
@@ -46,7 +46,7 @@ class Noise:
 def spread_steps(
     size: int, total: int, generator: torch.Generator | None, device: torch.device
 ) -> Tensor:
-    """(size,) steps of a training batch, spread evenly over it, each still uniform on 1 to `total`.
+    """Draw the steps (size,) of a training batch: spread evenly, each uniform on 1 to `total`.
 
     Args:
         size: crystals of the batch.

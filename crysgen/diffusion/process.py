@@ -88,11 +88,11 @@ class CrystalDiffusion:
         return (sigma.square() * spread / (signal.square() * spread + sigma.square())).sqrt()
 
     def unknown_of_positions(self, steps: Tensor, spread: float, floor: float) -> Tensor:
-        """Return how far (B, 1, 1) clean positions are from where they seem to be.
+        """Return the expected distance (B, 1, 1) of clean positions from their noisy ones.
 
         Args:
             steps: (B,) int.
-            spread: how far a position is from any guess without data, as a share of the cell.
+            spread: distance of a position from a guess without data, as a share of the cell.
             floor: smallest distance that counts.
         """
         variance = self.positions.sigma(steps).square()

@@ -1,4 +1,4 @@
-"""How much noise a crystal carries after t steps, and the way back (GemsDiff, Eqs. 3, 6, 16).
+"""Noise schedules: variances after t steps, and posteriors (GemsDiff, Eqs. 3, 6, 16).
 
 The lattice follows the usual variance-preserving chain. Positions follow Eq. 16, whose transition
 is centred on x_{t-1}: without a shift the variance after t steps is the sum of the β, and that sum
@@ -27,7 +27,7 @@ class Posterior(NamedTuple):
 
 
 def linear_betas(steps: int, first: float, last: float) -> Tensor:
-    """(T + 1,) float64: β_0 = 0, which is no step, then T steps from `first` to `last`."""
+    """Compute β (T + 1,) float64: β_0 = 0, which is no step, then linear from `first` to `last`."""
     if steps < 1 or not 0 < first <= last < 1:
         raise ValueError(f"no schedule: {steps} steps from {first} to {last}")
     zero = torch.zeros(1, dtype=torch.float64)
@@ -35,14 +35,14 @@ def linear_betas(steps: int, first: float, last: float) -> Tensor:
 
 
 def preserving_powers(steps: int, power: float) -> Tensor:
-    """(T + 1,) float64: the β of a variance-preserving chain whose noise is σ_t = (t/T)^power."""
+    """Compute β (T + 1,) float64 of a variance-preserving chain with σ_t = (t/T)^power."""
     variance = _powers(steps, power).square()
     betas = variance.diff() / (1 - variance[:-1])
     return torch.cat([torch.zeros(1, dtype=torch.float64), betas])
 
 
 def exploding_powers(steps: int, power: float, last: float) -> Tensor:
-    """(T + 1,) float64: the β whose sums are σ_t² = last² (t/T)^(2 power)."""
+    """Compute β (T + 1,) float64 whose sums are σ_t² = last² (t/T)^(2 power)."""
     variance = (last * _powers(steps, power)).square()
     return torch.cat([torch.zeros(1, dtype=torch.float64), variance.diff()])
 
@@ -66,7 +66,7 @@ class Preserving:
         return len(self.log_alpha_bar) - 1
 
     def signal(self, t: Tensor) -> Tensor:
-        """sqrt(ᾱ_t) at the steps t (...)."""
+        """Look up sqrt(ᾱ_t) at the steps t (...)."""
         return (self.log_alpha_bar.to(t.device)[t] / 2).exp()
 
     def sigma(self, t: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class Preserving:
         return (-self.log_alpha_bar.to(t.device)[t].expm1()).sqrt()
 
     def posterior(self, t: int, s: int) -> Posterior:
-        """The way from step t back to s < t (Eq. 6 as corrected: the posterior mean of DDPM)."""
+        """Compute the posterior of step s < t given step t (Eq. 6 corrected to DDPM's mean)."""
         now, then = self.log_alpha_bar[t], self.log_alpha_bar[s]
         added, left, noise = -(now - then).expm1(), -then.expm1(), -now.expm1()
         return Posterior(
@@ -100,13 +100,13 @@ class Exploding:
         return self.variance.to(t.device)[t].sqrt()
 
     def posterior(self, t: int, s: int) -> Posterior:
-        """The way from step t back to s < t, x_0 taken as the image nearest to x_t."""
+        """Compute the posterior of step s < t given step t, x_0 being the image nearest to x_t."""
         now, then = self.variance[t], self.variance[s]
         return Posterior(1 - then / now, then / now, then * (now - then) / now)
 
 
 def strided_steps(total: int, count: int) -> list[int]:
-    """`count` + 1 steps from `total` down to 0, as even as whole numbers are.
+    """List `count` + 1 steps from `total` down to 0, evenly spaced but for rounding.
 
     Raises:
         ValueError: unless 1 <= count <= total.

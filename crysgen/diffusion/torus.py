@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 def wrap(frac_coords: Tensor) -> Tensor:
-    """Moved into [0, 1)."""
+    """Wrap fractional coordinates into [0, 1)."""
     wrapped = frac_coords - frac_coords.floor()
     # -1e-17 - floor(-1e-17) rounds to 1, which is 0.
     return torch.where(wrapped >= 1, torch.zeros_like(wrapped), wrapped)
 
 
 def shortest_path(start: Tensor, end: Tensor) -> Tensor:
-    """`end - start - k*`: the shortest way round the torus, components in [-1/2, 1/2] (Eq. 20).
+    """Compute the shortest path round the torus, `end - start - k*` in [-1/2, 1/2] (Eq. 20).
 
     k* minimises the length in fractional coordinates, component by component.
     """
@@ -25,7 +25,7 @@ def shortest_path(start: Tensor, end: Tensor) -> Tensor:
 
 
 def remove_mean(vectors: Tensor, mask: Tensor) -> Tensor:
-    """Vectors (B, N, 3) of the atoms (B, N) less their mean per crystal; zero on padding.
+    """Subtract from vectors (B, N, 3) of atoms (B, N) the mean of each crystal; zero on padding.
 
     A common shift of all atoms changes no crystal, so it is neither noise nor to be learned.
     """
@@ -35,7 +35,7 @@ def remove_mean(vectors: Tensor, mask: Tensor) -> Tensor:
 
 
 def wrapped_normal_cdf(x: Tensor, sigma: Tensor | float, images: int = 8) -> Tensor:
-    """P([N(0, σ²)]_T <= x) for x in [-1/2, 1/2], counted from -1/2 (Appendix C)."""
+    """Compute P([N(0, σ²)]_T <= x) for x in [-1/2, 1/2], counted from -1/2 (Appendix C)."""
     shifts = torch.arange(-images, images + 1, dtype=x.dtype, device=x.device)
     scale = math.sqrt(2) * torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
     upper = torch.erf((x[..., None] + shifts) / scale)
@@ -44,7 +44,7 @@ def wrapped_normal_cdf(x: Tensor, sigma: Tensor | float, images: int = 8) -> Ten
 
 
 def fourier_coefficient(sigma: Tensor, order: int = 1) -> Tensor:
-    """exp(-2 π² n² σ²): how far [N(0, σ²)]_T is from uniform (0 is uniform; Appendix D).
+    """Compute exp(-2 π² n² σ²), the n-th Fourier coefficient of [N(0, σ²)]_T (Appendix D).
 
     The paper prints exp(-2 π σ² n²), without the square of π that the integral has.
     """

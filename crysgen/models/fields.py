@@ -101,7 +101,7 @@ class PairFields(nn.Module):
         return Fields(displacement, (strain + strain.mT) / 2)
 
     def _of_lattice(self, features: PairFormerFeatures, context: Tensor) -> Tensor:
-        """(B, 3, 3): Σ_v c_v v̂ v̂ᵀ, with what is known of the crystal (B, C) in the end."""
+        """Sum Σ_v c_v v̂ v̂ᵀ (B, 3, 3) over lattice vectors, given the crystal's state (B, C)."""
         each, units = features.vectors, features.vector_units
         c = self.coefficients(each * torch.tanh(self.late(context))[:, None] + each)
         return (units * c).mT @ units / units.shape[1] ** 0.5
@@ -145,7 +145,7 @@ class EdgeFields(nn.Module):
 
 
 def _inverse(cells: Tensor) -> Tensor:
-    """Inverses (B, 3, 3) of cells (B, 3, 3).
+    """Invert cells (B, 3, 3).
 
     By cross products: a solver would make a GPU wait to ask whether a matrix was singular.
     """
@@ -198,7 +198,7 @@ class TripletFields(nn.Module):
         nn.init.zeros_(self.position.bias)
 
     def forward(self, edges: Tensor, lengths: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
-        """Sums over the edges of each atom: vectors (B, N, 3) and tensors (B, N, 3, 3)."""
+        """Sum over the edges of each atom: vectors (B, N, 3) and tensors (B, N, 3, 3)."""
         weights, own, other = self.weights(edges, lengths)
         units, real = graph.units, graph.units.dtype
         count = units.shape[2]
@@ -219,7 +219,7 @@ class TripletFields(nn.Module):
             return moved, (bent + bent.mT) / 2
 
     def weights(self, edges: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """w (B, N, k), p (B, N, k, S, 2, R) and q (B, N, k, 2, R)."""
+        """Compute w (B, N, k), p (B, N, k, S, 2, R) and q (B, N, k, 2, R)."""
         hidden = silu(self.inner(self.norm(edges))) * self.gate(lengths)
         own = self.own(hidden).unflatten(-1, (-1, 2, self.rank))
         other = self.other(hidden).unflatten(-1, (2, self.rank))

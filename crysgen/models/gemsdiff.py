@@ -232,7 +232,7 @@ class GemsDiff(Model):
     # --- forward process -------------------------------------------------------------------
 
     def noise(self, batch: Batch, step: int, seeds: Sequence[int]) -> Batch:
-        """Crystals after `step` steps of the forward process (Algorithm 1, lines 3 and 4).
+        """Noise crystals by `step` steps of the forward process (Algorithm 1, lines 3 and 4).
 
         Args:
             batch: B crystals.
@@ -311,7 +311,7 @@ class GemsDiff(Model):
         return displacement, self.cells.encode(lattices @ bent, counts)
 
     def _seen_cells(self, vectors: Tensor, steps: Tensor, counts: Tensor) -> Tensor:
-        """Cells (B, 3, 3) in Å that the network sees: one and the same cube without diffusion."""
+        """Make the cells (B, 3, 3) in Å that the network sees: a fixed cube without diffusion."""
         if not self.config.lattice_diffusion:
             mean = self.cells.start_mean().to(vectors)
             lattices = self.cells.decode(mean.expand(len(counts), -1), counts)
@@ -326,7 +326,7 @@ class GemsDiff(Model):
     def loss(
         self, batch: Batch, generator: torch.Generator | None = None, stage: str = "model"
     ) -> dict[str, Tensor]:
-        """Algorithm 1 on a batch: `loss`, and its parts `position` and `lattice`; see `Model`."""
+        """Compute `loss` by Algorithm 1, and its parts `position` and `lattice`; see `Model`."""
         return self.prepared_loss(self.prepare(batch, generator, stage), stage)
 
     @torch.no_grad()
@@ -364,7 +364,7 @@ class GemsDiff(Model):
     def _position_loss(
         self, batch: Batch, frac: Tensor, displacement: Tensor, steps: Tensor
     ) -> Tensor:
-        """Eq. 20, its mean over atoms. A shift of all atoms is nobody's error."""
+        """Compute Eq. 20, averaged over atoms. A shift of all atoms counts as no error."""
         if self.config.shortest_path:
             target = shortest_path(frac, batch.frac_coords)
         else:
@@ -403,7 +403,7 @@ class GemsDiff(Model):
         steps: int | None = None,
         on_step: OnStep | None = None,
     ) -> Batch:
-        """Algorithm 2: crystals of the given atoms; see `Model.sample`."""
+        """Sample crystals of the given atoms by Algorithm 2; see `Model.sample`."""
         atoms = pad_atomic_numbers([target.atomic_numbers or () for target in targets])
         seeds = [target.seed for target in targets]
         return self._denoised(atoms.to(self.device), seeds, steps=steps, on_step=on_step)
@@ -426,7 +426,7 @@ class GemsDiff(Model):
         steps: int | None = None,
         on_step: OnStep | None = None,
     ) -> Batch:
-        """Crystals of the given atoms (B, N), from pure noise or from `start` noised to `first`."""
+        """Denoise the given atoms (B, N), from pure noise or from `start` noised to `first`."""
         first = self.num_steps if first is None else first
         wanted = self.num_steps if steps is None else steps
         plan = strided_steps(first, max(1, min(first, round(wanted * first / self.num_steps))))
@@ -466,12 +466,12 @@ class GemsDiff(Model):
 
 
 def _full_precision(like: Tensor) -> torch.autocast:
-    """Outside the network nothing is rounded to 16 bits, whatever the precision around it."""
+    """Switch off 16-bit autocast, in which only the network may compute."""
     return torch.autocast(like.device.type, enabled=False)
 
 
 def _schedules(config: GemsDiffConfig) -> tuple[Preserving, Exploding]:
-    """Of lattice and positions."""
+    """Make the schedules of lattice and positions."""
     if config.lattice_power is None:
         lattice = linear_betas(config.steps, *config.lattice_betas)
     else:
@@ -484,7 +484,7 @@ def _schedules(config: GemsDiffConfig) -> tuple[Preserving, Exploding]:
 
 
 def cell_space(config: GemsDiffConfig) -> CellSpace:
-    """The space in which cells are noised."""
+    """Make the space in which cells are noised."""
     size = 9 if config.lattice_space == "raw" else 6
     mean = config.lattice_mean or (0.0,) * size
     std = config.lattice_std or (1.0,) * size
@@ -494,7 +494,7 @@ def cell_space(config: GemsDiffConfig) -> CellSpace:
 
 
 def cell_statistics(config: GemsDiffConfig, batch: Batch) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of crystals in the cell space, before standardising."""
+    """Compute mean and standard deviation of crystals in the cell space, before standardising."""
     plain = GemsDiffConfig(lattice_space=config.lattice_space)
     vectors = cell_space(plain).encode(batch.lattices.double(), batch.num_atoms)
     return vectors.mean(0).tolist(), vectors.std(0).clamp_min(1e-3).tolist()

@@ -15,7 +15,7 @@ _STEPS = 100.0
 
 
 def periods_and_groups() -> tuple[Tensor, Tensor]:
-    """(119,) each: rows 1 to 7 and groups 1 to 18 by atomic number, 19 for the f block, 0 for 0.
+    """Tabulate rows (119,) 1 to 7 and groups (119,) 1 to 18, 19 for the f block, 0 for padding.
 
     Lanthanides and actinides are a group of their own: they resemble each other more than
     anything above them.
@@ -39,7 +39,7 @@ def periods_and_groups() -> tuple[Tensor, Tensor]:
 
 
 def step_features(step: Tensor, channels: int) -> Tensor:
-    """(B, C) sines and cosines of the step, in pairs (Eq. 8 with n = 10,000)."""
+    """Compute pairs of sines and cosines (B, C) of the step (Eq. 8 with n = 10,000)."""
     even = torch.arange(0, channels, 2, device=step.device, dtype=step.dtype)
     angles = _STEPS * step[:, None] * torch.exp(-math.log(10_000.0) * even / channels)
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :channels]
@@ -71,7 +71,7 @@ class AtomEmbedding(nn.Module):
         self.step = nn.Linear(channels, channels) if step else None
 
     def forward(self, atomic_numbers: Tensor, step: Tensor) -> Tensor:
-        """(B, N, C) of atomic numbers (B, N) and steps (B,) divided by T."""
+        """Embed atomic numbers (B, N) and steps (B,) divided by T as (B, N, C)."""
         atoms = (
             self.element(atomic_numbers)
             + self.period(self.periods[atomic_numbers])

@@ -59,7 +59,7 @@ class GemsNet(Network):
     Args:
         channels: width of an atom's features.
         edge_channels: width of an edge's features.
-        triplet_channels: width of what an edge tells the other edges of its atom.
+        triplet_channels: width of the message from an edge to the other edges of its atom.
         layers: of the encoder, and as many of the decoder.
         radial: basis functions of the distance in Å; half as many of that relative to (V/N)^(1/3).
         lengths: low-dimensional functions of the distance, which all layers share.
@@ -142,7 +142,7 @@ class Messages(nn.Module):
         )
 
     def forward(self, atoms: Tensor, graph: Graph) -> tuple[Tensor, list[Tensor], Tensor]:
-        """Atoms (B, N, C) after all layers, and edges (B, N, k, E) before and after each layer.
+        """Compute atoms (B, N, C) after all layers, and edges (B, N, k, E) before and after each.
 
         With them come the functions of the distance (B, N, k, L) that layers share.
         """
@@ -156,7 +156,7 @@ class Messages(nn.Module):
 
 
 def _volumes(cells: Tensor) -> Tensor:
-    """(B,) of cells (B, 3, 3).
+    """Compute the volumes (B,) of cells (B, 3, 3).
 
     By cross products: a solver would make a GPU wait to ask whether a matrix was singular.
     """

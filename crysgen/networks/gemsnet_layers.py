@@ -52,7 +52,7 @@ class Graph(NamedTuple):
     ends: Tensor
 
     def at_ends(self, atoms: Tensor) -> Tensor:
-        """(B, N, k, C): features (B, N, C) of the atoms that the edges end in.
+        """Gather (B, N, k, C), the features (B, N, C) of the atoms that the edges end in.
 
         A product with zeros and ones rather than an index, because its gradient is one as well,
         which on a GPU is faster than adding up by index, and always the same.
@@ -60,12 +60,12 @@ class Graph(NamedTuple):
         return (self.ends.to(atoms) @ atoms).unflatten(1, self.fade.shape[1:])
 
     def near(self, edges: Tensor) -> Tensor:
-        """(B, N, k', C): features (B, N, k, C) of the edges that are γ' of triplets."""
+        """Select (B, N, k', C), the features (B, N, k, C) of the edges that are γ' of triplets."""
         count = self.angular.shape[-1]
         return edges if count == edges.shape[2] else edges[:, :, :count]
 
     def sum_angular(self, right: Tensor) -> Tensor:
-        """(B, N, k, S, C): sums over γ' of polynomials times features (B, N, k', C)."""
+        """Sum polynomials times features (B, N, k', C) over γ' to (B, N, k, S, C)."""
         summed = self.angular.to(right) @ right
         return summed.unflatten(2, (self.fade.shape[2], -1))
 
@@ -91,7 +91,7 @@ class Geometry(nn.Module):
         self.size = radial + radial // 2
 
     def forward(self, mask: Tensor, length: Tensor, neighbours: Neighbours) -> Graph:
-        """Of B crystals with N atoms.
+        """Describe the edges of B crystals with N atoms.
 
         Args:
             mask: (B, N).
@@ -133,7 +133,7 @@ class Geometry(nn.Module):
 
 
 def _fade(distances: Tensor, cutoff: Tensor) -> Tensor:
-    """(B, N, k): from 1 to 0 just before the cutoffs (B, N), with a slope of 0 there.
+    """Compute weights (B, N, k) that fall from 1 to 0 just before the cutoffs (B, N), smoothly.
 
     Just before, so that a neighbour at the cutoff has exactly nothing: products of what rounding
     leaves end in denormal numbers, with which processors are many times slower.
@@ -143,7 +143,7 @@ def _fade(distances: Tensor, cutoff: Tensor) -> Tensor:
 
 
 def _bumps(values: Tensor, centres: Tensor) -> Tensor:
-    """(..., R): smooth bumps that overlap as Gaussians as wide as the centres are apart do.
+    """Compute smooth bumps (..., R) that overlap like Gaussians as wide as their spacing.
 
     Gaussians would end in denormal numbers.
     """
@@ -153,7 +153,7 @@ def _bumps(values: Tensor, centres: Tensor) -> Tensor:
 
 
 def _legendre(cosines: Tensor, weights: Tensor, count: int) -> Tensor:
-    """(..., k, S, k') polynomials of degree 0 to S - 1 of cosines (..., k, k'), times weights.
+    """Compute polynomials (..., k, S, k') of degree 0 to S - 1 of cosines (..., k, k'), weighted.
 
     Normalised to a mean square of 1 over the sphere.
     """
@@ -177,7 +177,7 @@ class EdgeEmbedding(nn.Module):
         self.out = nn.Linear(edge_channels, edge_channels)
 
     def forward(self, atoms: Tensor, graph: Graph) -> Tensor:
-        """(B, N, k, E) of atoms (B, N, C)."""
+        """Embed edges as (B, N, k, E), from atoms (B, N, C)."""
         ends = graph.at_ends(self.end(atoms))
         return self.out(silu(self.start(atoms)[:, :, None] + ends + self.length(graph.radial)))
 
@@ -225,7 +225,7 @@ class Interaction(nn.Module):
     def forward(
         self, atoms: Tensor, edges: Tensor, lengths: Tensor, graph: Graph
     ) -> tuple[Tensor, Tensor]:
-        """Atoms (B, N, C) and edges (B, N, k, E) after a layer; lengths are (B, N, k, L)."""
+        """Update atoms (B, N, C) and edges (B, N, k, E); lengths are (B, N, k, L)."""
         normal = self.norm(edges)
         sent = silu(self.down(graph.near(normal))) * self.down_gate(graph.near(lengths))
         triplets = self.up(graph.sum_angular(sent).flatten(3)) * self.up_gate(lengths)

@@ -18,12 +18,12 @@ _SWEEPS, _ROUNDS = 6, 10
 """Of the cell reduction. One round is enough for the paper's noise; whether it was is asked once a
 round, because asking makes a GPU wait."""
 _ABSENT = 1e30
-"""Squared distance of what is no neighbour."""
+"""Squared distance that stands for no neighbour."""
 _FIRST_RADIUS = 1.15
 """Of the radius that holds k atoms at the crystal's density."""
 _GROWTH = 1.35
 _MAX_ENTRIES = 30_000_000
-"""Distances that are held at once; more crystals are searched in parts."""
+"""Number of distances in memory at once; more crystals are searched in batches."""
 
 
 class Neighbours(NamedTuple):
@@ -51,7 +51,7 @@ class Neighbours(NamedTuple):
 
 
 def reduced_cells(lattices: Tensor) -> tuple[Tensor, Tensor]:
-    """Cells (B, 3, 3) of the same lattices with short, nearly orthogonal vectors.
+    """Reduce cells (B, 3, 3) to short, nearly orthogonal vectors of the same lattices.
 
     Repeatedly takes whole multiples of the other two vectors from the longest one, and stops when
     nothing gets shorter (a lattice reduced in pairs and by sums: Minkowski's in three dimensions).
@@ -73,7 +73,7 @@ def reduced_cells(lattices: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _shortening(cells: Tensor) -> Tensor:
-    """Whole numbers (B, 3, 3) that sort the vectors, and shorten the second and the third."""
+    """Find integers (B, 3, 3) that sort the vectors, and shorten the second and the third."""
     order = (cells * cells).sum(-1).argsort(-1)
     permutation = torch.nn.functional.one_hot(order, 3).to(cells)
     a, b, c = (permutation @ cells).unbind(1)
@@ -98,7 +98,7 @@ def _shortening(cells: Tensor) -> Tensor:
 
 
 def nearest_images(frac_coords: Tensor, lattices: Tensor, mask: Tensor, k: int = 32) -> Neighbours:
-    """The k nearest neighbours of each atom among all periodic images, its own included.
+    """Find the k nearest neighbours of each atom among all periodic images, its own included.
 
     Args:
         frac_coords: (B, N, 3), of any size (not only in [0, 1)).
@@ -156,7 +156,7 @@ def _search(frac: Tensor, lattices: Tensor, mask: Tensor, k: int) -> tuple[Tenso
 
 
 def _parts(sizes: Tensor, atoms: int) -> list[Tensor]:
-    """Rows in groups of similar image counts, small enough to search together."""
+    """Divide rows into groups of similar image counts, small enough to search together."""
     order = sizes.argsort()
     counts = sizes[order].tolist()
     parts, start = [], 0
@@ -170,7 +170,7 @@ def _parts(sizes: Tensor, atoms: int) -> list[Tensor]:
 def _nearest(
     frac: Tensor, cells: Tensor, mask: Tensor, extents: Tensor, k: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The nearest among the images of the given extents: (index, images, cutoff)."""
+    """Find the nearest among the images of the given extents: (index, images, cutoff)."""
     batch, atoms = mask.shape
     spans = 2 * extents + 1
     sizes = spans.prod(1)
@@ -207,7 +207,7 @@ def _nearest(
 
 
 def _image(numbers: Tensor, spans: Tensor) -> Tensor:
-    """Triples (B, n, 3) of whole floats, counted from 0, that the numbers (B, n) stand for."""
+    """Decode numbers (B, n) of images as triples (B, n, 3) of integers (as floats) from 0."""
     first, rest = numbers // (spans[:, 1] * spans[:, 2])[:, None], numbers
     second, third = rest // spans[:, 2, None] % spans[:, 1, None], rest % spans[:, 2, None]
     return torch.stack([first, second, third], -1).double()

@@ -38,7 +38,7 @@ class PairBasis(NamedTuple):
     fade: Tensor
 
     def sums(self, coefficients: Tensor) -> Tensor:
-        """(B, N, k, F): radial functions of each neighbour times coefficients of its pair.
+        """Sum (B, N, k, F) the radial functions of each neighbour times coefficients of its pair.
 
         Args:
             coefficients: (B, N, N, F K).
@@ -66,7 +66,7 @@ class PairGeometry(nn.Module):
         self.radii = nn.Parameter(torch.full((MAX_ATOMIC_NUMBER + 1,), start))
 
     def forward(self, atomic_numbers: Tensor, length: Tensor, neighbours: Neighbours) -> PairBasis:
-        """Of B crystals with N atoms.
+        """Describe the neighbours and pairs of B crystals with N atoms.
 
         Args:
             atomic_numbers: (B, N).
@@ -102,7 +102,7 @@ class LatticeGeometry(nn.Module):
     The tensors T_a = Σ_v g_a(|v|) v̂ v̂ᵀ are looked at along each v, which tells angles.
 
     Args:
-        channels: width of what is said about the crystal.
+        channels: width of the crystal's features.
         radial: basis functions of the length.
         tensors: how many T_a.
     """
@@ -121,7 +121,7 @@ class LatticeGeometry(nn.Module):
     def forward(
         self, lengths: Tensor, vectors: Tensor, cutoff: Tensor, context: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Of B lattices.
+        """Describe B lattices.
 
         Args:
             lengths: (B,) V^(1/3) in Å.
@@ -147,6 +147,6 @@ class LatticeGeometry(nn.Module):
 
 
 def gaussians(values: Tensor, centres: Tensor) -> Tensor:
-    """(..., K), as wide as the centres are apart."""
+    """Compute Gaussians (..., K) as wide as their centres are apart."""
     step = centres[1] - centres[0]
     return torch.exp(-((values[..., None] - centres) / step).square())

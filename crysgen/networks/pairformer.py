@@ -22,7 +22,7 @@ from crysgen.networks.pair_geometry import LatticeGeometry, PairBasis, PairGeome
 
 
 class PairNeighbours(NamedTuple):
-    """Neighbour lists that PairFormer looks at.
+    """Neighbour lists that PairFormer reads.
 
     Attributes:
         atoms: neighbours of each atom.
@@ -108,7 +108,7 @@ class PairFormer(Network):
         self.norm = nn.LayerNorm(channels)
 
     def search(self, frac_coords: Tensor, lattices: Tensor, mask: Tensor) -> PairNeighbours:
-        """Neighbours of the atoms, and the shortest vectors of the lattice."""
+        """Search the neighbours of the atoms, and the shortest vectors of the lattice."""
         origin = torch.zeros_like(frac_coords[:, :1])
         there = torch.ones_like(mask[:, :1])
         return PairNeighbours(
@@ -173,7 +173,7 @@ class Block(nn.Module):
     def forward(
         self, atoms: Tensor, pairs: Tensor, radial: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Atoms (B, N, C) and pairs (B, N, N, P) after a layer.
+        """Update atoms (B, N, C) and pairs (B, N, N, P).
 
         Args:
             atoms: (B, N, C).

@@ -63,7 +63,7 @@ def canonical(crystals: Crystals, primitive: bool = True) -> Crystals:
 
 
 def _primitive(crystal: Crystals) -> Crystals:
-    """The primitive cell of a crystal, or the crystal itself where none is smaller."""
+    """Find the primitive cell of a crystal, or return the crystal where none is smaller."""
     from crysmetrics.symmetry import cells_of, primitive_cell
 
     lattice, frac, numbers = primitive_cell(cells_of(crystal)[0], _SYMPREC)

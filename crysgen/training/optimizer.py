@@ -64,7 +64,7 @@ class GeneratorOptimizer(torch.optim.Optimizer):
         super().__init__([every], {"lr": learning_rate})
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update of all parameters."""
+        """Update all parameters once."""
         loss = None if closure is None else closure()
         for part, factor in zip(self.parts, self.factors, strict=True):
             for group in part.param_groups:

@@ -97,7 +97,7 @@ class TrainingSettings:
         return self
 
     def of_stage(self, stage: str, names: Sequence[str]) -> TrainingSettings:
-        """Settings of one stage, with its part of the budget.
+        """Return the settings of one stage, with its part of the budget.
 
         Args:
             stage: one of `names`.

@@ -191,7 +191,7 @@ class Trainer:
         self._clock = now
 
     def _agreed(self, value: bool) -> bool:
-        """The first process's answer, so that all stop and save together."""
+        """Share the first process's answer, so that all stop and save together."""
         if self.fabric.world_size == 1:
             return value
         return bool(self.fabric.broadcast(value))
@@ -207,7 +207,7 @@ class Trainer:
             torch.cuda.synchronize()  # so that the clock tells the truth
 
     def _next_batch(self) -> tuple[Batch, int]:
-        """This process's share of the next batch, and the size of the whole."""
+        """Make this process's part of the next batch; return the size of the whole batch, too."""
         batches = self.order.epoch(self.epoch)
         rows = batches[self.place]
         self.place += 1
@@ -264,7 +264,7 @@ class Trainer:
         return self.seconds - self.window.seconds > 60 * settings.val_minutes
 
     def validate(self) -> dict[str, float]:
-        """Losses of the averaged weights on `val`, always with the same noise."""
+        """Compute losses of the averaged weights on `val`, always with the same noise."""
         model: Model = self.average.module  # type: ignore[assignment]
         model.eval()
         sums: dict[str, float] = {}
@@ -328,7 +328,7 @@ class Trainer:
     # --- checkpoints -----------------------------------------------------------------------------
 
     def _tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Tensors of the whole state by file, each below 16 MiB for 4 million weights."""
+        """Collect all tensors of the state by file, each below 16 MiB for 4 million weights."""
         moments: dict[str, dict[str, Tensor]] = {name: {} for name in MOMENTS}
         for name, parameter in self.model.named_parameters():
             if not parameter.requires_grad:

@@ -21,7 +21,7 @@ _PARTS = {"about", "model", "training"}
 
 
 def config_names(kind: str) -> list[str]:
-    """Names of the set-ups of a kind of model that come with the package."""
+    """List the set-ups of a kind of model that come with the package."""
     return sorted(path.stem for path in (FOLDER / kind).glob("*.json"))
 
 
