@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FORMAT = "crysgen-model/1"
 DEFAULT_MODEL = "gemsdiff-mp-v1"
-"""Name of the model that is meant where none is given; nothing else says it."""
+"""Name of the default model; the only place that says it."""
 SHIPPED = Path(__file__).parent / "weights"
 BEST = "best.safetensors"
 """Name of the best model in the folder of a training run."""
@@ -33,7 +33,7 @@ BEST = "best.safetensors"
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model that is known by a name.
+    """A model with a name.
 
     Attributes:
         name: for `--model`.
@@ -140,7 +140,7 @@ def load_model(name: str | Path | None = None, device: str = "cpu") -> Model:
 
 
 def model_identity(name: str | Path | None = None) -> dict[str, str]:
-    """Hashes by which a run knows its model again, whatever name it is given by.
+    """Hash a model's files, by which a run recognises it under any name.
 
     Raises:
         UserError: if there is no such model.

@@ -40,7 +40,7 @@ def from_values(cls: type[T], values: Any) -> T:
 
 
 def shown(value: Any) -> str:
-    """A value in a message: its first letters, whatever it is."""
+    """Shorten a value of any type for a message."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # integers of thousands of digits; nested lists
@@ -71,7 +71,7 @@ def positive(name: str, value: float, most: float = math.inf) -> None:
 
 
 def _value(name: str, hint: Any, value: Any) -> Any:
-    """The value as the field has it; lists become tuples, whole numbers floats."""
+    """Convert a value to the field's type; lists become tuples, whole numbers floats."""
     kind, inner = get_origin(hint), get_args(hint)
     if kind in (Union, types.UnionType):
         if value is None and type(None) in inner:
@@ -130,7 +130,7 @@ def _number(name: str, hint: type, value: Any) -> int | float:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """A number, a text, true or false, null, an object of such, or a list of such."""
+    """Check a number, a text, true or false, null, an object of such, or a list of such."""
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, int):

@@ -1,4 +1,4 @@
-"""Make a shipped model of a training run: weights in bfloat16, facts as JSON, and a card.
+"""Turn a training run into a shipped model: weights in bfloat16, facts as JSON, and a card.
 
     python -m crysgen.release RUN --name gemsdiff-mp-v1 --hardware "2 cores" --metrics metrics.json
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from crysgen.models.base import Model
 
 LARGEST = 6_000_000
-"""Bytes of a shipped model."""
+"""Largest size of a shipped model's weights in bytes."""
 SOURCES = (
     "The rows marked `train` of this project's data with at most 20 atoms: Materials Project "
     "(CC BY 4.0; the published MP-20 validation split and parts of its training split, MPTS-52), "
@@ -101,7 +101,7 @@ def release(
 
 
 def _with_sampling(model: Model, settings: dict[str, Any]) -> Any:
-    """The model's configuration with other settings of sampling."""
+    """Return the model's configuration with other settings of sampling."""
     for name in settings:
         if name not in model.sampling_settings:
             known = ", ".join(sorted(model.sampling_settings)) or "none"

@@ -74,7 +74,7 @@ def symmetric(candidates: Crystals, settings: SamplingSettings) -> Crystals:
 
 
 def space_group_numbers(crystals: Crystals, settings: SamplingSettings) -> NDArray[np.int64]:
-    """(B,) numbers: those that files state, or found within the tolerance where they are in P1."""
+    """Find space group numbers (B,): stated in files, or by the tolerance where these are in P1."""
     from crysmetrics.io.symmetrized import hall_numbers
     from crysmetrics.symmetry import setting_of, space_groups
 
@@ -87,7 +87,7 @@ def space_group_numbers(crystals: Crystals, settings: SamplingSettings) -> NDArr
 def formation_energies(
     crystals: Crystals, settings: SamplingSettings, resources: Resources
 ) -> NDArray[np.float64]:
-    """(B,) formation energies in eV/atom by ALIGNN; NaN where it fails or none are wanted."""
+    """Predict formation energies (B,) in eV/atom by ALIGNN; NaN where it fails or is not asked."""
     if not settings.energies:
         return np.full(len(crystals), np.nan)
     from crysmetrics.features.cache import open_cache

@@ -33,7 +33,7 @@ def main(share: float, seed: int) -> None:
             strict=True,
         )
     )
-    shapes = entries.shapes(np.arange(len(entries)))
+    niggli = entries.niggli_cells(np.arange(len(entries)))
     rng = np.random.default_rng(seed)
     begun = time.perf_counter()
     pairs_seen = pairs_differ = found = missing = new = 0
@@ -43,7 +43,7 @@ def main(share: float, seed: int) -> None:
         pairs = np.stack(np.meshgrid(members, leaders, indexing="ij"), -1).reshape(-1, 2)
         pairs = pairs[rng.random(len(pairs)) < share]
         index = np.stack([pairs[:, 0], entries.leaders[pairs[:, 1]]], axis=1)
-        now = np.isfinite(displacements(shapes, shapes, index, cases))
+        now = np.isfinite(displacements(niggli, niggli, index, cases))
         then = np.array(
             [[(i, j, k) in stored for k in range(len(cases))] for i, j in pairs.tolist()]
         ).reshape(now.shape)

@@ -146,15 +146,15 @@ def atoms_of(crystal: Crystals) -> dict[int, int]:
 def formulas_in(library: Library, targets: Crystals) -> NDArray[np.bool_]:
     """Which reduced formulas occur in the library (as another polymorph)."""
 
-    def reduced(elements: Any, counts: Any) -> tuple[tuple[int, int], ...]:
+    def reduced_formula(elements: Any, counts: Any) -> tuple[tuple[int, int], ...]:
         divisor = int(np.gcd.reduce(counts))
         pairs = zip(map(int, elements), counts, strict=True)
         return tuple(sorted((z, int(c) // divisor) for z, c in pairs))
 
     entries = library.entries
-    there = {reduced(entries.slots(i), entries.counts(i)) for i in range(len(entries))}
+    there = {reduced_formula(entries.species(i), entries.counts(i)) for i in range(len(entries))}
     asked = (atoms_of(target) for target in targets)
-    return np.array([reduced(list(a), list(a.values())) in there for a in asked])
+    return np.array([reduced_formula(list(a), list(a.values())) in there for a in asked])
 
 
 def mendeleev_numbers() -> NDArray[np.float64]:

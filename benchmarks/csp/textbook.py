@@ -18,7 +18,7 @@ import pandas as pd
 from crysgen import generate
 from crysgen.compositions.formulas import parse_formula
 from crysgen.proposers.base import METHODS
-from crysgen.retrieval.library.prototypes import Reduced
+from crysgen.retrieval.library.prototypes import PrimitiveCrystal
 from crysgen.settings import Resources, SamplingSettings
 from crysmetrics.io import Crystals
 
@@ -77,17 +77,17 @@ def entries_of(text: str, rows: pd.DataFrame | None = None) -> tuple[str, ...]:
     wanted = parse_formula(text).reduced.counts
     found = []
     for i in range(len(entries)):
-        slots = entries.slots(i)
-        if set(slots.tolist()) == set(wanted):
-            own = Formula.of_atoms(np.repeat(slots, entries.counts(i))).reduced.counts
+        species = entries.species(i)
+        if set(species.tolist()) == set(wanted):
+            own = Formula.of_atoms(np.repeat(species, entries.counts(i))).reduced.counts
             if own == wanted and (
-                rows is None or is_right(as_crystal(entries.reduced(i)), rows, WIDE)
+                rows is None or is_right(as_crystal(entries.crystal(i)), rows, WIDE)
             ):
                 found.append(entries.ids[i])
     return tuple(found)
 
 
-def as_crystal(cell: Reduced) -> Crystals:
+def as_crystal(cell: PrimitiveCrystal) -> Crystals:
     """A primitive cell of the library as Crystals."""
     numbers = np.repeat(cell.elements, cell.counts)
     size = np.array([len(numbers)])

@@ -1,4 +1,4 @@
-"""The first run after an installation.
+"""Skip compilation in a small first run after an installation.
 
 Compiled kernels (numba's) are built when they are first called, which takes about 45 s in all;
 later runs find them on disk. A handful of small crystals is done sooner by the same functions as
@@ -13,15 +13,15 @@ import warnings
 from pathlib import Path
 
 SMALL = 1000
-"""Atoms, at some 13 ms each."""
+"""Number of atoms up to which work is small: 13 ms each."""
 _LAST_COMPILED = "_graph_kernel.*.nbi"
 
 
 def interpret_small_work(atoms: int) -> bool:
-    """Switch compilation off for this process, if nothing is compiled yet and the work is small.
+    """Switch compilation off in this process if nothing is compiled yet and the work is small.
 
     Args:
-        atoms: of all structures together.
+        atoms: number of atoms of all structures together.
 
     Returns:
         Whether it was switched off. It is too late once numba is imported.
@@ -37,7 +37,7 @@ def interpret_small_work(atoms: int) -> bool:
 
 
 def _is_compiled() -> bool:
-    """Whether the kernels of ALIGNN's graphs are on disk where they are looked for."""
+    """Tell whether numba's cache holds the kernels of ALIGNN's graphs."""
     import crysmetrics
     from crysmetrics.folders import code_folders
 

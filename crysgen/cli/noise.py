@@ -105,7 +105,7 @@ def noise(
 
 
 def parse_steps(texts: Sequence[str]) -> list[int]:
-    """Distinct steps in ascending order.
+    """Parse distinct steps, in ascending order.
 
     Raises:
         UserError: if something is no step.
@@ -126,7 +126,7 @@ def noised(
     device: str,
     batch_size: int,
 ) -> Iterator[tuple[int, Crystals]]:
-    """Crystals after each of some steps of the forward process.
+    """Noise crystals by each of some steps of the forward process.
 
     A crystal's noise follows from the seed, its composition and its id, so that it is the same
     whatever else is noised, and at every step the same noise in another strength.
@@ -168,7 +168,7 @@ def noised(
 
 
 def _refuse_foreign(output: Path) -> None:
-    """Only folders that an earlier call has made are replaced."""
+    """Refuse to replace a folder that no earlier call has made."""
     from crysmetrics.errors import UserError
     from crysmetrics.io.atomic import remove_left
 

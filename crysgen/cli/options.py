@@ -23,7 +23,7 @@ class BatchSize(click.ParamType):
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | None:
-        """None for auto."""
+        """Convert `auto` to None, other texts to numbers."""
         if value == "auto" or value is None:
             return None
         if str(value).isdecimal() and int(str(value)) > 0:
@@ -42,7 +42,7 @@ batch_size_option = click.option(
 
 
 def space_group_number(text: str | None) -> int | None:
-    """The number of a space group given as number or Hermann-Mauguin symbol.
+    """Parse a space group, given as number or Hermann-Mauguin symbol, into its number.
 
     Raises:
         UserError: if there is none.
@@ -62,7 +62,7 @@ def space_group_number(text: str | None) -> int | None:
 
 
 def excluded_ids(text: str | None, path: Path | None) -> tuple[str, ...]:
-    """Ids of known structures that must not be proposed, sorted.
+    """Read the ids of known structures that must not be proposed, sorted.
 
     Raises:
         InputError: if the file can't be read.

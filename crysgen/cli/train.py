@@ -23,11 +23,11 @@ class KindGroup(click.Group):
     """A group whose commands are the kinds of models, made when they are asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Kinds of models, in the order of the table."""
+        """List the kinds of models, in the order of the table."""
         return list(MODELS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command that trains a kind of model."""
+        """Return the command that trains a kind of model."""
         return _command(cmd_name) if cmd_name in MODELS else None
 
 
@@ -56,7 +56,7 @@ class _Call:
 
 
 def _command(kind: str) -> click.Command:
-    """The command of one kind of model."""
+    """Make the command of one kind of model."""
 
     @user_errors
     def run(**given: Any) -> None:
@@ -76,7 +76,7 @@ def _command(kind: str) -> click.Command:
 
 
 def _options(kind: str) -> list[Callable[..., Any]]:
-    """Options of the command of a kind of model."""
+    """List the options of the command of a kind of model."""
     path = click.Path(path_type=Path)
     budget = click.FloatRange(min=0, min_open=True)
     number = click.IntRange(min=1)
@@ -149,7 +149,7 @@ def _train(call: _Call, settings: dict[str, Any]) -> None:
 
 
 def _trainer(call: _Call, settings: dict[str, Any]) -> Trainer:
-    """A run on its data, at its beginning or where it was left."""
+    """Open a run on its data, at its beginning or where it was left."""
     from crysgen.models import model_class
     from crysgen.training.configs import load_config
     from crysgen.training.data import training_sets
@@ -193,7 +193,7 @@ def _prepare_folder(folder: Path, resume: bool, overwrite: bool) -> None:
 
 
 def _loggers(folder: Path) -> Any:
-    """TensorBoard's, where it is installed."""
+    """Make TensorBoard's logger, where it is installed."""
     from importlib.util import find_spec
 
     if find_spec("tensorboard") is None and find_spec("tensorboardX") is None:

@@ -1,4 +1,4 @@
-"""A model beside retrieval: how much of what is asked for `--method auto` lets a model draw."""
+"""Share out draws of a model beside retrieval, for `--method auto`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from crysmetrics.io import Crystals
 
 SHARE = 0.25
-"""Of the structures asked for, how many are also drawn from noise: a formula may have a structure
+"""Share of the requested structures that are also drawn from noise: a formula may have a structure
 that no library knows."""
 
 
 class ModelShare(ModelSamples):
-    """Samples of a model for a share of each composition, and for all that no proposal is known of.
+    """Samples of a model for a share of each composition, and for all where proposals are missing.
 
     See `crysgen.proposers.base.Method`.
     """
@@ -46,14 +46,14 @@ class ModelShare(ModelSamples):
 def left_to_model(
     requests: Sequence[CompositionRequest], known: Sequence[int]
 ) -> list[CompositionRequest]:
-    """Ask for a share of each composition, or for as many as are missing.
+    """Request a share of each composition, or as many samples as proposals are missing.
 
     Args:
-        asked: the compositions.
+        requests: the compositions.
         known: how many candidates each has already.
 
     Returns:
-        The compositions in the same order; one of which nothing is left has no sizes.
+        The compositions in the same order; one without any samples has no sizes.
     """
     found = []
     for request, have in zip(requests, known, strict=True):
@@ -63,7 +63,7 @@ def left_to_model(
 
 
 def _fewer(sizes: Sequence[tuple[int, int]], wanted: int) -> tuple[tuple[int, int], ...]:
-    """Take the first `wanted` samples from the sizes in turn, the largest share first."""
+    """Distribute `wanted` samples over the cell sizes in turn, the largest share first."""
     given = dict.fromkeys((unit for unit, _ in sizes), 0)
     left = dict(sizes)
     while wanted > 0 and any(left.values()):

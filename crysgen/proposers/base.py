@@ -1,4 +1,4 @@
-"""Methods: they turn requests into candidate crystals.
+"""The interface of proposers, and the table of them: they turn requests into candidate crystals.
 
 A method divides its work into pieces with names, so that an interrupted run goes on with those
 that are missing, and yields the candidates of finished pieces as Crystals. Ranking and output know
@@ -66,11 +66,11 @@ class Method(ABC):
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """Return what decides its candidates beside the settings, such as hashes; cheap."""
+        """Return what decides the candidates beside the settings, such as hashes; must be fast."""
 
     @abstractmethod
     def prepare(self) -> None:
-        """Load what it needs, before anything is written.
+        """Load models and libraries, before anything is written.
 
         Raises:
             UserError: if that can't be had.

@@ -1,4 +1,4 @@
-"""Candidates of a generative model, sampled for each asked cell."""
+"""Sample candidates from a generative model, for each requested cell."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class ModelSamples(Method):
         self.draws = {str(draw.number): draw for draw in draws(requests, self.settings.seed)}
 
     def identity(self) -> dict[str, Any]:
-        """Hashes of the model, under whatever name it is."""
+        """Hash the model, whatever its name."""
         from crysgen.checkpoints import model_identity
 
         return dict(model_identity(self.settings.model))
 
     def prepare(self) -> None:
-        """Load the model, and see whether it can make what is asked for in so many steps."""
+        """Load the model, and check that it can make these targets in so many steps."""
         from crysgen.models.base import refuse_targets
 
         total = self.model.num_steps
@@ -55,7 +55,7 @@ class ModelSamples(Method):
         refuse_targets(self.model, (draw.target for draw in self._draws()))
 
     def pieces(self) -> list[str]:
-        """One for each structure to be made."""
+        """Name one piece for each structure to be made."""
         return list(self.draws)
 
     def request_of(self, piece: str) -> int:
@@ -76,7 +76,7 @@ class ModelSamples(Method):
         return torch_device(self.resources.device)
 
     def _draws(self) -> list[Draw]:
-        """All draws; a model that can be told a space group is told the one that is wanted."""
+        """List all draws; a model that accepts a space group is given the requested one."""
         everything = list(self.draws.values())
         group = self.settings.space_group
         if group is None or "space_group" not in self.model.accepts:
@@ -86,11 +86,11 @@ class ModelSamples(Method):
         ]
 
     def total(self, pieces: Sequence[str]) -> int:
-        """Structures times steps."""
+        """Count structures times steps."""
         return len(pieces) * (self.settings.steps or self.model.num_steps)
 
     def run(self, pieces: Sequence[str], advance: Advance) -> Iterator[Crystals]:
-        """Batch by batch, large cells first."""
+        """Yield the candidates of one batch after the other, large cells first."""
         from crysgen.sampling import plan_batches, sample
         from crysmetrics.parallel import cpu_count
 

@@ -1,4 +1,4 @@
-"""Candidates between known structures and noise: proposals noised a little, and denoised.
+"""Refine proposals of the library: add a little noise, and denoise them by a model.
 
 The noise lets atoms leave the places of the template and the cell its shape, so what comes out may
 be a structure that no library holds; the nearer to the prototype the less noise there was.
@@ -43,7 +43,7 @@ class Refine(Method):
         self.samples = ModelSamples(requests, settings, resources)
 
     def identity(self) -> dict[str, Any]:
-        """Of the library and the model."""
+        """Hash the library and the model."""
         return self.retrieval.identity() | self.samples.identity()
 
     def prepare(self) -> None:
@@ -66,7 +66,7 @@ class Refine(Method):
         return model
 
     def pieces(self) -> list[str]:
-        """One for each composition."""
+        """Name one piece for each composition."""
         return self.retrieval.pieces()
 
     def request_of(self, piece: str) -> int:
@@ -74,11 +74,11 @@ class Refine(Method):
         return int(piece)
 
     def total(self, pieces: Sequence[str]) -> int:
-        """Compositions."""
+        """Count compositions."""
         return len(pieces)
 
     def run(self, pieces: Sequence[str], advance: Advance) -> Iterator[Crystals]:
-        """One composition after the other, its proposals together."""
+        """Yield the candidates of one composition after the other."""
         for piece in pieces:
             request = self.requests[int(piece)]
             found = self.retrieval.proposals(request, request.count)
@@ -92,7 +92,7 @@ class Refine(Method):
     def _refined(
         self, piece: str, request: CompositionRequest, found: Sequence[Proposal]
     ) -> Crystals:
-        """As many as asked for; the likelier a proposal, the more often it is the start."""
+        """Refine as many as requested; likelier proposals are starting points more often."""
         import torch
 
         from crysgen.retrieval.proposals.proposal import to_crystals

@@ -84,10 +84,10 @@ def complexities(crystals: Crystals, tolerance: float) -> NDArray[np.float64]:
         crystals: B.
         tolerance: Å within which symmetry is found.
     """
-    from crysgen.retrieval.library.prototypes import reduced
+    from crysgen.retrieval.library.prototypes import primitive_crystal
     from crysmetrics.symmetry import point_group_order
 
-    cells = [reduced(crystal, tolerance) for crystal in crystals]
+    cells = [primitive_crystal(crystal, tolerance) for crystal in crystals]
     most = point_group_order(225)
     found = [sum(cell.counts) - point_group_order(cell.space_group) / (most + 1) for cell in cells]
     return np.array(found, dtype=np.float64)

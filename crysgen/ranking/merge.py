@@ -109,7 +109,7 @@ def probabilities(
 
 def same_structures(candidates: Crystals) -> NDArray[np.int64]:
     """Label candidates (B,), equally where they match by pymatgen's default tolerances."""
-    from crysgen.retrieval.library.prototypes import reduced
+    from crysgen.retrieval.library.prototypes import primitive_crystal
     from crysgen.retrieval.library.prototypes import same_structures as labels_of
 
-    return labels_of([reduced(crystal) for crystal in candidates])
+    return labels_of([primitive_crystal(crystal) for crystal in candidates])

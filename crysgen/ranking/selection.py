@@ -115,6 +115,6 @@ def _ranked(
 
 
 def _order_drawn(candidates: Crystals) -> NDArray[np.int64]:
-    """(B,) number of the draw of each candidate, since pieces are finished in another order."""
+    """Number the candidates (B,) by draw, since parts of the work finish in any order."""
     names = [name.partition("/")[0].rpartition("-")[2] for name in candidates.ids]
     return np.array([int(n) if n.isdigit() else 0 for n in names], dtype=np.int64)

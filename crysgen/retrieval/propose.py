@@ -97,7 +97,7 @@ def uncalibrated(
 ) -> list[Proposal]:
     """Propose up to n templates, and behind them merged and decorated ones; see `propose`.
 
-    Scores do not compare, and the plausibility network has not been asked.
+    Scores are not comparable, and the plausibility network has not scored them yet.
     """
     if not atoms or min(atoms.values()) < 1:
         raise UserError("Proposals need at least one element, each with at least one atom.")

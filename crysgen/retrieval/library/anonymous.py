@@ -30,7 +30,7 @@ def species_of(atomic_numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], Co
 
 
 def species_indices(atomic_numbers: NDArray[np.int64], elements: NDArray[np.int64]) -> NDArray[Any]:
-    """(n,) the species of each atom."""
+    """Find the species (n,) of each atom."""
     table = np.zeros(int(elements.max()) + 1, dtype=np.int64)
     table[elements] = np.arange(len(elements))
     return table[atomic_numbers]
@@ -44,7 +44,7 @@ def sorted_species(atoms: Mapping[int, int]) -> tuple[NDArray[np.int64], Counts]
 
 @lru_cache(maxsize=4096)
 def species_permutations(counts: Counts) -> NDArray[np.int64]:
-    """(P, k) permutations of species with equal counts; row 0 is the identity."""
+    """List permutations (P, k) of species with equal counts; row 0 is the identity."""
     values = np.array(counts)
     blocks = [np.flatnonzero(values == v).tolist() for v in np.unique(values)]
     if prod(factorial(len(block)) for block in blocks) > MAX_PERMUTATIONS:
@@ -60,7 +60,7 @@ def species_permutations(counts: Counts) -> NDArray[np.int64]:
 
 @lru_cache(maxsize=4096)
 def composed_permutations(counts: Counts) -> NDArray[np.int64]:
-    """(P, P) index of the permutation p followed by the permutation q."""
+    """Tabulate the index (P, P) of the permutation p followed by the permutation q."""
     all_ = species_permutations(counts)
     index = {tuple(r): i for i, r in enumerate(all_.tolist())}
     return np.array([[index[tuple(q[p].tolist())] for q in all_] for p in all_])

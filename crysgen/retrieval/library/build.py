@@ -17,7 +17,11 @@ from numpy.typing import NDArray
 from crysgen.retrieval.library.anonymous import Counts
 from crysgen.retrieval.library.entries import Entries, pack, save_entries
 from crysgen.retrieval.library.hull_estimates import estimated_above_hull
-from crysgen.retrieval.library.prototypes import Reduced, reduced, sort_into_prototypes
+from crysgen.retrieval.library.prototypes import (
+    PrimitiveCrystal,
+    primitive_crystal,
+    sort_into_prototypes,
+)
 from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals, read
 from crysmetrics.progress import show_progress, task
@@ -121,10 +125,10 @@ def build(data: Path) -> Entries:
         & ~(hull > MAX_ABOVE_HULL)
     )
     chosen = np.flatnonzero(good)
-    cells: list[Reduced] = []
+    cells: list[PrimitiveCrystal] = []
     with task("primitive cells", len(chosen)) as advance:
         for i in chosen:
-            cells.append(reduced(crystals[int(i)]))
+            cells.append(primitive_crystal(crystals[int(i)]))
             advance(1)
     # Together by anonymous counts; in a group those first whose positions are most reliable and
     # most symmetric, so that they become representatives.
@@ -177,7 +181,7 @@ def sorted_entries(entries: Entries) -> Entries:
 
 def sort_into(entries: Entries, counts: Counts, members: NDArray[np.int64]) -> Any:
     """Sort the entries of one anonymous formula into prototypes."""
-    return sort_into_prototypes(entries.shapes(members), counts)
+    return sort_into_prototypes(entries.niggli_cells(members), counts)
 
 
 def main(given: Sequence[str] | None = None) -> None:

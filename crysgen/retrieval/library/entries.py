@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysgen.retrieval.library.anonymous import Counts
-from crysgen.retrieval.library.prototypes import Reduced, shapes_of
+from crysgen.retrieval.library.prototypes import PrimitiveCrystal, niggli_cells
 from crysmetrics.errors import InputError
 from crysmetrics.io.elements import MAX_ATOMIC_NUMBER
 from crysmetrics.io.parsed import one_line
@@ -43,13 +43,13 @@ class Entries:
         ids: E strings.
         source: (E,) index into `sources`.
         sources: names of databases, each with its licence.
-        kinds: (E,) number of elements.
-        elements: atomic number of each species, all entries in a row.
-        species_counts: atoms of each species, likewise.
-        frac_coords: (N, 3) multiples of 1/GRID.
+        kinds: (E,) number of elements of each entry.
+        elements: (S,) atomic number of each species, entry after entry.
+        species_counts: (S,) number of atoms of each species.
+        frac_coords: (N, 3) fractional coordinates in units of 1/GRID.
         lattices: (E, 3, 3) rows in Å.
-        space_groups: (E,) numbers.
-        e_above_hull: (E,) eV/atom, NaN where unknown.
+        space_groups: (E,) space group numbers.
+        e_above_hull: (E,) energy above the convex hull in eV/atom, NaN where unknown.
         hull_estimate: (E,) lower bound of the same from predicted energies (`hull_estimates`), NaN
             where it is known or can't be estimated.
         representatives: (R,) the entry that represents each prototype.
@@ -112,23 +112,23 @@ class Entries:
         return {name: i for i, name in enumerate(self.ids)}
 
     def species(self, i: int) -> NDArray[np.int64]:
-        """(k,) atomic numbers of the species of one entry."""
+        """Return the atomic numbers (k,) of the species of an entry."""
         part = self.elements[self.species_offsets[i] : self.species_offsets[i + 1]]
         return part.astype(np.int64)
 
     def counts(self, i: int) -> Counts:
-        """Atoms of each of its species."""
+        """Return how many atoms an entry has of each species."""
         return tuple(
             self.species_counts[self.species_offsets[i] : self.species_offsets[i + 1]].tolist()
         )
 
     def frac(self, i: int) -> NDArray[np.float64]:
-        """(n, 3) its fractional coordinates."""
+        """Return the fractional coordinates (n, 3) of an entry."""
         return self.frac_coords[self.atom_offsets[i] : self.atom_offsets[i + 1]] / GRID
 
-    def shapes(self, chosen: NDArray[np.int64]) -> ReducedCells:
-        """Prepare some entries for the matcher."""
-        return shapes_of(
+    def niggli_cells(self, chosen: NDArray[np.int64]) -> ReducedCells:
+        """Reduce some entries to Niggli cells, which the matcher compares."""
+        return niggli_cells(
             [
                 (
                     self.lattices[i].astype(np.float64),
@@ -140,7 +140,7 @@ class Entries:
         )
 
     def source_of(self, i: int) -> tuple[str, str]:
-        """Database and licence of an entry."""
+        """Name the database of an entry, and its licence."""
         return self.sources[int(self.source[i])]
 
     def joined(self, other: Entries) -> Entries:
@@ -153,7 +153,7 @@ class Entries:
         recoded = [names.index(other.source_of(i)) for i in keep]
         part = pack(
             [other.ids[i] for i in keep],
-            [other.reduced(i) for i in keep],
+            [other.crystal(i) for i in keep],
             np.array(recoded, dtype=np.uint8),
             tuple(names),
             other.e_above_hull[keep],
@@ -165,16 +165,16 @@ class Entries:
             arrays[name] = np.concatenate([getattr(self, name), getattr(part, name)])
         return replace(self, ids=self.ids + part.ids, sources=tuple(names), **arrays)
 
-    def reduced(self, i: int) -> Reduced:
-        """Unpack one entry."""
+    def crystal(self, i: int) -> PrimitiveCrystal:
+        """Unpack an entry."""
         lattice = self.lattices[i].astype(np.float64)
         group = int(self.space_groups[i])
-        return Reduced(self.species(i), self.counts(i), lattice, self.frac(i), group)
+        return PrimitiveCrystal(self.species(i), self.counts(i), lattice, self.frac(i), group)
 
 
 def pack(
     ids: Sequence[str],
-    crystals: Sequence[Reduced],
+    crystals: Sequence[PrimitiveCrystal],
     source: NDArray[np.uint8],
     sources: tuple[tuple[str, str], ...],
     e_above_hull: NDArray[Any],
@@ -270,7 +270,7 @@ def load_entries(path: str | Path) -> Entries:
 
 
 def _fault(entries: Entries) -> str | None:
-    """Name the first thing about a library's arrays that can't be; None if all is well."""
+    """Describe the first fault of a library's arrays; None if there is none."""
     whole = ("source", "kinds", "elements", "species_counts", "frac_coords", "space_groups")
     matches = ("representatives", "match_entry", "match_representative", "match_permutation")
     real = ("lattices", "e_above_hull", "hull_estimate")

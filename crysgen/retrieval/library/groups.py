@@ -74,7 +74,7 @@ class AnonymousFormulaGroup:
         # A user's entries are sorted when they are first needed.
         new = int((members < entries.sorted_entries).sum())
         representatives, found = sort_into_prototypes(
-            entries.shapes(members), self.counts, representatives, new
+            entries.niggli_cells(members), self.counts, representatives, new
         )
         return (
             representatives,
@@ -84,7 +84,7 @@ class AnonymousFormulaGroup:
         )
 
     def representative_id(self, prototype: int) -> str:
-        """Id of the entry that represents a prototype."""
+        """Return the id of the entry that represents a prototype."""
         return self.entries.ids[int(self.members[self._sorted[0][prototype]])]
 
     @cached_property
@@ -103,7 +103,7 @@ class AnonymousFormulaGroup:
 
     @cached_property
     def mappings_of_columns(self) -> sparse.csr_matrix:
-        """(columns, g * P) the transpose of `columns_of_mappings`."""
+        """(columns, g * P) transpose of `columns_of_mappings`."""
         return self.columns_of_mappings.T.tocsr()
 
     @cached_property
@@ -149,7 +149,7 @@ class AnonymousFormulaGroup:
         return self.volumes / self.similarity.cell_volumes(self.elements, self.counts)
 
     def distances(self, elements: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(g, P) squared distances of a compound's species (k,) to each entry's, permuted."""
+        """Compute squared distances (g, P) of a compound's species (k,) to those of each entry."""
         own = self.similarity.embed(elements[None], self.counts)[0]
         points = self._points
         square = (own**2).sum(-1)[None, :, None] + (points**2).sum(-1)[:, None, :]
@@ -159,10 +159,10 @@ class AnonymousFormulaGroup:
         return np.maximum(np.stack(each, axis=1), 0)
 
     def logits(self, elements: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(g, P) logarithms of the weights of site mappings for a compound (k,)."""
+        """Compute log-weights (g, P) of site mappings for a compound (k,)."""
         logits = self._bias[:, None] - self.distances(elements)
         return logits.astype(np.float64)
 
     def same_compound(self, elements: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """(g,) whether an entry has these elements (k,)."""
+        """Mark the entries (g,) that have these elements (k,)."""
         return (self.elements == elements).all(axis=1)

@@ -84,7 +84,7 @@ class Library:
         return self._groups[counts]
 
     def log_volume_residual(self, entry: int) -> float:
-        """Logarithm of an entry's volume over the volume that `volumes` predicts for it."""
+        """Compute the log-ratio of an entry's volume to the one that `volumes` predicts."""
         if entry not in self._residuals:
             lattice = self.entries.lattices[entry].astype(np.float64)
             counts = self.entries.counts(entry)

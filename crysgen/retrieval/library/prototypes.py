@@ -20,7 +20,7 @@ SYMPREC = 0.1
 
 
 @dataclass(frozen=True)
-class Reduced:
+class PrimitiveCrystal:
     """A crystal in its standard primitive cell, atoms sorted by species.
 
     Attributes:
@@ -43,7 +43,7 @@ class Reduced:
         return np.repeat(np.arange(len(self.counts)), self.counts)
 
 
-def reduced(crystal: Crystals, symprec: float = SYMPREC) -> Reduced:
+def primitive_crystal(crystal: Crystals, symprec: float = SYMPREC) -> PrimitiveCrystal:
     """Reduce one crystal to its standard primitive cell, symmetrised within `symprec` (Å)."""
     whole = cells_of(crystal)[0]
     lattice, frac, numbers = whole
@@ -57,11 +57,13 @@ def reduced(crystal: Crystals, symprec: float = SYMPREC) -> Reduced:
     lut = {int(z): i for i, z in enumerate(elements)}
     order = np.argsort([lut[int(z)] for z in numbers], kind="stable")
     frac = np.asarray(frac, dtype=np.float64)[order]
-    return Reduced(elements, counts, np.array(lattice, dtype=np.float64), frac, space_group)
+    return PrimitiveCrystal(
+        elements, counts, np.array(lattice, dtype=np.float64), frac, space_group
+    )
 
 
 class Tolerances(NamedTuple):
-    """Those of the matcher: see `crysmetrics.matching.distances`."""
+    """Tolerances of the matcher: see `crysmetrics.matching.distances`."""
 
     stol: float
     angle_tol: float
@@ -69,19 +71,19 @@ class Tolerances(NamedTuple):
 
 
 LOOSE = Tolerances(STOL, ANGLE_TOL, LTOL)
-"""Those of match rates."""
+"""Tolerances of match rates."""
 STRICT = Tolerances(0.3, 5.0, 0.2)
-"""pymatgen's defaults, by which zinc blende and rock salt differ."""
+"""pymatgen's default tolerances, by which zinc blende and rock salt differ."""
 WINDOW = 0.5
 """Share of the matcher's window for coordinates that is searched, here and in the shipped library.
 With all of it, half as many matches again are found among its entries, nearly all of them poor (RMS
 displacements of 0.3 to 0.5)."""
 
 
-def shapes_of(
+def niggli_cells(
     structures: Sequence[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]],
 ) -> ReducedCells:
-    """Prepare primitive cells for the matcher.
+    """Reduce primitive cells to Niggli cells, which the matcher compares.
 
     Args:
         structures: B lattices (3, 3), fractional coordinates (n, 3) and species (n,).
@@ -104,7 +106,7 @@ def displacements(
     tolerances: Tolerances = LOOSE,
     any_mapping: bool = False,
 ) -> NDArray[np.float64]:
-    """(P, C) RMS displacements of pairs under each permutation (C, k) of the first one's species.
+    """Compute RMS displacements (P, C) of pairs under permutations (C, k) of the first's species.
 
     NaN where nothing matches. With `any_mapping`, upper bounds, finite where the others are.
     """
@@ -120,12 +122,12 @@ def displacements(
     )
 
 
-def same_structures(cells: Sequence[Reduced]) -> NDArray[np.int64]:
-    """(B,) labels from 0, equal for crystals that match by strict tolerances."""
+def same_structures(cells: Sequence[PrimitiveCrystal]) -> NDArray[np.int64]:
+    """Label crystals (B,) from 0, equally where they match by strict tolerances."""
     labels = np.full(len(cells), -1, dtype=np.int64)
     if not len(cells):
         return labels
-    shapes = shapes_of([(cell.lattice, cell.frac_coords, cell.species) for cell in cells])
+    niggli = niggli_cells([(cell.lattice, cell.frac_coords, cell.species) for cell in cells])
     representatives: list[int] = []
     for i, cell in enumerate(cells):
         alike = [
@@ -135,7 +137,7 @@ def same_structures(cells: Sequence[Reduced]) -> NDArray[np.int64]:
         ]
         pairs = [(i, representatives[label]) for label in alike]
         case = np.arange(len(cell.counts))[None]
-        found = displacements(shapes, shapes, pairs, case, STRICT, any_mapping=True)
+        found = displacements(niggli, niggli, pairs, case, STRICT, any_mapping=True)
         equal = np.flatnonzero(np.isfinite(found[:, 0]))
         if len(equal):
             labels[i] = alike[equal[0]]
@@ -166,7 +168,7 @@ _REPRESENTATIVES_AT_ONCE = 16
 
 
 def sort_into_prototypes(
-    shapes: ReducedCells, counts: Counts, representatives: Sequence[int] = (), new: int = 0
+    niggli: ReducedCells, counts: Counts, representatives: Sequence[int] = (), new: int = 0
 ) -> tuple[list[int], Matches]:
     """Choose representatives of prototypes among crystals of the same anonymous counts.
 
@@ -175,26 +177,26 @@ def sort_into_prototypes(
     prototypes.
 
     Args:
-        shapes: crystals; the preferred representatives first.
+        niggli: Niggli cells of the crystals; the preferred representatives first.
         counts: their anonymous counts.
-        representatives: those that are chosen already, as indices into `shapes`.
+        representatives: those that are chosen already, as indices into `niggli`.
         new: index of the first crystal that is not sorted yet.
 
     Returns:
-        All representatives, as indices into `shapes`; and the matches that are not known yet, whose
+        All representatives, as indices into `niggli`; and the matches that are not known yet, whose
         representatives are positions in that list and whose permutation turns the crystal's species
         into those of the representative.
     """
     cases = species_permutations(counts)
     found = list(representatives)
     popularity = dict.fromkeys(found, 1)
-    for i in range(new, len(shapes)):
+    for i in range(new, len(niggli)):
         # The likeliest first, so that few have to be compared.
         order = sorted(found, key=lambda j: -popularity[j])
         for k in range(0, len(order), _REPRESENTATIVES_AT_ONCE):
             some = order[k : k + _REPRESENTATIVES_AT_ONCE]
             pairs = [(i, j) for j in some]
-            distances = displacements(shapes, shapes, pairs, cases, any_mapping=True)
+            distances = displacements(niggli, niggli, pairs, cases, any_mapping=True)
             equal = np.flatnonzero(np.isfinite(distances).any(axis=1))
             if len(equal):
                 popularity[some[equal[0]]] += 1
@@ -203,10 +205,10 @@ def sort_into_prototypes(
             found.append(i)
             popularity[i] = 1
     matches = Matches([], [], [], [])
-    for i in range(len(shapes)):
+    for i in range(len(niggli)):
         first = len(representatives) if i < new else 0
         pairs = [(i, representative) for representative in found[first:]]
-        distances = displacements(shapes, shapes, pairs, cases)
+        distances = displacements(niggli, niggli, pairs, cases)
         for position, case in np.argwhere(np.isfinite(distances)).tolist():
             matches.entry.append(i)
             matches.representative.append(first + position)

@@ -10,7 +10,7 @@ import numpy as np
 
 from crysgen.locking import locked
 from crysgen.retrieval.library.entries import USER_SOURCE, Entries, load_entries, pack, save_entries
-from crysgen.retrieval.library.prototypes import reduced
+from crysgen.retrieval.library.prototypes import primitive_crystal
 from crysmetrics.errors import UserError
 from crysmetrics.folders import data_folder
 from crysmetrics.io import Failure, read
@@ -61,7 +61,7 @@ def add_to_user_library(
         with task("primitive cells", len(found)) as advance:
             for i, crystal in enumerate(found):
                 advance(1)
-                cell = reduced(crystal)
+                cell = primitive_crystal(crystal)
                 if sum(cell.counts) > MAX_ATOMS or len(cell.counts) > _MOST_ELEMENTS:
                     why = f"has more than {MAX_ATOMS} atoms or {_MOST_ELEMENTS} elements"
                     failures.append(Failure(crystal.ids[0], why))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from crysgen.retrieval.library.anonymous import sorted_species
 from crysgen.retrieval.library.library import Library
-from crysgen.retrieval.library.prototypes import SYMPREC, reduced
+from crysgen.retrieval.library.prototypes import SYMPREC, primitive_crystal
 from crysgen.retrieval.proposals.proposal import Proposal, repeated, to_crystals
 from crysgen.retrieval.proposals.template_ranking import ranked_templates
 from crysmetrics.symmetry import Cell, niggli_lattice, symmetry_operations
@@ -92,7 +92,7 @@ def cells_of(parent: Proposal) -> list[Proposal]:
     """
     if not 1 < parent.features.multiple <= LARGEST_MULTIPLE:
         return [parent]
-    primitive = reduced(to_crystals([parent]))
+    primitive = primitive_crystal(to_crystals([parent]))
     numbers = np.repeat(primitive.elements, primitive.counts)
     multiple = parent.num_atoms // len(numbers)
     found = []
@@ -191,7 +191,7 @@ def site_patterns(
 
 
 def permutations_of(parent: Proposal, sites: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(G, n) images of sites under each symmetry operation of the parent."""
+    """Find the images (G, n) of sites under each symmetry operation of the parent."""
     cell = Cell(parent.lattice, parent.frac_coords, parent.atomic_numbers)
     found = symmetry_operations(cell, SYMPREC / 2)
     identity = np.arange(len(sites))[None]
@@ -208,7 +208,7 @@ def permutations_of(parent: Proposal, sites: NDArray[np.int64]) -> NDArray[np.in
 
 
 def _repulsion(parent: Proposal, sites: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(n, n) screened Coulomb interaction of sites with all images of sites."""
+    """Compute the screened Coulomb interaction (n, n) of sites with all images of sites."""
     scale = (parent.volume / parent.num_atoms) ** (1 / 3)
     frac = parent.frac_coords[sites]
     heights = parent.volume / np.linalg.norm(

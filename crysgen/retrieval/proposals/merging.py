@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 
 from crysgen.retrieval.library.anonymous import Counts, species_indices, species_of
 from crysgen.retrieval.library.library import Library
-from crysgen.retrieval.library.prototypes import STRICT, Reduced, displacements, reduced, shapes_of
+from crysgen.retrieval.library.prototypes import (
+    STRICT,
+    PrimitiveCrystal,
+    displacements,
+    niggli_cells,
+    primitive_crystal,
+)
 from crysgen.retrieval.proposals.proposal import Proposal, to_crystals
 from crysgen.retrieval.proposals.template_ranking import TemplateScores, select
 
@@ -69,7 +75,7 @@ def halved(atoms: Mapping[int, int]) -> Iterator[tuple[NDArray[np.int64], Counts
 def symmetrised(proposal: Proposal) -> Proposal:
     """Move atoms onto the symmetry that equal species have."""
     for tolerance in SYMMETRIC_WITHIN:
-        cell = reduced(to_crystals([proposal]), tolerance)
+        cell = primitive_crystal(to_crystals([proposal]), tolerance)
         if sum(cell.counts) == proposal.num_atoms:
             return replace(
                 proposal,
@@ -84,25 +90,27 @@ def symmetrised(proposal: Proposal) -> Proposal:
 def distinct(proposals: list[Proposal], others: list[Proposal]) -> list[Proposal]:
     """Drop duplicates of `others` and within `proposals`, by strict tolerances."""
     # A larger cell may now be a multiple of a smaller one.
-    cells = [as_proposed(p) for p in others] + [reduced(to_crystals([p])) for p in proposals]
+    cells = [as_proposed(p) for p in others] + [
+        primitive_crystal(to_crystals([p])) for p in proposals
+    ]
     if not len(cells):
         return []
-    shapes = shapes_of([(cell.lattice, cell.frac_coords, cell.species) for cell in cells])
+    niggli = niggli_cells([(cell.lattice, cell.frac_coords, cell.species) for cell in cells])
     seen = list(range(len(others)))
     kept = []
     for k, proposal in enumerate(proposals, len(others)):
         pairs = [(k, j) for j in seen if cells[j].counts == cells[k].counts]
         case = np.arange(len(cells[k].counts))[None]
-        found = displacements(shapes, shapes, pairs, case, STRICT, any_mapping=True)
+        found = displacements(niggli, niggli, pairs, case, STRICT, any_mapping=True)
         if not np.isfinite(found).any():
             kept.append(proposal)
             seen.append(k)
     return kept
 
 
-def as_proposed(proposal: Proposal) -> Reduced:
+def as_proposed(proposal: Proposal) -> PrimitiveCrystal:
     """Sort the atoms of a proposal by species, in its own cell."""
     elements, counts = species_of(proposal.atomic_numbers)
     order = np.argsort(species_indices(proposal.atomic_numbers, elements), kind="stable")
     frac = proposal.frac_coords[order]
-    return Reduced(elements, counts, proposal.lattice, frac, proposal.space_group)
+    return PrimitiveCrystal(elements, counts, proposal.lattice, frac, proposal.space_group)

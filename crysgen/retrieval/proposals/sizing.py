@@ -52,6 +52,6 @@ def _scaled(library: Library, proposal: Proposal, predicted: float, usual: float
 def _histograms(
     proposal: Proposal, elements: NDArray[np.int64], counts: Counts
 ) -> NDArray[np.float32]:
-    """(k, k, R) radial histograms of a proposal, its atoms sorted by species."""
+    """Compute radial histograms (k, k, R) of a proposal, its atoms sorted by species."""
     order = np.argsort(species_indices(proposal.atomic_numbers, elements), kind="stable")
     return radial_histograms(proposal.lattice, proposal.frac_coords[order], counts)

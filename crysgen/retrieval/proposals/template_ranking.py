@@ -35,7 +35,7 @@ ABOVE_HULL_PENALTY = 200.0
 """Subtracted from the logit of an entry of the very formula for each eV/atom above the hull, known
 or estimated: what lies there has a better structure."""
 LOWEST_BONUS = -12.0
-"""Floor of what these add to the logit of an entry of the very formula."""
+"""Lower bound of the sum of these terms for an entry of the very formula."""
 USER_BONUS = 10.0
 """Added to the logit of an entry of the very formula that users added themselves, instead."""
 ON_HULL = 0.001
@@ -173,9 +173,9 @@ class TemplateScores:
         )
 
     def _known_above_hull(self, mappings: NDArray[np.int64]) -> float:
-        """By how much (eV/atom) this is known not to be the best structure of the very formula.
+        """Find the lowest e_above_hull (eV/atom) of supporting entries of the very formula.
 
-        Estimates do not count: they are wrong too often to say that of what somebody found.
+        It is 0 unless known of all of them: estimates are wrong too often to condemn a structure.
         """
         member, permutation = np.divmod(mappings, len(self.group.permutations))
         is_in = np.isfinite(self.logits[member, permutation])
@@ -205,7 +205,7 @@ class TemplateScores:
     def _arrays(
         self, entry: int, permutation: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-        """Atomic numbers, fractional coordinates and lattice of a template with the elements."""
+        """Return atomic numbers, fractional coordinates and lattice with the elements put in."""
         entries = self.group.entries
         permuted = np.empty(len(self.elements), dtype=np.int64)
         permuted[self.group.permutations[permutation]] = self.elements
@@ -272,7 +272,7 @@ def ranked_templates(
 
 
 def _divisors(atoms: Mapping[int, int], unit: int, units: Sequence[int]) -> list[tuple[int, float]]:
-    """Divisors of a cell that leave a smaller one to be repeated, with the penalty of each."""
+    """List the divisors of a cell that leave a smaller one to repeat, with their penalties."""
     common = gcd(*atoms.values()) * unit
     smaller = {gcd(*atoms.values()) * u for u in units}
     return [

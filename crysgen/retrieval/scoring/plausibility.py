@@ -56,7 +56,7 @@ CHANNELS = 48
 HIDDEN = 128
 """Width of hidden layers."""
 ROUNDS = 2
-"""Number of times that sites hear of their neighbours."""
+"""Number of rounds of message passing between sites."""
 ELEMENT_DROPOUT = 0.2
 """Dropout rate of the features of elements."""
 STATE_DROPOUT = 0.1
@@ -144,7 +144,7 @@ def _nearest_neighbours(
 
 
 class Round(nn.Module):
-    """One round in which sites hear of their neighbours."""
+    """One round of message passing between sites."""
 
     def __init__(self) -> None:
         super().__init__()

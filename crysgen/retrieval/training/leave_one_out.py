@@ -20,7 +20,12 @@ from numpy.typing import NDArray
 from crysgen.compositions.formula_units import likelihoods
 from crysgen.compositions.formulas import Formula
 from crysgen.retrieval.library.library import Library
-from crysgen.retrieval.library.prototypes import Reduced, displacements, reduced, shapes_of
+from crysgen.retrieval.library.prototypes import (
+    PrimitiveCrystal,
+    displacements,
+    niggli_cells,
+    primitive_crystal,
+)
 from crysgen.retrieval.proposals.proposal import Proposal, to_crystals
 from crysgen.retrieval.propose import uncalibrated
 from crysgen.retrieval.scoring.calibration import features
@@ -86,7 +91,7 @@ def leave_one_out_examples(
 
 def _example(path: str, entry: int, by_formula: bool) -> Example | None:
     library = _library(path)
-    target = library.entries.reduced(entry)
+    target = library.entries.crystal(entry)
     atoms = dict(zip(target.elements.tolist(), target.counts, strict=True))
     fold = fold_of(atoms)
     units: Sequence[int] = (1,)
@@ -119,16 +124,16 @@ def fold_of(atoms: dict[int, int]) -> int:
     return crc32(str(formula).encode()) % FOLDS
 
 
-def match_mask(proposals: Sequence[Proposal], target: Reduced) -> NDArray[np.bool_]:
-    """(n,) whether proposals match the target, by the tolerances of match rates."""
-    cells = [reduced(to_crystals([p])) for p in proposals]
+def match_mask(proposals: Sequence[Proposal], target: PrimitiveCrystal) -> NDArray[np.bool_]:
+    """Mark proposals (n,) that match the target, by the tolerances of match rates."""
+    cells = [primitive_crystal(to_crystals([p])) for p in proposals]
     equal = np.array([cell.counts == target.counts for cell in cells], dtype=bool)
     alike = np.flatnonzero(equal)
     if len(alike):
         some = [*(cells[i] for i in alike), target]
-        shapes = shapes_of([(cell.lattice, cell.frac_coords, cell.species) for cell in some])
+        niggli = niggli_cells([(cell.lattice, cell.frac_coords, cell.species) for cell in some])
         pairs = [(k, len(alike)) for k in range(len(alike))]
-        found = displacements(shapes, shapes, pairs, np.arange(len(target.counts))[None])
+        found = displacements(niggli, niggli, pairs, np.arange(len(target.counts))[None])
         equal[alike] = np.isfinite(found[:, 0])
     return equal
 

@@ -53,7 +53,7 @@ class PackedExamples:
     """Examples as arrays: the environments of all proposals, in little memory.
 
     Attributes:
-        elements, shares, scale: (N,) as in `Surroundings`.
+        elements, shares, scale: (N,) as in `LocalEnvironments`.
         neighbours: (N, K) counted from the first site of the crystal.
         vectors: (N, K, 3).
         starts: (B + 1,) where the sites of each proposal begin.

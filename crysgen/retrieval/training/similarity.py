@@ -100,7 +100,7 @@ class Networks(nn.Module):
 
 
 def species_inputs(own: Tensor, counts: Tensor) -> Tensor:
-    """(B, k, f) as `similarity.slot_inputs`; species of no atoms are padding."""
+    """Compute (B, k, f) as `scoring.similarity.species_inputs`; species of no atoms are padding."""
     amounts = counts.to(own.dtype)
     shares = (amounts / amounts.sum(1, keepdim=True))[..., None]
     mean = (own * shares).sum(1, keepdim=True)

@@ -25,8 +25,8 @@ from crysgen.retrieval.library.entries import SCHEMA, load_entries, pack, save_e
 from crysgen.retrieval.library.library import Library, shipped_library
 from crysgen.retrieval.library.prototypes import (
     displacements,
-    reduced,
-    shapes_of,
+    niggli_cells,
+    primitive_crystal,
     sort_into_prototypes,
 )
 from crysgen.retrieval.library.user import add_to_user_library
@@ -57,10 +57,10 @@ def rock_salt(a: str, b: str, length: float) -> Crystals:
     return Crystals(np.array([Z[a], Z[b]]), frac, lattice[None], [2], [f"{a}{b}"])
 
 
-# --- slots and matching ------------------------------------------------------------------------
+# --- species and matching ------------------------------------------------------------------------
 
 
-def test_slots_are_sorted_by_count_then_number() -> None:
+def test_species_are_sorted_by_count_then_number() -> None:
     elements, counts = species_of(np.array([8, 8, 3, 27]))
     assert elements.tolist() == [3, 27, 8]
     assert counts == (1, 1, 2)
@@ -80,10 +80,10 @@ def test_renamings_keep_counts_and_compose() -> None:
 def test_the_smaller_window_loses_only_poor_matches(library: Library) -> None:
     members = library.entries.by_counts[(2, 4)][::12][:40]
     pairs = [(i, j) for i in range(len(members)) for j in range(i)]
-    shapes = library.entries.shapes(members)
+    niggli = library.entries.niggli_cells(members)
     case = np.arange(2)[None]
-    whole = permuted_distances(shapes, shapes, pairs, case)[:, 0]  # equal to pymatgen's
-    ours = displacements(shapes, shapes, pairs, case)[:, 0]
+    whole = permuted_distances(niggli, niggli, pairs, case)[:, 0]  # equal to pymatgen's
+    ours = displacements(niggli, niggli, pairs, case)[:, 0]
     both = np.isfinite(whole) & np.isfinite(ours)
     assert both.sum() > 10
     assert not (np.isfinite(ours) & np.isnan(whole)).any()
@@ -112,9 +112,9 @@ def test_shipped_prototypes_are_those_of_the_matcher(library: Library) -> None:
         index = np.stack(np.meshgrid(chosen, representatives, indexing="ij"), -1).reshape(-1, 2)
         pairs = np.stack([index[:, 0], entries.representatives[index[:, 1]]], axis=1)
         used, where = np.unique(pairs, return_inverse=True)
-        shapes = entries.shapes(used)
+        niggli = entries.niggli_cells(used)
         now = np.isfinite(
-            displacements(shapes, shapes, where.reshape(-1, 2), species_permutations(counts))
+            displacements(niggli, niggli, where.reshape(-1, 2), species_permutations(counts))
         )
         then = [[(i, j, k) in stored for k in range(now.shape[1])] for i, j in index.tolist()]
         compared += now.size
@@ -126,10 +126,10 @@ def test_shipped_prototypes_are_those_of_the_matcher(library: Library) -> None:
 
 
 def test_sorting_finds_one_prototype_and_its_symmetry() -> None:
-    cells = [reduced(rock_salt(*pair)) for pair in (("Mg", "O", 4.2), ("Na", "Cl", 5.6))]
+    cells = [primitive_crystal(rock_salt(*pair)) for pair in (("Mg", "O", 4.2), ("Na", "Cl", 5.6))]
     assert {c.space_group for c in cells} == {225}
-    shapes = shapes_of([(c.lattice, c.frac_coords, c.species) for c in cells])
-    representatives, matches = sort_into_prototypes(shapes, (1, 1))
+    niggli = niggli_cells([(c.lattice, c.frac_coords, c.species) for c in cells])
+    representatives, matches = sort_into_prototypes(niggli, (1, 1))
     assert representatives == [0]
     # Both kinds of atoms can change places in rock salt.
     assert sorted(zip(matches.entry, matches.permutation, strict=True)) == [
@@ -145,7 +145,7 @@ def test_reduced_is_the_same_crystal_in_a_primitive_cell() -> None:
     frac = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
     frac = np.concatenate([frac, frac + 0.5])
     cubic = Crystals([12] * 4 + [8] * 4, frac, lattice[None], [8], ["MgO"])
-    cell = reduced(cubic)
+    cell = primitive_crystal(cubic)
     assert cell.counts == (1, 1)
     assert abs(np.linalg.det(cell.lattice)) == pytest.approx(4.2**3 / 4)
 
@@ -251,7 +251,7 @@ def test_sublattices_are_as_many_as_known() -> None:
 
 def test_cells_of_a_size_hold_the_same_crystal(library: Library) -> None:
     entry = library.entries.by_counts[(2, 4)][5]
-    one = library.entries.reduced(int(entry))
+    one = library.entries.crystal(int(entry))
     numbers = np.repeat(one.elements, one.counts)
     cells = supercells(one.lattice, 3)
     assert len(cells) > 1
@@ -259,11 +259,11 @@ def test_cells_of_a_size_hold_the_same_crystal(library: Library) -> None:
         lattice, frac, species = repeated(one.lattice, one.frac_coords, numbers, matrix)
         assert len(species) == 3 * len(numbers)
         larger = Crystals(species, frac, lattice[None], [len(species)], ["larger"])
-        again = reduced(larger)
+        again = primitive_crystal(larger)
         assert again.counts == one.counts
-        shapes = shapes_of([(c.lattice, c.frac_coords, c.species) for c in (again, one)])
+        niggli = niggli_cells([(c.lattice, c.frac_coords, c.species) for c in (again, one)])
         same = np.arange(len(one.counts))[None]
-        assert displacements(shapes, shapes, [(0, 1)], same)[0, 0] < 1e-3
+        assert displacements(niggli, niggli, [(0, 1)], same)[0, 0] < 1e-3
 
 
 def test_orderings_of_differently_shaped_cells_are_proposed(library: Library) -> None:
@@ -387,7 +387,7 @@ def other_sources(arrays: dict[str, np.ndarray]) -> None:
 )
 def test_library_with_impossible_content_is_one_sentence(tmp_path: Path, change: Any) -> None:
     path = tmp_path / "bad.npz"
-    cells = [reduced(rock_salt(*pair)) for pair in (("Mg", "O", 4.2), ("Na", "Cl", 5.6))]
+    cells = [primitive_crystal(rock_salt(*pair)) for pair in (("Mg", "O", 4.2), ("Na", "Cl", 5.6))]
     entries = pack(["a", "b"], cells, np.zeros(2), (("user", "unknown"),), np.zeros(2))
     save_entries(entries, path)
     assert len(load_entries(path)) == 2

@@ -10,7 +10,7 @@ import pytest
 from crysgen.retrieval.library import hull_estimates as stability
 from crysgen.retrieval.library.entries import Entries, pack
 from crysgen.retrieval.library.library import Library
-from crysgen.retrieval.library.prototypes import Reduced
+from crysgen.retrieval.library.prototypes import PrimitiveCrystal
 from crysgen.retrieval.proposals.merging import distinct, halved
 from crysgen.retrieval.propose import propose
 from crysgen.retrieval.scoring.volume import load_volume_networks, radial_histograms
@@ -26,11 +26,11 @@ def library() -> Library:
     return Library.load(extra=[])
 
 
-def compound(elements: list[int], counts: tuple[int, ...]) -> Reduced:
+def compound(elements: list[int], counts: tuple[int, ...]) -> PrimitiveCrystal:
     n = sum(counts)
     frac = np.zeros((n, 3))
     frac[:, 0] = np.arange(n) / n
-    return Reduced(np.array(elements), counts, np.eye(3) * 4, frac, 1)
+    return PrimitiveCrystal(np.array(elements), counts, np.eye(3) * 4, frac, 1)
 
 
 def small_library(hull: list[float]) -> Entries:
