@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from crysgen.models.base import Model
 
 FORMAT = "crysgen-model/1"
-DEFAULT_MODEL = "gemsdiff-mp-v1"
+DEFAULT_MODEL = "gemsdiff-mp-v2"
 """Name of the default model; the only place that says it."""
 SHIPPED = Path(__file__).parent / "weights"
 BEST = "best.safetensors"
@@ -131,7 +131,7 @@ def load_model(name: str | Path | None = None, device: str = "cpu") -> Model:
             name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor
             for name, tensor in weights.items()
         }
-        model.load_state_dict(cls.renamed_weights(floats))
+        model.load_state_dict(floats)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path} does not fit its configuration ({reason}).") from error

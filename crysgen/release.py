@@ -1,8 +1,9 @@
 """Turn a training run into a shipped model: weights in bfloat16, facts as JSON, and a card.
 
-    python -m crysgen.release RUN --name gemsdiff-mp-v1 --hardware "2 cores" --metrics metrics.json
+    python -m crysgen.release RUN --name gemsdiff-mp-v3 --hardware "2 cores" \\
+        --metrics metrics.json --about "1,000 compositions, one sample each"
 
-A file never changes: better weights get a new name.
+A file of weights never changes: better weights get a new name.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from crysmetrics.io.json_files import read_json_object
 if TYPE_CHECKING:
     from crysgen.models.base import Model
 
-LARGEST = 6_000_000
+LARGEST = 8_000_000
 """Largest size of a shipped model's weights in bytes."""
 SOURCES = (
     "The rows marked `train` of this project's data with at most 20 atoms: Materials Project "
@@ -38,11 +39,19 @@ _SHOWN_METRICS = {
     "comp_validity": "Composition validity",
     "emd_density": "EMD of density (g/cm³)",
     "emd_energy": "EMD of energy (eV/atom, our ALIGNN)",
+    "cov_recall": "COV-R (Eq. 10)",
+    "cov_precision": "COV-P (Eq. 10)",
     "cov_recall_marginal": "COV-R (as published)",
     "cov_precision_marginal": "COV-P (as published)",
     "fad": "FAD (our ALIGNN)",
+    "fad_inf": "FAD of infinitely many (our ALIGNN)",
+    "fd_crystalnn": "Fréchet distance of CrystalNN fingerprints",
+    "uniqueness": "Uniqueness",
     "match_rate": "Match rate, one sample",
+    "match_rate_valid": "Match rate of valid crystals",
     "rmse": "RMSE",
+    "symmetric_share": "Share above P1 within 0.1 Å",
+    "space_group_jsd": "Divergence of space groups (JSD)",
 }
 
 
@@ -50,8 +59,7 @@ def release(
     run: Path,
     name: str,
     hardware: str,
-    metrics: dict[str, Any],
-    about_metrics: str,
+    measured: Sequence[tuple[str, dict[str, Any]]],
     provisional: bool,
     folder: Path = SHIPPED,
     sampling: dict[str, Any] | None = None,
@@ -63,8 +71,8 @@ def release(
         run: of `crysgen train`.
         name: of the model.
         hardware: it was trained on.
-        metrics: the object `metrics` of a `metrics.json`.
-        about_metrics: what was measured: which compositions, how many, how many steps.
+        measured: of each measurement what was measured (which compositions, how many, how many
+            steps, by whom), and the object `metrics` of its `metrics.json`.
         provisional: whether a better one is to come.
         folder: where to.
         sampling: settings of the configuration that only sampling uses, chosen after training
@@ -83,14 +91,15 @@ def release(
     model.config = _with_sampling(model, sampling or {})
     if sum(p.numel() for p in model.parameters()) * 2 > LARGEST:
         raise UserError(f"{name} would be larger than {LARGEST / 1e6:.0f} MB.")
-    shown = {key: metrics[key] for key in _SHOWN_METRICS if key in metrics}
     facts = {key: card[key] for key in ("training", "data", "progress") if key in card} | {
         "name": name,
         "hardware": hardware,
         "provisional": provisional,
         "sources": sources,
-        "metrics": shown,
-        "measured_on": about_metrics,
+        "measured": [
+            {"on": about, "metrics": {k: found[k] for k in _SHOWN_METRICS if k in found}}
+            for about, found in measured
+        ],
     }
     folder.mkdir(parents=True, exist_ok=True)
     save_model(model, path, facts, dtype=torch.bfloat16)
@@ -127,26 +136,28 @@ def card_text(card: dict[str, Any]) -> str:
         f"| Data | {card['data']['train']:,} crystals to train on, {card['data']['val']:,} to "
         "select by |",
         f"| Trained | {progress['steps']:,} steps, {progress['epochs']} epochs, "
-        f"{progress['minutes']:.0f} minutes on {card['hardware']}, seed {training['seed']} |",
+        f"{progress['minutes']:.1f} minutes on {card['hardware']}, seed {training['seed']} |",
         f"| Validation loss | {progress['val_loss']['loss']:.4f} |",
         f"| Calls of the network a sample | {steps} |",
         f"| Configuration | `{json.dumps(config)}` |",
         f"| SHA-256 | `{card['sha256']}` |",
         "",
         card["sources"],
-        "",
-        f"## Measured: {card['measured_on']}",
-        "",
-        "| Metric | Value | Standard error |",
-        "|---|---|---|",
     ]
+    for one in card["measured"]:
+        lines += ["", f"## Measured: {one['on']}", "", *_metrics_table(one["metrics"])]
+    return "\n".join(lines) + "\n"
+
+
+def _metrics_table(metrics: dict[str, Any]) -> list[str]:
+    lines = ["| Metric | Value | Standard error |", "|---|---|---|"]
     for key, label in _SHOWN_METRICS.items():
-        found = card["metrics"].get(key)
+        found = metrics.get(key)
         if found is not None and found.get("value") is not None:
             error = found.get("stderr")
             lines.append(f"| {label} | {found['value']:.4g} | {error:.2g} |" if error is not None
                          else f"| {label} | {found['value']:.4g} | |")  # fmt: skip
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -163,8 +174,12 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--name", required=True)
     parser.add_argument("--hardware", required=True)
-    parser.add_argument("--metrics", type=Path, required=True, help="a metrics.json")
-    parser.add_argument("--about", required=True, help="what the metrics were measured on")
+    parser.add_argument(
+        "--metrics", type=Path, action="append", required=True, help="a metrics.json; repeatable"
+    )
+    parser.add_argument(
+        "--about", action="append", required=True, help="what each of them was measured on"
+    )
     parser.add_argument("--sources", default=SOURCES, help="data and licences; this project's")
     parser.add_argument("--folder", type=Path, default=SHIPPED, help="where to")
     parser.add_argument("--final", action="store_true", help="not provisional")
@@ -178,9 +193,10 @@ def main(args: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(args)
     try:
         sampling = dict(_setting(text) for text in arguments.set)
-        metrics = read_json_object(arguments.metrics)["metrics"]
+        found = [read_json_object(path)["metrics"] for path in arguments.metrics]
+        measured = list(zip(arguments.about, found, strict=True))
         path = release(
-            arguments.run, arguments.name, arguments.hardware, metrics, arguments.about,
+            arguments.run, arguments.name, arguments.hardware, measured,
             not arguments.final, arguments.folder, sampling, arguments.sources,
         )  # fmt: skip
     except (UserError, OSError, ValueError, KeyError) as error:

@@ -101,11 +101,6 @@ class Model(nn.Module, ABC):
         """
         return config
 
-    @classmethod
-    def renamed_weights(cls, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return weights as an earlier version wrote them under the names of today."""
-        return weights
-
     def parameters_of(self, stage: str) -> Iterable[nn.Parameter]:
         """Iterate over the parameters that a stage trains; all others are frozen in it."""
         return self.parameters()

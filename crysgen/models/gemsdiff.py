@@ -46,7 +46,6 @@ from crysgen.training.batch import Batch, pad_atomic_numbers
 
 _MOST_STEPS = 100_000
 _LARGEST_POWER = 100.0
-_OLD_HEADS = ("heads.", "pair_norm.", "last.", "volume.", "late.", "coefficients.")
 _SMALLEST_SIGMA = 0.02
 """Of the lattice: below it errors are no longer divided by the noise."""
 
@@ -213,21 +212,6 @@ class GemsDiff(Model):
         """Return the configuration with mean and standard deviation of the cells."""
         mean, std = cell_statistics(config, train)
         return replace(config, lattice_mean=tuple(mean), lattice_std=tuple(std))
-
-    @classmethod
-    def renamed_weights(cls, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return weights of `gemsdiff-mp-v1` and its time, which were the network's, as a model's.
-
-        The head was part of the network then.
-        """
-        if any(name.startswith("network.") for name in weights):
-            return weights
-        renamed = {}
-        for name, tensor in weights.items():
-            inner = name.removeprefix("lattice.")
-            of_head = inner.startswith(_OLD_HEADS)
-            renamed[f"fields.{inner}" if of_head else f"network.{name}"] = tensor
-        return renamed
 
     # --- forward process -------------------------------------------------------------------
 

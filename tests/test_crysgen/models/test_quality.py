@@ -2,7 +2,7 @@
 
 `data/validation_compositions.extxyz` holds 30 crystals of 3 to 6 atoms and different compositions
 from the published MP-20 validation split, rows marked `val` in this project's data: no model was
-trained on them. Figures of `gemsdiff-mp-v1`, three seeds each, and of new weights, stand beside the
+trained on them. Figures of `gemsdiff-mp-v2`, three seeds each, and of new weights, stand beside the
 floors.
 """
 
@@ -26,10 +26,10 @@ STEPS = 20
 STRENGTH = 0.5
 """Share of the noise from which crystals are to be found again: without a model 40 % are."""
 FLOORS = {
-    "volumes": 0.92,  # 0.95 to 0.96; new weights 0.76 to 0.81
-    "distances": 0.75,  # 0.93 to 0.94; new weights 0.16 to 0.67
-    "matches": 0.85,  # 0.97 to 1.00; new weights 0.33 to 0.47
-    "close matches": 0.6,  # 0.83 to 0.87; new weights 0.03
+    "volumes": 0.92,  # 0.94 to 0.96; new weights 0.69 to 0.72
+    "distances": 0.75,  # 0.88 to 0.92; new weights 0.31 to 0.54
+    "matches": 0.85,  # 0.93 to 1.00; new weights 0.33 to 0.67
+    "close matches": 0.6,  # 0.83 to 0.97; new weights 0.00 to 0.07
 }
 CLOSE = 0.1
 """RMS distance in units of (V/N)^(1/3)."""
