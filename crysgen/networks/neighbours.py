@@ -60,6 +60,7 @@ def reduced_cells(lattices: Tensor) -> tuple[Tensor, Tensor]:
         The cells in double precision, and the transforms P (B, 3, 3) float64 of whole numbers with
         `reduced = P @ lattice`.
     """
+    # As `crysmetrics.geometry.reduce_cell` for one cell; here for a batch, on any device.
     cells = lattices.double()
     transforms = torch.eye(3, dtype=torch.float64, device=cells.device).expand_as(cells)
     for _ in range(_ROUNDS):

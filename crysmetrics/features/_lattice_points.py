@@ -90,6 +90,8 @@ def reduce_lattice(lattice):
             ``frac @ inverse``.
         lower (3, 3): the short basis in rotated axes, lower triangular with a positive diagonal.
     """
+    # Not `geometry.reduce_cell`: the transform itself is needed here, in exact integers, for the
+    # absurdly skewed cells too; a basis reduced in pairs is short enough, and cheaper.
     t = np.eye(3)
     b = lattice.copy()
     for _ in range(200):

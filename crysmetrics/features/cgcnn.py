@@ -166,7 +166,7 @@ def _graphs(
     crystals: Crystals, workers: int | None
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], dict[int, str]]:
     """Find neighbours (N, 12), their distances (N, 12) in Å, and structures without a graph."""
-    from crysmetrics.features.periodic_neighbours import periodic_neighbours
+    from crysmetrics.periodic_neighbours import periodic_neighbours
 
     edges = periodic_neighbours(crystals, RADIUS, nearest=MAX_NEIGHBOURS, workers=workers)
     first_atoms = np.repeat(crystals.offsets[:-1], crystals.num_atoms)

@@ -128,7 +128,7 @@ def _nearest_neighbours(
 
     Vectors are longer than the cutoff where there are fewer than K within it.
     """
-    from crysmetrics.features.periodic_neighbours import periodic_neighbours
+    from crysmetrics.periodic_neighbours import periodic_neighbours
 
     n = len(frac_coords)
     kinds = np.ones(n, dtype=np.int64)

@@ -34,7 +34,7 @@ from crysmetrics.io import Crystals
 from crysmetrics.parallel import chunks_of, in_threads
 
 if TYPE_CHECKING:
-    from crysmetrics.features.periodic_neighbours import Neighbours
+    from crysmetrics.periodic_neighbours import Neighbours
 
 TOLERANCE = 1e-4
 """Å; width of a shell of equal distances."""
@@ -191,7 +191,7 @@ def line_graphs(
 def _neighbours(crystals: Crystals, tolerance: float, workers: int | None) -> Neighbours:
     """Find the twelve nearest neighbours farther than TOO_CLOSE, and all of the twelfth's shell."""
     from crysmetrics.features.alignn._graph_kernel import NEAREST, TOO_CLOSE
-    from crysmetrics.features.periodic_neighbours import periodic_neighbours
+    from crysmetrics.periodic_neighbours import periodic_neighbours
 
     nearest = NEAREST
     while True:

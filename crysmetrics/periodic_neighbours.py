@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysmetrics.compiled import njit
-from crysmetrics.geometry import reduce_cell
-from crysmetrics.io import Crystals
+from crysmetrics.geometry import PackedCells, reduce_cell
 from crysmetrics.parallel import chunks_of, in_threads
 
 TIE = 1e-8
@@ -73,7 +72,7 @@ class Neighbours:
 
 
 def periodic_neighbours(
-    crystals: Crystals,
+    crystals: PackedCells,
     radius: float,
     *,
     nearest: int | None = None,
@@ -140,14 +139,14 @@ def periodic_neighbours(
 
 
 def _joined(pieces: list[NDArray[Any]], dtype: type, width: int | None = None) -> NDArray[Any]:
-    """Join the pieces one after another; also if there are none."""
+    """Join arrays one after another; also if there are none."""
     empty: NDArray[Any] = np.empty((0,) if width is None else (0, width), dtype=dtype)
     return np.concatenate([empty, *pieces])
 
 
 @njit(nogil=True, cache=True)
 def _reduced_basis(cell):
-    """Whether the cell has a volume; integers T and U = T^-1, with T @ cell reduced."""
+    """Tell whether a cell has a volume; find integers T and U = T^-1, with T @ cell reduced."""
     identity = np.eye(3).astype(np.int64)
     lengths = np.sqrt((cell * cell).sum(axis=1))
     volume = abs(np.linalg.det(cell))
@@ -174,7 +173,7 @@ def _reduced_basis(cell):
 
 @njit(nogil=True, cache=True)
 def _lower_triangle(rows):
-    """The cell turned so that its rows are (x, 0, 0), (x, y, 0), (x, y, z), with y, z > 0."""
+    """Rotate a cell so that its rows are (x, 0, 0), (x, y, 0), (x, y, z), with y, z > 0."""
     a, b, c = rows[0], rows[1], rows[2]
     lower = np.zeros((3, 3))
     normal = np.cross(a, b)
@@ -198,7 +197,7 @@ def _grown(array):
 def _within(
     i, frac, shifts, to_reduced, rows, lower, radius, most, target, image, vector, distance
 ):
-    """Every neighbour of atom i within the radius, written to the buffers, which may grow.
+    """Write every neighbour of atom i within the radius to the buffers, which may grow.
 
     `frac` are coordinates in the reduced cell `rows`, wrapped by `shifts`. Returns the number of
     neighbours, or -1 if there are more than `most`, and the buffers.
@@ -254,7 +253,7 @@ def _within(
 
 @njit(nogil=True, cache=True)
 def _before(p, q, target, image):
-    """Whether neighbour p comes before q in one shell."""
+    """Tell whether neighbour p comes before q in one shell."""
     if target[p] != target[q]:
         return target[p] < target[q]
     for axis in range(3):
@@ -265,7 +264,7 @@ def _before(p, q, target, image):
 
 @njit(nogil=True, cache=True)
 def _by_shells(count, nearest, tolerance, target, image, distance):
-    """Order of the neighbours, up to the whole shell that holds the nearest asked for.
+    """Order the neighbours, up to the whole shell that holds the nearest ones wanted.
 
     Returns the order, the end of that shell, and how far from the atom the shell may reach.
     """
@@ -286,7 +285,7 @@ def _by_shells(count, nearest, tolerance, target, image, distance):
 
 @njit(nogil=True, cache=True)
 def _search(cells, frac_coords, offsets, radius, nearest, whole_shells, tolerance):
-    """Edges of some structures; `nearest` 0 for all.
+    """Find the edges of some structures; `nearest` 0 for all.
 
     Returns counts (N,), target (E,), image (E, 3), vector (E, 3), distance (E,), status (B,).
     """

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sets import one, random_crystals, rocksalt
 
-from crysmetrics.features.periodic_neighbours import TIE, periodic_neighbours
 from crysmetrics.io import Crystals
+from crysmetrics.periodic_neighbours import TIE, periodic_neighbours
 
 RADIUS = 4.0
 
@@ -161,7 +161,7 @@ def test_does_not_depend_on_orientation_or_rounding():
 def test_does_not_depend_on_workers_or_batch(monkeypatch):
     crystals = random_crystals(30, seed=6)
     expected = periodic_neighbours(crystals, 6.0, nearest=12, workers=1)
-    monkeypatch.setattr("crysmetrics.features.periodic_neighbours._PAIRS_PER_JOB", 50)
+    monkeypatch.setattr("crysmetrics.periodic_neighbours._PAIRS_PER_JOB", 50)
     found = periodic_neighbours(crystals, 6.0, nearest=12, workers=3)
     for name in ("source", "target", "images", "vectors", "structure_offsets"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
