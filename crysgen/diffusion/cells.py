@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from crysgen.diffusion.lattice import (
     canonical_lattice,
@@ -41,7 +41,7 @@ class CellSpace(Protocol):
         ...
 
 
-class LogCells:
+class LogCells(nn.Module):
     """x^ρ of Section 4.2, six numbers; as they are, or standardised.
 
     Args:
@@ -53,10 +53,13 @@ class LogCells:
     """
 
     dimensions = 6
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], standardize: bool) -> None:
-        self.mean = torch.tensor(mean, dtype=torch.float64)
-        self.std = torch.tensor(std, dtype=torch.float64)
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float64), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float64), persistent=False)
         self.standardize = standardize
         self.width = float(self.std[:5].mean()) if standardize else 1.0
 
@@ -82,7 +85,7 @@ class LogCells:
         return torch.ones_like(self.std) if self.standardize else self.std.square()
 
 
-class RawCells:
+class RawCells(nn.Module):
     """The nine entries of the cell itself: the ablation "w/o lattice vector space" of Table 4.
 
     Args:
@@ -92,10 +95,13 @@ class RawCells:
 
     dimensions = 9
     width = 1.0
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        self.mean = torch.tensor(mean, dtype=torch.float64)
-        self.std = torch.tensor(std, dtype=torch.float64)
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float64), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float64), persistent=False)
 
     def encode(self, lattices: Tensor, num_atoms: Tensor) -> Tensor:
         """See `CellSpace`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ class Noise:
         seeds: B.
         num_atoms: (B,).
         dimensions: of a cell's vector.
-        draws: how often `draw` may be called.
+        draws: how many there are.
     """
 
     def __init__(
@@ -36,11 +36,16 @@ class Noise:
 
     def draw(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Draw numbers (B, D) and (B, N, 3), of the type, device and padding of `like`."""
-        cells, positions = self._cells[self._next], self._positions[self._next]
-        self._next += 1
-        padding = like.shape[1] - positions.shape[1]
+        return next(self.rest(like, 1))
+
+    def rest(self, like: Tensor, count: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Iterate over all further draws, or `count` of them, sent to the device at once."""
+        end = len(self._cells) if count is None else self._next + count
+        cells, positions = self._cells[self._next : end], self._positions[self._next : end]
+        self._next = end
+        padding = like.shape[1] - positions.shape[2]
         positions = torch.nn.functional.pad(positions, (0, 0, 0, padding))
-        return cells.to(like), positions.to(like)
+        return zip(cells.to(like), positions.to(like), strict=True)
 
 
 def spread_steps(

@@ -6,15 +6,31 @@ with noise that only grows. What a network predicts of the clean crystal is hand
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from crysgen.diffusion.cells import CellSpace
-from crysgen.diffusion.schedules import Exploding, Preserving
+from crysgen.diffusion.schedules import Exploding, Posterior, Preserving
 from crysgen.diffusion.torus import remove_mean, wrap
 
 
-class CrystalDiffusion:
+class WayBack(NamedTuple):
+    """Numbers of one step back, all of shape ().
+
+    Attributes:
+        step: int64, from which.
+        positions: of the positions.
+        cells: of the cells.
+    """
+
+    step: Tensor
+    positions: Posterior
+    cells: Posterior
+
+
+class CrystalDiffusion(nn.Module):
     """The process on vectors of cells (B, D) and fractional coordinates (B, N, 3).
 
     Args:
@@ -24,6 +40,7 @@ class CrystalDiffusion:
     """
 
     def __init__(self, cells: CellSpace, lattice: Preserving, positions: Exploding) -> None:
+        super().__init__()
         self.cells, self.lattice, self.positions = cells, lattice, positions
 
     def noised(
@@ -101,39 +118,41 @@ class CrystalDiffusion:
 
     def posterior_cells(self, vectors: Tensor, noisy: Tensor, steps: Tensor) -> Tensor:
         """Return the mean (B, D) of cells one step before `steps`, given clean and noisy ones."""
-        table = [self.lattice.posterior(t, t - 1) for t in range(1, self.lattice.steps + 1)]
-        start = torch.stack([p.from_start for p in table]).to(vectors)
-        now = torch.stack([p.from_now for p in table]).to(vectors)
-        return start[steps - 1, None] * vectors + now[steps - 1, None] * noisy
+        way = self.lattice.posterior(steps, steps - 1)
+        start, now = way.from_start.to(vectors)[:, None], way.from_now.to(vectors)[:, None]
+        return start * vectors + now * noisy
+
+    def way_back(self, step: int, earlier: int) -> WayBack:
+        """Return the numbers of the step from `step` to `earlier`, as tensors on the device."""
+        device = self.positions.variance.device
+        return WayBack(
+            torch.full((), step, device=device),
+            self.positions.posterior(step, earlier),
+            self.lattice.posterior(step, earlier),
+        )
 
     def positions_before(
-        self, frac_coords: Tensor, displacement: Tensor, step: int, earlier: int, noise: Tensor
+        self, frac_coords: Tensor, displacement: Tensor, way: WayBack, noise: Tensor
     ) -> Tensor:
-        """Draw positions at the step `earlier` from those at `step`.
+        """Draw positions one step earlier.
 
         Args:
-            frac_coords: (B, N, 3) at `step`.
+            frac_coords: (B, N, 3) at the step.
             displacement: (B, N, 3) predicted, to the clean positions.
-            step: from which.
-            earlier: to which.
+            way: numbers of the step.
             noise: (B, N, 3) normal numbers without a shift of all atoms, times any factor.
         """
-        way = self.positions.posterior(step, earlier)
-        jitter = float(way.variance.sqrt()) * noise
-        return wrap(frac_coords + float(way.from_start) * displacement + jitter)
+        jitter = way.positions.variance.sqrt() * noise
+        return wrap(frac_coords + way.positions.from_start * displacement + jitter)
 
-    def cells_before(
-        self, vectors: Tensor, clean: Tensor, step: int, earlier: int, noise: Tensor
-    ) -> Tensor:
-        """Draw cells at the step `earlier` from those at `step`.
+    def cells_before(self, vectors: Tensor, clean: Tensor, way: WayBack, noise: Tensor) -> Tensor:
+        """Draw cells one step earlier.
 
         Args:
-            vectors: (B, D) at `step`.
+            vectors: (B, D) at the step.
             clean: (B, D) predicted.
-            step: from which.
-            earlier: to which.
+            way: numbers of the step.
             noise: (B, D) normal numbers, times any factor.
         """
-        way = self.lattice.posterior(step, earlier)
-        mean = float(way.from_start) * clean + float(way.from_now) * vectors
-        return mean + float(way.variance.sqrt()) * noise
+        mean = way.cells.from_start * clean + way.cells.from_now * vectors
+        return mean + way.cells.variance.sqrt() * noise

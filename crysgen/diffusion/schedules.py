@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 STEPS = 100
 LATTICE_BETAS = (1e-5, 1e-1)
@@ -53,12 +53,16 @@ def _powers(steps: int, power: float) -> Tensor:
     return (torch.arange(steps + 1, dtype=torch.float64) / steps) ** power
 
 
-class Preserving:
+class Preserving(nn.Module):
     """x_t = sqrt(ᾱ_t) x_0 + sqrt(1 - ᾱ_t) ε, for the lattice."""
 
+    log_alpha_bar: Tensor
+
     def __init__(self, betas: Tensor) -> None:
+        super().__init__()
         # As a logarithm: the first steps of steep schedules have less noise than 1 - ᾱ can hold.
-        self.log_alpha_bar = torch.cumsum(torch.log1p(-betas), 0)
+        logarithms = torch.cumsum(torch.log1p(-betas), 0)
+        self.register_buffer("log_alpha_bar", logarithms, persistent=False)
 
     @property
     def steps(self) -> int:
@@ -67,13 +71,13 @@ class Preserving:
 
     def signal(self, t: Tensor) -> Tensor:
         """Look up sqrt(ᾱ_t) at the steps t (...)."""
-        return (self.log_alpha_bar.to(t.device)[t] / 2).exp()
+        return (self.log_alpha_bar[t] / 2).exp()
 
     def sigma(self, t: Tensor) -> Tensor:
         """Standard deviation of the noise at the steps t (...)."""
-        return (-self.log_alpha_bar.to(t.device)[t].expm1()).sqrt()
+        return (-self.log_alpha_bar[t].expm1()).sqrt()
 
-    def posterior(self, t: int, s: int) -> Posterior:
+    def posterior(self, t: int | Tensor, s: int | Tensor) -> Posterior:
         """Compute the posterior of step s < t given step t (Eq. 6 corrected to DDPM's mean)."""
         now, then = self.log_alpha_bar[t], self.log_alpha_bar[s]
         added, left, noise = -(now - then).expm1(), -then.expm1(), -now.expm1()
@@ -84,11 +88,16 @@ class Preserving:
         )
 
 
-class Exploding:
+class Exploding(nn.Module):
     """x_t = [x_0 + σ_t ε] on the torus, with σ_t² the sum of β up to t, for positions."""
 
+    variance: Tensor
+
+    variance: Tensor
+
     def __init__(self, betas: Tensor) -> None:
-        self.variance = torch.cumsum(betas, 0)
+        super().__init__()
+        self.register_buffer("variance", torch.cumsum(betas, 0), persistent=False)
 
     @property
     def steps(self) -> int:
@@ -97,9 +106,9 @@ class Exploding:
 
     def sigma(self, t: Tensor) -> Tensor:
         """Standard deviation of the noise at the steps t (...)."""
-        return self.variance.to(t.device)[t].sqrt()
+        return self.variance[t].sqrt()
 
-    def posterior(self, t: int, s: int) -> Posterior:
+    def posterior(self, t: int | Tensor, s: int | Tensor) -> Posterior:
         """Compute the posterior of step s < t given step t, x_0 being the image nearest to x_t."""
         now, then = self.variance[t], self.variance[s]
         return Posterior(1 - then / now, then / now, then * (now - then) / now)

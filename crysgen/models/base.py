@@ -27,6 +27,7 @@ __all__ = [
     "ModelConfig",
     "Noises",
     "Prepares",
+    "Stepwise",
     "Target",
     "model_class",
     "refuse_targets",
@@ -204,6 +205,24 @@ class Prepares(Protocol):
 
     def prepared_loss(self, prepared: Any, stage: str) -> dict[str, Tensor]:
         """Return the losses of what `prepare` gave; nothing in it waits for a value."""
+
+
+@runtime_checkable
+class Stepwise(Protocol):
+    """A model that samples by one step repeated, so that the step can be a graph of static shapes.
+
+    `sample(targets, steps)` is `begin`, `step` with each of the inputs in turn, and `finish`. State
+    and inputs are tensors in nested tuples, on the device, of the same shapes at every step.
+    """
+
+    def begin(self, targets: Sequence[Target], steps: int | None = None) -> tuple[Any, list[Any]]:
+        """Return the first state, and the inputs of each step: all random numbers are in them."""
+
+    def step(self, state: Any, inputs: Any) -> Any:
+        """Return the next state; nothing in it waits for a value."""
+
+    def finish(self, state: Any) -> Batch:
+        """Return the crystals of the last state."""
 
 
 def refuse_targets(model: Model, targets: Iterable[Target]) -> None:

@@ -24,7 +24,7 @@ from crysgen.diffusion.lattice import (
     symmetric_to_vector,
 )
 from crysgen.diffusion.noise import Noise, spread_steps
-from crysgen.diffusion.process import CrystalDiffusion
+from crysgen.diffusion.process import CrystalDiffusion, WayBack
 from crysgen.diffusion.schedules import (
     LATTICE_BETAS,
     POSITION_BETAS,
@@ -166,6 +166,36 @@ class _Prepared(NamedTuple):
     steps: Tensor
     lattices: Tensor
     neighbours: Any
+
+
+class _State(NamedTuple):
+    """Crystals on the way back.
+
+    Attributes:
+        atomic_numbers: (B, N); 0 is padding.
+        frac_coords: (B, N, 3).
+        vectors: (B, D) cells in the cell space.
+    """
+
+    atomic_numbers: Tensor
+    frac_coords: Tensor
+    vectors: Tensor
+
+
+class _Step(NamedTuple):
+    """One step back, but for the crystals.
+
+    Attributes:
+        way: numbers of the process.
+        amplified: () factor of the displacements.
+        cell_noise: (B, D) normal numbers times the factor of the configuration.
+        position_noise: (B, N, 3) the same, without a shift of all atoms.
+    """
+
+    way: WayBack
+    amplified: Tensor
+    cell_noise: Tensor
+    position_noise: Tensor
 
 
 class GemsDiff(Model):
@@ -388,9 +418,7 @@ class GemsDiff(Model):
         on_step: OnStep | None = None,
     ) -> Batch:
         """Sample crystals of the given atoms by Algorithm 2; see `Model.sample`."""
-        atoms = pad_atomic_numbers([target.atomic_numbers or () for target in targets])
-        seeds = [target.seed for target in targets]
-        return self._denoised(atoms.to(self.device), seeds, steps=steps, on_step=on_step)
+        return self._walked(*self.begin(targets, steps), on_step)
 
     def refine(self, batch: Batch, seeds: Sequence[int], strength: float | None = None) -> Batch:
         """See `Noises.refine`."""
@@ -398,19 +426,33 @@ class GemsDiff(Model):
         if not 0 < share <= 1:
             raise ValueError(f"strength must be above 0 and at most 1, not {share}")
         first = max(1, round(share * self.num_steps))
-        return self._denoised(batch.atomic_numbers, seeds, start=batch, first=first)
+        return self._walked(*self._begun(batch.atomic_numbers, seeds, batch, first))
+
+    def _walked(self, state: _State, way: Sequence[_Step], on_step: OnStep | None = None) -> Batch:
+        """Take all steps of a way back."""
+        for done, inputs in enumerate(way):
+            state = self.step(state, inputs)
+            if on_step is not None:
+                on_step(done + 1, len(way))
+        return self.finish(state)
+
+    def begin(
+        self, targets: Sequence[Target], steps: int | None = None
+    ) -> tuple[_State, list[_Step]]:
+        """See `Stepwise`."""
+        atoms = pad_atomic_numbers([target.atomic_numbers or () for target in targets])
+        return self._begun(atoms.to(self.device), [target.seed for target in targets], steps=steps)
 
     @torch.no_grad()
-    def _denoised(
+    def _begun(
         self,
         atomic_numbers: Tensor,
         seeds: Sequence[int],
         start: Batch | None = None,
         first: int | None = None,
         steps: int | None = None,
-        on_step: OnStep | None = None,
-    ) -> Batch:
-        """Denoise the given atoms (B, N), from pure noise or from `start` noised to `first`."""
+    ) -> tuple[_State, list[_Step]]:
+        """Begin at pure noise, or at `start` noised to the step `first`."""
         first = self.num_steps if first is None else first
         wanted = self.num_steps if steps is None else steps
         plan = strided_steps(first, max(1, min(first, round(wanted * first / self.num_steps))))
@@ -420,33 +462,47 @@ class GemsDiff(Model):
         weights = next(self.network.parameters())
         zeros = torch.zeros(*mask.shape, 3, dtype=weights.dtype, device=mask.device)
         draws = noise.draw(zeros)
-        now = torch.full((len(mask),), first, device=mask.device)
         if start is None:
             vectors, frac = self.process.start(draws, mask)
         else:
+            now = torch.full((len(mask),), first, device=mask.device)
             known = self.cells.encode(start.lattices.to(zeros), counts)
             placed = start.frac_coords.to(zeros)
             vectors, frac = self.process.noised(known, placed, mask, now, draws)
-        for done, (t, s) in enumerate(pairwise(plan)):
-            now = torch.full_like(now, t)
-            displacement, cell = self.predict(atomic_numbers, frac, vectors, now)
-            if self.config.cell_decoder == "residual":
-                clean = cell
-            else:
-                clean = self.cells.encode(cell, torch.ones_like(counts))
-            draw, moves = noise.draw(zeros)
-            moves = self.config.position_noise * remove_mean(moves, mask)
-            amplified = displacement * (1 + self.config.anti_annealing * (1 - t / self.num_steps))
-            frac = self.process.positions_before(frac, amplified, t, s, moves)
-            if self.config.lattice_diffusion:
-                draw = self.config.cell_noise * draw
-                vectors = self.process.cells_before(vectors, clean, t, s, draw)
-            else:
-                vectors = clean
-            if on_step is not None:
-                on_step(done + 1, len(plan) - 1)
-        lattices = self.cells.decode(vectors.double(), counts)
-        return Batch(atomic_numbers, frac * mask[..., None], lattices)
+        way = [
+            _Step(
+                self.process.way_back(t, s),
+                torch.full((), 1 + self.config.anti_annealing * (1 - t / self.num_steps)).to(zeros),
+                self.config.cell_noise * draw,
+                self.config.position_noise * remove_mean(moves, mask),
+            )
+            for (t, s), (draw, moves) in zip(pairwise(plan), noise.rest(zeros), strict=True)
+        ]
+        return _State(atomic_numbers, frac, vectors), way
+
+    @torch.no_grad()
+    def step(self, state: _State, inputs: _Step) -> _State:
+        """See `Stepwise`."""
+        atomic_numbers, frac, vectors = state
+        steps = inputs.way.step.expand(len(atomic_numbers))
+        displacement, clean = self.predict(atomic_numbers, frac, vectors, steps)
+        if self.config.cell_decoder != "residual":
+            clean = self.cells.encode(clean, torch.ones_like(steps))
+        frac = self.process.positions_before(
+            frac, inputs.amplified * displacement, inputs.way, inputs.position_noise
+        )
+        if self.config.lattice_diffusion:
+            vectors = self.process.cells_before(vectors, clean, inputs.way, inputs.cell_noise)
+        else:
+            vectors = clean
+        return _State(atomic_numbers, frac, vectors)
+
+    @torch.no_grad()
+    def finish(self, state: _State) -> Batch:
+        """See `Stepwise`."""
+        mask = state.atomic_numbers > 0
+        lattices = self.cells.decode(state.vectors.double(), mask.sum(1))
+        return Batch(state.atomic_numbers, state.frac_coords * mask[..., None], lattices)
 
 
 def _full_precision(like: Tensor) -> torch.autocast:
