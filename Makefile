@@ -13,7 +13,7 @@ install: $(VENV)/installed
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[cgcnn,dask,dgl,relax,train,test,lint]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[cgcnn,dask,dgl,relax,sevennet,train,test,lint]"
 	@touch $@
 
 demo: install

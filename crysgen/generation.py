@@ -149,17 +149,17 @@ def relax(
     from crysmetrics.relaxation import RelaxationSettings, relax
 
     done = set(store.relaxed().ids)
-    missing = np.array([i for i, name in enumerate(candidates.ids) if name not in done], dtype=int)
-    with task("Relaxing (CHGNet)", len(missing)) as advance:
-        for crystal in relax(
-            candidates[missing],
+    with task("Relaxing (CHGNet)", len(set(candidates.ids) - done)) as advance:
+        for crystals in relax(
+            candidates,
             resources.device,
             settings.dispersion,
             resources.workers,
             settings=RelaxationSettings(keep_unfinished=True),
+            done=done,
         ):
-            store.add_relaxed(crystal)
-            advance(1)
+            store.add_relaxed(crystals)
+            advance(len(crystals))
     relaxed = store.relaxed()
     row = {name: i for i, name in enumerate(relaxed.ids)}
     reasons = {failure.file: failure.reason for failure in relaxed.failures}

@@ -13,6 +13,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "dask": ("distributed",),
     "dgl": ("alignn", "dgl==1.1.3"),
     "relax": ("chgnet", "dftd3", "torch"),
+    "sevennet": ("sevenn", "torch"),
     "train": ("lightning-fabric", "tensorboard", "torch"),
 }
 """Packages of each extra of setup.cfg, as pip takes them."""
@@ -45,7 +46,12 @@ def require(module: str, extra: str, purpose: str) -> None:
         MissingPackageError: saying what needs it, and the command that installs it.
     """
     if not is_installed(module):
-        names = {"torch": "PyTorch", "lightning_fabric": "Lightning Fabric", "chgnet": "CHGNet"}
+        names = {
+            "torch": "PyTorch",
+            "lightning_fabric": "Lightning Fabric",
+            "chgnet": "CHGNet",
+            "sevenn": "SevenNet",
+        }
         raise MissingPackageError(
             f"{purpose} needs {names.get(module, module)}: {how_to_install(extra)}."
         )

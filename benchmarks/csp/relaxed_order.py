@@ -28,9 +28,8 @@ from crysgen.ranking.merge import same_structures
 from crysgen.retrieval.library.library import Library
 from crysgen.retrieval.proposals.proposal import to_crystals
 from crysgen.retrieval.propose import propose
-from crysmetrics.io import Crystals
 from crysmetrics.progress import show_progress, task
-from crysmetrics.relaxation import ENERGY, relax
+from crysmetrics.relaxation import ENERGY, relax_all
 
 SCALES = (0.003, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, np.inf)
 EQUAL = (0.0, 0.0005, 0.001, 0.002, 0.003)
@@ -79,7 +78,7 @@ def relaxed_candidates(part: str, dispersion: bool, device: str) -> Iterator[pd.
             left_out = entries_of(str(text), rows)
             found = propose(library, formula.counts, POOL, units=units, exclude_ids=left_out)
             proposals = to_relax(found, ASKED)
-            crystals = Crystals.concatenate(list(relax(to_crystals(proposals), device, dispersion)))
+            crystals = relax_all(to_crystals(proposals), device, dispersion)
             yield pd.DataFrame(
                 {
                     "formula": text,

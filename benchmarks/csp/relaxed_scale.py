@@ -19,9 +19,8 @@ from retrieval import atoms_of, distances_of, targets_of
 from crysgen.retrieval.library.library import Library
 from crysgen.retrieval.proposals.proposal import to_crystals
 from crysgen.retrieval.propose import propose
-from crysmetrics.io import Crystals
 from crysmetrics.progress import show_progress, task
-from crysmetrics.relaxation import ENERGY, relax
+from crysmetrics.relaxation import ENERGY, relax_all
 
 SCALES = (0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, np.inf)
 
@@ -46,7 +45,7 @@ def main(data: Path, limit: int, atoms: int, count: int, device: str, seed: int)
             proposals = propose(library, atoms_of(target), count)
             if proposals:
                 right = np.isfinite(distances_of([proposals], target, 1)[0][: len(proposals)])
-                relaxed = Crystals.concatenate(list(relax(to_crystals(proposals), device)))
+                relaxed = relax_all(to_crystals(proposals), device)
                 energies = relaxed.properties[ENERGY]
                 answers.append((np.log([p.score for p in proposals]), energies, right))
             advance(1)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysmetrics.io import Crystals
+from crysmetrics.io.elements import SYMBOLS
 
 
 class Prediction(NamedTuple):
@@ -26,6 +27,10 @@ class Prediction(NamedTuple):
     wants to grow."""
 
 
+NOTHING = Prediction(np.zeros(0), np.zeros((0, 3)), np.zeros((0, 3, 3)))
+"""The prediction of an empty batch."""
+
+
 class Potential(ABC):
     """A potential on a device. Made without loading weights, which happens when it is first used.
 
@@ -33,11 +38,14 @@ class Potential(ABC):
         name: of the model with its version, such as `chgnet 0.3.0`.
         title: for people, such as `CHGNet`.
         elements: atomic numbers that it knows.
+        corrected: whether its energies hold the Materials Project's corrections for anions and for
+            mixing PBE with PBE+U (Wang et al., Sci. Rep. 11, 15496 (2021)).
     """
 
     name: str
     title: str
     elements: frozenset[int]
+    corrected: bool = False
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
@@ -52,11 +60,12 @@ class Potential(ABC):
         """
 
     @abstractmethod
-    def calculator(self, crystal: Crystals) -> Any:
-        """Make an ASE calculator that is fit for one crystal.
+    def evaluate(self, crystals: Crystals) -> Prediction:
+        """Compute energies, forces and stresses of a batch of at least one crystal at once.
 
         Raises:
             UserError: if the potential can't be used here.
+            ValueError, RuntimeError: if it can't handle a crystal.
         """
 
     def identity(self) -> dict[str, str]:
@@ -72,26 +81,45 @@ class Potential(ABC):
         return sorted({int(z) for z in crystal.atomic_numbers} - self.elements)
 
     def predict(self, crystals: Crystals) -> Prediction:
-        """Compute energies, forces and stresses of a batch.
+        """Compute energies, forces and stresses of a batch at once.
 
         Raises:
             UserError: if the potential can't be used here.
-            ValueError: if a crystal has elements that it does not know.
+            ValueError, RuntimeError: if it can't handle a crystal, as where it does not know an
+                element.
         """
-        energies, forces, stresses = [], [np.zeros((0, 3))], []
-        for crystal in crystals:
-            if unknown := self.unknown_elements(crystal):
-                raise ValueError(f"{self.title} knows no element {unknown[0]}")
-            atoms = ase_atoms(crystal)
-            atoms.calc = self.calculator(crystal)
-            energies.append(_scalar(atoms.get_potential_energy()) / len(atoms))
-            forces.append(np.asarray(atoms.get_forces(), dtype=np.float64))
-            stresses.append(np.asarray(atoms.get_stress(voigt=False), dtype=np.float64))
-        return Prediction(
-            np.array(energies, dtype=np.float64),
-            np.concatenate(forces),
-            np.array(stresses, dtype=np.float64).reshape(-1, 3, 3),
-        )
+        if unknown := self.unknown_elements(crystals):
+            raise ValueError(f"{self.title} knows no {SYMBOLS[unknown[0]]}")
+        return self.evaluate(crystals) if len(crystals) else NOTHING
+
+
+class AsePotential(Potential):
+    """A potential that an ASE calculator computes, one crystal after the other."""
+
+    @abstractmethod
+    def calculator(self, crystal: Crystals) -> Any:
+        """Make an ASE calculator that is fit for one crystal."""
+
+    def evaluate(self, crystals: Crystals) -> Prediction:
+        """See `Potential`."""
+        found = [ase_prediction(crystal, self.calculator(crystal)) for crystal in crystals]
+        return joined(found)
+
+
+def ase_prediction(crystal: Crystals, calculator: Any) -> Prediction:
+    """Compute the prediction of one crystal by an ASE calculator."""
+    atoms = ase_atoms(crystal)
+    atoms.calc = calculator
+    energy = float(np.asarray(atoms.get_potential_energy()).reshape(-1)[0]) / len(atoms)
+    forces = np.asarray(atoms.get_forces(), dtype=np.float64)
+    stress = np.asarray(atoms.get_stress(voigt=False), dtype=np.float64)
+    return Prediction(np.array([energy]), forces, stress[None])
+
+
+def joined(predictions: list[Prediction]) -> Prediction:
+    """Join predictions one after the other."""
+    energies, forces, stresses = zip(NOTHING, *predictions, strict=True)
+    return Prediction(np.concatenate(energies), np.concatenate(forces), np.concatenate(stresses))
 
 
 def ase_atoms(crystal: Crystals) -> Any:
@@ -110,7 +138,3 @@ def ase_atoms(crystal: Crystals) -> Any:
 def file_sha256(path: Path) -> str:
     """Hash a file of weights, once in a process."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _scalar(value: Any) -> float:
-    return float(np.asarray(value).reshape(-1)[0])

@@ -16,7 +16,7 @@ import numpy as np
 from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals
 from crysmetrics.packages import how_to_install
-from crysmetrics.potentials.base import Potential
+from crysmetrics.potentials.base import Potential, Prediction, ase_prediction
 
 
 class WithDispersion(Potential):
@@ -31,6 +31,7 @@ class WithDispersion(Potential):
         self.plain = plain
         self.name = f"{plain.name} + D3(BJ)"
         self.title, self.elements = plain.title, plain.elements
+        self.corrected = plain.corrected
 
     @property
     def sha256(self) -> str:
@@ -41,12 +42,17 @@ class WithDispersion(Potential):
         """See `Potential`."""
         return {**self.plain.identity(), "dispersion": dispersion_version()}
 
-    def calculator(self, crystal: Crystals) -> Any:
-        """See `Potential`."""
-        from ase.calculators.mixing import SumCalculator
-
-        calculator = self.plain.calculator(crystal)
-        return calculator if is_metallic(crystal) else SumCalculator([calculator, _d3()])
+    def evaluate(self, crystals: Crystals) -> Prediction:
+        """See `Potential`: D3 is computed for one crystal after the other."""
+        plain = self.plain.evaluate(crystals)
+        for i, crystal in enumerate(crystals):
+            if not is_metallic(crystal):
+                atoms = slice(crystals.offsets[i], crystals.offsets[i + 1])
+                added = ase_prediction(crystal, _d3())
+                plain.energies[i] += added.energies[0]
+                plain.forces[atoms] += added.forces
+                plain.stresses[i] += added.stresses[0]
+        return plain
 
 
 def dispersion_version() -> str:

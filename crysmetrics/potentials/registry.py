@@ -9,6 +9,8 @@ from crysmetrics.potentials.base import Potential
 
 POTENTIALS = {
     "chgnet": "crysmetrics.potentials.chgnet:CHGNet",
+    "7net-0": "crysmetrics.potentials.sevennet:SevenNet0",
+    "7net-l3i5": "crysmetrics.potentials.sevennet:SevenNetL3i5",
 }
 """Name -> module and class of each."""
 

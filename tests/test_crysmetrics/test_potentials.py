@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +14,12 @@ from sets import one, rocksalt
 from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals
 from crysmetrics.potentials import registry
-from crysmetrics.potentials.base import Potential
+from crysmetrics.potentials.base import AsePotential, ase_prediction, joined
+from crysmetrics.potentials.chgnet import _model as chgnet_model
 from crysmetrics.potentials.registry import POTENTIALS, load_potential
+from crysmetrics.potentials.sevennet import SevenNet0, SevenNetL3i5
+from crysmetrics.potentials.sevennet import _checkpoint as sevennet_checkpoint
+from crysmetrics.potentials.sevennet import _weights as sevennet_weights
 from crysmetrics.relaxation import CONVERGED, ENERGY, RelaxationSettings, relax
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -31,10 +37,12 @@ def pushed() -> Crystals:
     return one(salt.atomic_numbers, frac, 1.02 * salt.lattices[0], "pushed")
 
 
-@pytest.mark.usefixtures("chgnet")
-@pytest.mark.parametrize("dispersion", [False, True])
-def test_forces_and_stresses_are_slopes_of_energies(dispersion: bool) -> None:
-    potential = load_potential("chgnet", dispersion=dispersion)
+@pytest.mark.parametrize(
+    ("name", "dispersion"), [("chgnet", False), ("chgnet", True), ("7net-0", False)]
+)
+def test_forces_and_stresses_are_slopes_of_energies(name: str, dispersion: bool) -> None:
+    pytest.importorskip("chgnet" if name == "chgnet" else "sevenn")
+    potential = load_potential(name, dispersion=dispersion)
     crystal = pushed()
     step = 1e-3
     cart = crystal.frac_coords @ crystal.lattices[0]
@@ -56,6 +64,42 @@ def test_forces_and_stresses_are_slopes_of_energies(dispersion: bool) -> None:
     assert found.stresses[0, 1, 1] == pytest.approx(slope, rel=0.02)
 
 
+@pytest.mark.parametrize("name", ["chgnet", "7net-0"])
+def test_batches_are_what_the_packages_own_calculators_give(name: str) -> None:
+    batch = Crystals.concatenate([pushed(), rocksalt(5.5, "salt"), one([55], [[0, 0, 0]], 9.0)])
+    if name == "chgnet":
+        dynamics = pytest.importorskip("chgnet.model.dynamics")
+        theirs = dynamics.CHGNetCalculator(chgnet_model("cpu"), use_device="cpu")
+    else:
+        calculator = pytest.importorskip("sevenn.calculator").SevenNetCalculator
+        own = sevennet_checkpoint(sevennet_weights(SevenNet0.folder)).build_model()
+        theirs = calculator(own, file_type="model_instance", device="cpu")
+    found = load_potential(name).predict(batch)
+    single = joined([ase_prediction(crystal, theirs) for crystal in batch])
+    np.testing.assert_allclose(found.energies, single.energies, atol=1e-5)
+    np.testing.assert_allclose(found.forces, single.forces, atol=1e-4)
+    np.testing.assert_allclose(found.stresses, single.stresses, atol=1e-5)
+
+
+def test_weights_that_would_run_code_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("sevenn")
+
+    class Harm:
+        def __reduce__(self) -> tuple[object, tuple[str, ...]]:
+            return os.mkdir, (str(tmp_path / "harm"),)
+
+    torch.save({"config": Harm(), "model_state_dict": {}}, tmp_path / "bad.pth")
+    monkeypatch.setattr("crysmetrics.potentials.sevennet._weights", lambda _: tmp_path / "bad.pth")
+    potential = SevenNetL3i5("cpu")
+    potential.folder = "no such folder"
+    with pytest.raises(UserError, match=r"SevenNet can't be used: .*"):
+        potential.predict(rocksalt())
+    assert not (tmp_path / "harm").exists()
+
+
 @pytest.mark.usefixtures("chgnet")
 def test_identities_name_weights_by_hash_and_dispersion() -> None:
     plain, full = (load_potential("chgnet", dispersion=d) for d in (False, True))
@@ -69,7 +113,7 @@ def test_identities_name_weights_by_hash_and_dispersion() -> None:
 @pytest.mark.usefixtures("chgnet")
 def test_unknown_elements_are_refused() -> None:
     potential = load_potential("chgnet")
-    with pytest.raises(ValueError, match="CHGNet knows no element 95"):
+    with pytest.raises(ValueError, match="CHGNet knows no Am"):
         potential.predict(one([95], [[0, 0, 0]], 3.5))
     assert potential.predict(Crystals.empty()).forces.shape == (0, 3)
 
@@ -79,7 +123,7 @@ def test_names_that_are_none_are_refused() -> None:
         load_potential("magic")
 
 
-class Springs(Potential):
+class Springs(AsePotential):
     """Argon by Lennard-Jones: a second potential, which a file and a line make known."""
 
     name, title, elements, sha256 = "springs 1", "Springs", frozenset({18}), "0" * 64
