@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from crysmetrics.errors import UserError
-from crysmetrics.features.periodic_neighbours import periodic_neighbours
 from crysmetrics.io import Crystals
 from crysmetrics.io.parsed import one_line
 from crysmetrics.packages import require
+from crysmetrics.periodic_neighbours import periodic_neighbours
 from crysmetrics.potentials.base import Potential, Prediction, file_sha256
 
 _UNKNOWN = frozenset({84, 85, 86, 87, 88})
