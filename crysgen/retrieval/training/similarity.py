@@ -46,14 +46,30 @@ MAPPINGS_AT_ONCE = 3_000_000
 """Number of distances of species that a step computes, at most."""
 
 
-class Networks(nn.Module):
-    """Trainable form of `scoring.similarity.CompoundMetric`."""
+class ElementFeatures(nn.Module):
+    """Features of elements: a linear map of known properties, and what is learned of each element.
+
+    Args:
+        elements: (119, f) known properties, see `element_table`.
+    """
 
     def __init__(self, elements: Tensor) -> None:
         super().__init__()
         self.register_buffer("elements", elements)
         self.linear = nn.Linear(elements.shape[1], TABLE_WIDTH, bias=False)
         self.own = nn.Parameter(torch.zeros(len(elements), TABLE_WIDTH))
+
+    @property
+    def table(self) -> Tensor:
+        """(119, d) features of each element."""
+        return self.linear(cast(Tensor, self.elements)) + self.own
+
+
+class Networks(ElementFeatures):
+    """Trainable form of `scoring.similarity.CompoundMetric`."""
+
+    def __init__(self, elements: Tensor) -> None:
+        super().__init__(elements)
         inputs = 3 * TABLE_WIDTH + 3
         self.skip = nn.Linear(TABLE_WIDTH, POINT_WIDTH, bias=False)
         self.points = layers(inputs, HIDDEN, HIDDEN, POINT_WIDTH)
@@ -63,11 +79,6 @@ class Networks(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.log_sharpness = nn.Parameter(torch.tensor(0.0))
-
-    @property
-    def table(self) -> Tensor:
-        """(119, d) features of each element: known properties, and what is learned."""
-        return self.linear(cast(Tensor, self.elements)) + self.own
 
     def inputs(self, elements: Tensor, counts: Counts) -> tuple[Tensor, Tensor]:
         """Look up features (B, k, d) of species, and inputs that add the rest of the compound."""
