@@ -41,6 +41,6 @@ def __dir__() -> list[str]:
 
 
 def _families() -> tuple[str, ...]:
-    """Names of the families of metrics, each of which is a function."""
+    """List names of the families of metrics, each of which is a function."""
     names: tuple[str, ...] = import_module("crysmetrics.metrics.registry").family_names()
     return names

@@ -155,7 +155,7 @@ def refuse_missing_roles(measures: Sequence[Measure], roles: Sequence[str]) -> N
 def _values(
     measures: Sequence[Measure], outcomes: Mapping[str, Outcome], metrics: Sequence[str] | None
 ) -> dict[str, Value]:
-    """Values in the order of the declarations, or those of some keys."""
+    """Select values in the order of the declarations, or those of some keys."""
     values: dict[str, Value] = {}
     for measure in measures:
         found = outcomes[measure.name].values
@@ -313,7 +313,7 @@ def run_and_settings(options: dict[str, Any]) -> tuple[Run, EvaluationSettings]:
 
 
 def _limited(gen: Sample, settings: EvaluationSettings) -> Sample:
-    """A random draw of a set, failures included, if the settings limit it."""
+    """Draw some of a set at random, failures included, if the settings limit it."""
     crystals, limit = gen.crystals, settings.limit
     if limit is None or crystals.num_total <= limit:
         return gen
@@ -324,7 +324,7 @@ def _limited(gen: Sample, settings: EvaluationSettings) -> Sample:
 
 
 def _of_space_groups(ref: Sample, settings: EvaluationSettings) -> Sample:
-    """The reference structures of the space groups that the settings ask for."""
+    """Select the reference structures of the space groups that the settings ask for."""
     if settings.reference_space_groups is None:
         return ref
     first, last = settings.reference_space_groups

@@ -102,5 +102,5 @@ def prepare_environment() -> None:
 
 
 def _below_home(path: str) -> Path:
-    """The path, if it is absolute; without a home `~` is left in it, a name in any folder."""
+    """Return the path, if it is absolute; else `~`, which names any folder, stays in it."""
     return Path(path) if Path(path).is_absolute() else NO_HOME / path.lstrip("~/")

@@ -35,7 +35,7 @@ class PackedCells(Protocol):
 
 @njit(nogil=True, cache=True)
 def reduce_cell(cell):
-    """Minkowski-reduced rows (3, 3) of the lattice spanned by `cell`, shortest first.
+    """Compute Minkowski-reduced rows (3, 3) of the lattice spanned by `cell`, shortest first.
 
     Semaev, "A 3-dimensional lattice reduction algorithm" (2001): reduce the two shorter vectors
     by Gauss's algorithm, shorten the third by the nearest vector of their plane, repeat. Rows that
@@ -74,7 +74,7 @@ def reduce_cell(cell):
 
 @njit(nogil=True, cache=True)
 def min_distance(cell, frac):
-    """Shortest interatomic distance of one crystal in Å, all periodic images included.
+    """Compute the shortest interatomic distance of one crystal in Å, all periodic images included.
 
     `cell` (3, 3) has rows in Å, `frac` (n, 3) fractional coordinates; see `min_distances`.
     """
@@ -108,7 +108,7 @@ def min_distance(cell, frac):
 
 @njit(nogil=True, cache=True)
 def pair_distances(cell, frac):
-    """Shortest distances (n, n) in Å between the atoms of one crystal, over all periodic images.
+    """Compute the shortest distances (n, n) in Å between atoms of one crystal, over all images.
 
     On the diagonal stands the distance of an atom from its own nearest image. `cell` (3, 3) has
     rows in Å, `frac` (n, 3) fractional coordinates.

@@ -169,7 +169,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _is_importing(frame: FrameType | None) -> bool:
-    """Whether a module is being imported: some compiled ones abort if that raises."""
+    """Tell whether a module is being imported: some compiled ones abort if that raises."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True
@@ -183,7 +183,7 @@ def _raise() -> NoReturn:
 
 
 def _watch(reading: int) -> None:
-    """In a thread: wait for a signal, and then for the process to end, which must not be late."""
+    """Wait, in a thread, for a signal, and then for the process to end, which must not be late."""
     caught = {getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)}
     while not caught.intersection(received := os.read(reading, 1)) or _State.elsewhere:
         continue

@@ -28,7 +28,7 @@ def how_to_install(extra: str) -> str:
 
 
 def is_installed(module: str) -> bool:
-    """Whether a top-level module can be imported, without importing it."""
+    """Tell whether a top-level module can be imported, without importing it."""
     if module in sys.modules:
         return sys.modules[module] is not None
     return find_spec(module) is not None

@@ -160,7 +160,7 @@ def _start_trackers() -> None:
 
 
 def _begin_worker(parent: int, is_watched: bool) -> None:
-    """In a worker: leave interrupts to the parent, and end when it ends, however that happens."""
+    """Leave interrupts, in a worker, to the parent, and end when it ends, however that happens."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if is_watched and sys.platform == "linux":
         import ctypes
@@ -171,7 +171,7 @@ def _begin_worker(parent: int, is_watched: bool) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """In a thread: orphans have another parent."""
+    """End, in a thread, with the parent: orphans have another one."""
     while os.getppid() == parent:
         time.sleep(_LOOK_AFTER)
     os._exit(1)

@@ -165,7 +165,7 @@ def plan(
 
 
 def _without_number(subset: str) -> tuple[str, ...]:
-    """Names of the same kind of subset without a number, for sets with too few structures."""
+    """Select subsets of the same kind without a number, for sets with too few structures."""
     return ("valid:all", "valid") if subset.startswith("valid:") else ("all",)
 
 
@@ -211,7 +211,7 @@ def shortfalls(document: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _keys(names: Sequence[str]) -> list[str]:
-    """Keys of metrics, from keys and names of measures."""
+    """List keys of metrics, from keys and names of measures."""
     measures, metrics = all_measures(), all_metrics()
     if not names:
         raise UserError("No metrics are named; leave the list out for all of them.")

@@ -126,7 +126,7 @@ def space_groups(
 
 
 def _space_group(cell: Cell, tolerance: float, shortest: float) -> int:
-    """One number.
+    """Find the space group number of one crystal.
 
     Raises:
         ValueError: if none is found, with the reason.
@@ -275,7 +275,7 @@ def cells_of(crystals: PackedAtoms) -> list[Cell]:
 
 
 def _most_symmetric(cell: Cell, tolerance: float) -> StandardCell | None:
-    """The more symmetric of the conventional cells by moyo and by spglib; None if both fail.
+    """Choose the more symmetric conventional cell of moyo's and spglib's; None if both fail.
 
     At the edge of the tolerance each misses symmetry that the other finds.
     """
@@ -294,7 +294,7 @@ def _most_symmetric(cell: Cell, tolerance: float) -> StandardCell | None:
 
 
 def _is_same_compound(one: Cell, other: Cell) -> bool:
-    """Whether two crystals have one reduced formula."""
+    """Tell whether two crystals have one reduced formula."""
     a, b = (np.bincount(cell.atomic_numbers, minlength=119) for cell in (one, other))
     return bool((a * len(other.atomic_numbers) == b * len(one.atomic_numbers)).all())
 
@@ -426,7 +426,7 @@ def _dataset_by_spglib(cell: Cell, tolerance: float) -> _Dataset:
 
 
 def _spglib(function: str, *args: Any, **options: Any) -> Any:
-    """None where spglib finds nothing, whether it says so by an error or by None."""
+    """Ask spglib; None where it finds nothing, whether by an error or by None."""
     import spglib
 
     try:

@@ -53,7 +53,7 @@ def save_checkpoint(
 def load_checkpoint(
     folder: Path, step: int, kinds: Iterable[str], device: str
 ) -> dict[str, dict[str, Tensor]]:
-    """The tensors of a step by kind."""
+    """Read the tensors of a step by kind."""
     return {kind: load_file(_file(folder, kind, step), device) for kind in kinds}
 
 

@@ -21,6 +21,7 @@ from crysgen.proposers.base import METHODS
 from crysgen.retrieval.library.prototypes import PrimitiveCrystal
 from crysgen.settings import Resources, SamplingSettings
 from crysmetrics.io import Crystals
+from crysmetrics.symmetry import cells_of, standard_cell
 
 TOLERANCE, WIDE = 0.03, 0.12
 """Of edges; of library entries, whose functionals have errors of their own."""
@@ -96,13 +97,10 @@ def as_crystal(cell: PrimitiveCrystal) -> Crystals:
 
 def conventional(crystal: Crystals) -> tuple[int, np.ndarray]:
     """Space group and edges (Å) of the conventional cell."""
-    import spglib
-
-    cell = (crystal.lattices[0], crystal.frac_coords, crystal.atomic_numbers)
-    dataset = spglib.get_symmetry_dataset(cell, symprec=SYMPREC)
-    if dataset is None:
+    found = standard_cell(cells_of(crystal)[0], SYMPREC)
+    if found is None:
         return 1, np.linalg.norm(crystal.lattices[0], axis=1)
-    return int(dataset.number), np.linalg.norm(dataset.std_lattice, axis=1)
+    return found.space_group, np.linalg.norm(found.cell.lattice, axis=1)
 
 
 def is_right(crystal: Crystals, rows: pd.DataFrame, within: float = TOLERANCE) -> bool:

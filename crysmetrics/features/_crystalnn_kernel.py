@@ -46,7 +46,7 @@ N_FEATURES = 61
 
 
 def _columns() -> tuple[np.ndarray, np.ndarray]:
-    """Column of the weight of each coordination number, and of its order parameters."""
+    """Find the column of the weight of each coordination number, and of its order parameters."""
     weight = np.zeros(MAX_CN + 1, dtype=np.int64)
     motif = np.zeros((MAX_NEIGHBOURS + 1, MAX_MOTIFS), dtype=np.int64)
     column = 0

@@ -34,7 +34,7 @@ _CORDERO = (
 
 
 def _by_atomic_number(values: tuple[float, ...]) -> np.ndarray:
-    """(119,) array with NaN where nothing is known; entry 0 is not an element."""
+    """Make an array (119,) with NaN where nothing is known; entry 0 is not an element."""
     table = np.full(119, np.nan)
     table[1 : len(values) + 1] = values
     return table

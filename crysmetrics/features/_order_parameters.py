@@ -184,7 +184,7 @@ def _azimuth_cosine(meridian, j, k, m):
 
 @njit(nogil=True, cache=True, fastmath=False)
 def _cosine_squared(twice_f, c):
-    """``cos(f phi)**2`` from ``c = cos phi`` by the Chebyshev polynomial of degree 2 f."""
+    """Compute ``cos(f phi)**2`` from ``c = cos phi`` by the Chebyshev polynomial of degree 2 f."""
     c2 = c * c
     if twice_f == 2:
         return c2
@@ -201,7 +201,7 @@ def _cosine_squared(twice_f, c):
 
 @njit(nogil=True, cache=True, fastmath=False)
 def _target_score(kind, theta, target, width):
-    """Gaussian score of a polar angle that is not at the south pole."""
+    """Compute the Gaussian score of a polar angle that is not at the south pole."""
     t = theta / math.pi
     if kind == PENTAGON:  # neighbours in the plane at 72 or 144 degrees
         aim = 0.4 if theta <= target * math.pi else 0.8
@@ -251,7 +251,7 @@ def _polyhedron(kind, n, near, target, width, twice_f, south, south_width):
 
 @njit(nogil=True, cache=True, fastmath=False)
 def _cuboctahedron(n, near, width, south, south_width):
-    """Cuboctahedron: neighbour k, on the meridian, lies in the belt around the equator or south."""
+    """Compute a term of the cuboctahedron's: k, on the meridian, near the equator or south."""
     theta, meridian, defined = near.theta, near.meridian, near.defined
     best = -math.inf
     for j in range(n):
@@ -285,7 +285,7 @@ def _cuboctahedron(n, near, width, south, south_width):
 
 @njit(nogil=True, cache=True, fastmath=False)
 def _cube_term(n, j, k, near):
-    """Term of the cube's order parameter: j at the pole, k on the meridian and not opposite."""
+    """Compute a term of the cube's parameter: j at the pole, k on the meridian, not opposite."""
     theta, meridian, defined = near.theta, near.meridian, near.defined
     if not defined[j, k]:
         return 0.0
@@ -338,7 +338,7 @@ def body_centred(n, place, table, near):
 
 @njit(nogil=True, cache=True, fastmath=False)
 def _steinhardt(kind, n, near):
-    """q_l by the addition theorem: the squared norm of the mean of Y_lm is a mean of P_l."""
+    """Compute q_l: the squared norm of the mean of Y_lm is a mean of P_l (addition theorem)."""
     unit = near.unit
     total = 0.0
     for j in range(n):

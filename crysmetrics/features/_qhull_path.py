@@ -95,7 +95,7 @@ def peer_site(
 
 
 def _faces_of_first(points: Array) -> tuple[NDArray[np.int64], Array, Array] | None:
-    """Faces of the first point's Voronoi cell, in qhull's order.
+    """Find the faces of the first point's Voronoi cell, in qhull's order.
 
     Returns:
         For each face the index of the point behind it, its solid angle, and the volume of the cone
@@ -126,7 +126,7 @@ def _faces_of_first(points: Array) -> tuple[NDArray[np.int64], Array, Array] | N
 def _points_in_sphere(
     lattice: Array, frac: Array, site: int, radius: float
 ) -> tuple[Array, NDArray[np.int64]] | None:
-    """Points around a site in the order of pymatgen's ``get_sites_in_sphere``, sorted by distance.
+    """Find points around a site, by distance, in the order of pymatgen's ``get_sites_in_sphere``.
 
     That search wraps the atoms into the cell, goes through the images, sorts the points into 27
     boxes, each a last-in-first-out list, and keeps those within the sphere. All that is followed
@@ -168,7 +168,7 @@ def _points_in_sphere(
 
 
 def _times(a: Array, m: Array) -> Array:
-    """(n, 3) times (3, 3) without fused multiply-adds, from left to right."""
+    """Multiply (n, 3) by (3, 3) without fused multiply-adds, from left to right."""
     return a[:, :1] * m[0] + a[:, 1:2] * m[1] + a[:, 2:] * m[2]
 
 
@@ -179,7 +179,7 @@ def _cross(a: Array, b: Array) -> Array:
 
 
 def _cofactor_inverse(m: Array) -> Array:
-    """Inverse of a 3x3 matrix by cofactors, each product in pymatgen's sequence."""
+    """Invert a 3x3 matrix by cofactors, each product in pymatgen's sequence."""
     columns = [_cross(m[1], m[2]), _cross(m[2], m[0]), _cross(m[0], m[1])]
     c = columns[0]
     # m01 * (m12 m20 - m10 m22) and so on: the first row of the cofactors
@@ -188,7 +188,7 @@ def _cofactor_inverse(m: Array) -> Array:
 
 
 def _image_range(lattice: Array, center: Array, radius: float) -> tuple[Array, Array]:
-    """First and one past the last image along each axis."""
+    """Find the first and one past the last image along each axis."""
     repeats = np.empty(3)
     for k in range(3):
         a, b, c = lattice[k], lattice[(k + 1) % 3], lattice[(k + 2) % 3]
@@ -202,7 +202,7 @@ def _image_range(lattice: Array, center: Array, radius: float) -> tuple[Array, A
 
 @njit(nogil=True, cache=True, fastmath=False)
 def _triangles(corners, starts, center):
-    """Solid angle and volume parts of each face, with the roundings of numpy's dot, cross and norm.
+    """Compute solid angle and volume parts of each face, rounding as numpy's dot and cross do.
 
     Args:
         corners: (c, 3) of all faces, rim after rim; starts: (faces + 1,). center: (3,).
@@ -263,7 +263,7 @@ def _weights(
     z_others: NDArray[np.int64],
     z_site: int,
 ) -> tuple[NDArray[np.int64], Array]:
-    """CrystalNN weights of the faces, each step as in the peer (see `neighbour_weights`).
+    """Compute CrystalNN's weights of the faces, each step as in the peer (see `neighbour_weights`).
 
     Returns:
         Indices of the faces by falling weight, and the weight of every face in thousandths.
@@ -290,7 +290,7 @@ def _weights(
 
 
 def _numbers(vectors: Array, order: NDArray[np.int64], weight: Array) -> Array:
-    """The numbers from neighbours in the order given; vectors (faces, 3) in Å, from the site."""
+    """Compute the numbers from neighbours in the given order; vectors (faces, 3) in Å."""
     atoms = np.zeros((len(vectors), 5))
     atoms[:, :3] = vectors
     atoms[:, 3] = [np.linalg.norm(v) for v in vectors]

@@ -128,7 +128,7 @@ def build_cell(crystal, site, cutoff, near, cell):
 
 @njit(nogil=True, cache=True, fastmath=False)
 def _try_cell(crystal, site, cutoff, near, cell, half, eps):
-    """`build_cell` with a given half edge of the starting cube and tolerance."""
+    """Run `build_cell` with a given half edge of the starting cube and tolerance."""
     sphere = 4.0 / 3.0 * math.pi * crystal.density  # atoms within 1 Å
     last_cutoff = crystal.diagonal + 0.01
     n, n_planes = _start_cube(half, cell)
@@ -191,7 +191,7 @@ def _try_cell(crystal, site, cutoff, near, cell, half, eps):
 
 @njit(nogil=True, cache=True, fastmath=False)
 def _touches_cube(planes, n):
-    """Whether any of the starting cube is left."""
+    """Tell whether any of the starting cube is left."""
     for v in range(n):
         for c in range(3):
             if planes[v, c] < 6:
@@ -201,7 +201,7 @@ def _touches_cube(planes, n):
 
 @njit(nogil=True, cache=True, fastmath=False)
 def _start_cube(half, cell):
-    """Corners of a cube of given half edge; its planes are 0 to 5 (-x, +x, -y, +y, -z, +z).
+    """Make a cube of given half edge; its planes are 0 to 5 (-x, +x, -y, +y, -z, +z).
 
     Returns:
         Numbers of corners and planes.
@@ -381,7 +381,7 @@ def measure_faces(cell, n, n_planes):
 
 @njit(nogil=True, cache=True, fastmath=False)
 def _next_corner(planes, links, plane, corner, previous):
-    """The corner after `corner` on the rim of a face, not going back to `previous`."""
+    """Find the corner after `corner` on the rim of a face, not going back to `previous`."""
     for c in range(3):
         if planes[corner, c] != plane and links[corner, c] != previous:
             return links[corner, c]

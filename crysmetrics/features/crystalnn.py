@@ -123,7 +123,7 @@ def crystalnn_fingerprints(
     skip[list(reasons)] = True
 
     def run(first: int, last: int) -> dict[int, str]:
-        """Do structures first to last - 1; every task writes to its own rows of `out`."""
+        """Compute structures first to last - 1; every task writes to its own rows of `out`."""
         sites = slice(offsets[first], offsets[last])
         starts = offsets[first : last + 1] - offsets[first]
         numbers, failed = _fingerprint_sites(
@@ -189,7 +189,7 @@ def _follow_peer(
     radii: NDArray[np.int64],
     numbers: NDArray[np.float64],
 ) -> str | None:
-    """Do some sites of a structure again by the peer's path; `numbers` (n, 61) is corrected.
+    """Recompute some sites of a structure by the peer's path; `numbers` (n, 61) is corrected.
 
     Args:
         radii: (n,) number of search radii to try, 0 for sites that are settled.

@@ -45,7 +45,7 @@ _DAMAGE = (
 
 
 def set_name(name: str) -> str:
-    """The name of a set's file or folder without the suffixes of archives and formats."""
+    """Return the name of a set's file or folder without the suffixes of archives and formats."""
     for suffix in sorted(SUFFIXES, key=len, reverse=True):
         if name.lower().endswith(suffix) and len(name) > len(suffix):
             return without_suffix(name[: -len(suffix)])
@@ -53,7 +53,7 @@ def set_name(name: str) -> str:
 
 
 def archive_source(path: Path) -> Source:
-    """Entries of all structure files of a .zip or .tar archive, sorted by name.
+    """List the entries of all structure files of a .zip or .tar archive, sorted by name.
 
     Members with absolute or `..` paths, links and devices are refused and named.
 
@@ -155,7 +155,7 @@ class _Member(tarfile.TarInfo):
 
 
 def _tar_source(path: Path) -> Source:
-    """A tar can only be read in its own order, so its texts wait to be sorted."""
+    """List the texts of a tar sorted by name, which wait, as it is read in its own order."""
     reasons: list[Entry] = []
     ignored: list[str] = []
     places: dict[str, list[tuple[int, int]]] = {}
@@ -203,7 +203,7 @@ def _is_structure(name: str) -> bool:
 
 
 def _why_refused(name: str, regular: bool, size: int) -> str | None:
-    """Why a member is not even looked at, or None."""
+    """Say why a member is not looked at; None if it is."""
     if len(name) > limits.MAX_NAME_BYTES:
         return f"has a name of {len(name):,} characters; refused"
     parts = name.split("/")

@@ -52,7 +52,7 @@ def refuse_existing(path: str | Path, overwrite: bool = False) -> None:
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path`; moved onto it when the block ends without an error.
+    """Yield a temporary path beside `path`, moved onto it when the block ends without an error.
 
     A link is followed: what it points to is replaced, not the link.
 
@@ -81,7 +81,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """A temporary folder; becomes `path` when the block ends without an error.
+    """Yield a temporary folder, which becomes `path` when the block ends without an error.
 
     A folder that exists stays the same folder (it may be a link, a mount point or the working
     directory): once the new content is complete it changes places with the old, which is put back
@@ -167,7 +167,7 @@ def remove_left(folder: Path, kinds: Collection[str] = ("file", "folder", "old")
 
 
 def _is_left(path: Path, kernel: str, process: int) -> bool:
-    """Whether no process is making it: its lock is free, and was there to be seen from here."""
+    """Tell whether no process is making it: its lock is free, and can be seen from here."""
     age = time.time() - path.lstat().st_mtime
     if kernel != _kernel():  # another machine's locks may not be seen, nor those before a restart
         return age > _LONG_AGO
@@ -182,7 +182,7 @@ def _is_left(path: Path, kernel: str, process: int) -> bool:
 
 @contextmanager
 def _locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """A lock on a file or folder, which the system takes away when the process ends.
+    """Hold a lock on a file or folder, which the system takes away when the process ends.
 
     Yields:
         Whether there is one: not every file system has locks for folders.
@@ -225,7 +225,7 @@ def _temporary_name(kind: str) -> str:
 
 @functools.cache
 def _kernel() -> str:
-    """A name of the running system, which all its containers share and a restart changes."""
+    """Name the running system, which all its containers share and a restart changes."""
     try:
         text = Path("/proc/sys/kernel/random/boot_id").read_text()
     except OSError:
@@ -235,7 +235,7 @@ def _kernel() -> str:
 
 @contextmanager
 def _parent(path: Path) -> Iterator[None]:
-    """Makes the folders above `path`, and takes those away again if the block fails."""
+    """Make the folders above `path`, and take those away again if the block fails."""
     missing = [folder for folder in path.parents if not folder.exists()]
     if any(folder.exists() and not folder.is_dir() for folder in path.parents):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
@@ -251,7 +251,7 @@ def _parent(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Says in a `UserError` what the system says against writing `path`."""
+    """Raise a `UserError` for what the system says against writing `path`."""
     try:
         yield
     except OSError as error:
@@ -259,7 +259,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _follow(path: Path) -> Path:
-    """Where a path leads, links followed; a link that leads nowhere or round is itself replaced."""
+    """Follow links; a link that leads nowhere or round is itself replaced."""
     try:
         return Path(os.path.realpath(path, strict=False)) if path.exists() else path.absolute()
     except OSError:

@@ -70,11 +70,11 @@ class CrystalsBuilder:
             self._rows.append(_Row(structure_id, numbers, frac, cell, source, properties or {}))
 
     def build(self) -> Crystals:
-        """Everything added so far, in order; failures too."""
+        """Pack everything added so far, in order; failures too."""
         return self.build_with_sources()[0]
 
     def build_with_sources(self) -> tuple[Crystals, list[str]]:
-        """Everything added so far, and where each of its structures comes from."""
+        """Pack everything added so far, and tell where each of its structures comes from."""
         reasons = _why_no_crystals(self._rows)
         # Only crystals use up their id: what a set holds must not depend on where it was split.
         first: dict[str, str] = {}
@@ -108,7 +108,7 @@ class CrystalsBuilder:
 
 
 def say_duplicate(structure_id: str, first: str) -> str:
-    """The reason for refusing an id that `first` has already."""
+    """Say that `first` has this id already."""
     return f"has the id {structure_id!r}, already used by {first}"
 
 
@@ -122,7 +122,7 @@ class _Row(NamedTuple):
 
 
 def _why_no_crystals(rows: Sequence[_Row]) -> dict[int, str]:
-    """Index -> reason for every row whose numbers describe no crystal; checked in bulk."""
+    """Find the rows whose numbers describe no crystal, in bulk; index -> reason."""
     if not rows:
         return {}
     starts = np.concatenate([[0], np.cumsum([len(row.numbers) for row in rows])[:-1]])

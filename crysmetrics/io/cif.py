@@ -25,7 +25,7 @@ from crysmetrics.io.parsed import Parsed, one_line, printable, shorten, why_no_t
 
 
 def parse_cif(text: str, source: str, max_atoms: int | None = None) -> list[Parsed | Failure]:
-    """All structures of a CIF text, in order; a failure stands where a block can't be read.
+    """Read all structures of a CIF text, in order; a failure stands where a block can't be read.
 
     Blocks that describe no structure (no cell, no sites) are passed over.
 
@@ -71,7 +71,7 @@ def _parse_named(block: Any, name: str, max_atoms: int | None) -> Parsed | Failu
 def _parse_broken(
     text: str, source: str, why: str, max_atoms: int | None
 ) -> list[Parsed | Failure]:
-    """Structures of a text with an error in it: block by block, so that only one is lost."""
+    """Read structures of a text with an error in it: block by block, so that only one is lost."""
     inside = without_wrapping(text)
     if inside is not None:
         return parse_cif(inside, source, max_atoms)
@@ -87,7 +87,7 @@ def _parse_broken(
 
 
 def _parse_part(text: str, source: str, max_atoms: int | None) -> list[Parsed | Failure]:
-    """The structure of one block's text, which may be the one with the error."""
+    """Read the structure of one block's text, which may be the one with the error."""
     import gemmi
 
     try:
@@ -105,12 +105,12 @@ def _parse_loose(text: str, source: str, why: str, max_atoms: int | None) -> Par
 
 
 def _say_syntax(error: Exception) -> str:
-    """gemmi's message (file:line:column: expected ...) without the file, which has no name."""
+    """Quote gemmi's message (file:line:column: expected ...) without the file."""
     return re.sub(r"^string:(\d+):\d+(\(\d+\))?:\s*", r"line \1: ", one_line(error))
 
 
 def _structure_blocks(blocks: list[Any], text: str) -> list[Any]:
-    """Blocks with atoms or a cell; others hold a publication's text."""
+    """Find blocks with atoms or a cell; others hold a publication's text."""
     found = [b for block in blocks if (b := _structure_block(block)) is not None]
     if text.count("_atom_site_fract_x") > (1 if len(found) == 1 else sum(map(_has_sites, found))):
         # Perhaps two lists of sites in one block, of which gemmi would find the first.
@@ -120,7 +120,7 @@ def _structure_blocks(blocks: list[Any], text: str) -> list[Any]:
 
 
 def _without_global(blocks: list[Any]) -> list[Any]:
-    """Blocks without those called global; a cell or symmetry that only stands there holds for all.
+    """Drop blocks called global; a cell or symmetry that only stands there holds for all.
 
     Some programs put the cell among what is true of all blocks, once or again.
     """
@@ -136,7 +136,7 @@ def _without_global(blocks: list[Any]) -> list[Any]:
 
 
 def _structure_block(block: Any) -> Any:
-    """The block with its tags as they are looked for; None if it has neither atoms nor a cell."""
+    """Normalise the tags of a block; None if it has neither atoms nor a cell."""
     if isinstance(block, LooseBlock):
         return block if block.has("_cell_length_a") or _has_sites(block) else None
     if block.find_value("_cell_length_a") is not None and _has_sites(block):

@@ -72,7 +72,7 @@ _Arrays = tuple[NDArray[np.int64], NDArray[np.float64], list[list[float]]]
 
 
 def parse_block(block: Any, max_atoms: int | None) -> _Arrays:
-    """Elements, positions and lattice of one block.
+    """Read elements, positions and lattice of one block.
 
     Raises:
         ValueError: with the reason, if it is no ordered crystal.
@@ -108,7 +108,7 @@ def parse_block(block: Any, max_atoms: int | None) -> _Arrays:
 
 
 def _cell(block: Any) -> list[float]:
-    """Lengths (Å) and angles (degrees); those that a crystal system fixes may be left out."""
+    """Read lengths (Å) and angles (degrees); those that a crystal system fixes may be left out."""
     values = [block.find_value(tag) for tag in _CELL_TAGS]
     try:
         return list(map(float, values))
@@ -130,7 +130,7 @@ def _cell(block: Any) -> list[float]:
 
 
 def _site_columns(block: Any) -> dict[str, list[str]]:
-    """Columns of the atom sites by tag in lower case."""
+    """Find columns of the atom sites by tag in lower case."""
     found = None if isinstance(block, LooseBlock) else block.find_loop("_atom_site_fract_x")
     loop = found.get_loop() if found else None
     if loop is None:  # a single atom may be written without a loop
@@ -163,7 +163,7 @@ def _coordinates(values: list[str], axis: str) -> list[float]:
 
 
 def _with_exact_thirds(coords: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Coordinates with 0.3333 as 1/3 and 0.6667 as 2/3: a threefold axis would move them."""
+    """Replace 0.3333 by 1/3 and 0.6667 by 2/3: a threefold axis would move such coordinates."""
     near = np.abs(np.abs(coords - 0.5) - 1 / 6) < FRACTION_TOLERANCE
     if near.any():
         values = coords.reshape(-1)
@@ -174,7 +174,7 @@ def _with_exact_thirds(coords: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _elements(sites: dict[str, list[str]], formula: Formula | None) -> tuple[list[int], list[str]]:
-    """Atomic number of each site, and what the file calls it."""
+    """Find the atomic number of each site, and what the file calls it."""
     symbols, labels = sites.get("_atom_site_type_symbol", []), sites.get("_atom_site_label", [])
     unknown = "?" in symbols or "." in symbols
     if symbols and not unknown:
@@ -210,7 +210,7 @@ def _refuse_other(formula: Formula, units: int | None, atoms: Mapping[int, int])
 
 
 def _operations(block: Any, lattice: list[list[float]]) -> list[Operations | None]:
-    """What the block's symmetry can be; None is P1. More than one if its origin is left open."""
+    """List what the block's symmetry can be; None is P1. Several if its origin is open."""
     for tag in _OPERATION_TAGS:
         triplets = block.find_values(tag)
         if len(triplets):
@@ -234,7 +234,7 @@ def _expand(
     texts: list[list[str]],
     max_atoms: int | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """How many atoms each site stands for, and all positions, by the operations that are meant.
+    """Expand sites by the operations meant: atoms of each site, and all positions.
 
     Raises:
         ValueError: if the atoms are not those of the formula, or more than one candidate's are.
@@ -279,7 +279,7 @@ def _multiplicities(sites: dict[str, list[str]]) -> list[int]:
 
 
 def _rounding(texts: list[list[str]]) -> NDArray[np.float64]:
-    """(n,) one unit of the last digit of each site's coordinates; 0 where it is one or none.
+    """Compute one unit (n,) of the last digit of each site's coordinates; 0 for one or none.
 
     Zeros at the end may be left out, so few digits count only where all sites have few.
     """

@@ -107,7 +107,7 @@ def parse_formula(text: str) -> Formula | None:
 
 @lru_cache(maxsize=1024)
 def _readings(text: str) -> tuple[dict[int, float], ...]:
-    """Compositions that a formula can mean; one of unknown elements only if there is no other."""
+    """List compositions that a formula can mean; of unknown elements only if there is no other."""
     plain = _parse_units(text)
     readings = [reading for reading in (plain, _parse_words(text)) if reading]
     if plain and "." in text:  # in a number, or between a salt and its water
@@ -118,7 +118,7 @@ def _readings(text: str) -> tuple[dict[int, float], ...]:
 
 
 def _parse_words(text: str) -> dict[int, float] | None:
-    """Composition of elements apart from each other, in any case: NA4 CL4."""
+    """Read the composition of elements apart from each other, in any case: NA4 CL4."""
     counts: Counter[int] = Counter()
     for word in text.split():
         match = re.match(r"([A-Za-z]{1,2})([\d.]{0,12})$", word)
@@ -133,7 +133,7 @@ def _parse_words(text: str) -> dict[int, float] | None:
 
 
 def _parse_units(text: str) -> dict[int, float] | None:
-    """Composition with brackets, hydrates and charges: Ca (S O4) (H2 O)2, 2(Na 1+), C O3 2-.
+    """Read a composition with brackets, hydrates, charges: Ca (S O4) (H2 O)2, 2(Na 1+), C O3 2-.
 
     None if it isn't one; 0 stands for an unknown element.
     """

@@ -90,7 +90,7 @@ _Alternatives = tuple[tuple[_Setting, ...], ...]
 
 
 def _choices(known: dict[str, str], code: str) -> list[_Alternatives]:
-    """What the tags mean, each of them if they contradict each other."""
+    """List what the tags mean, each of them if they contradict each other."""
     precise, numbers = [], []
     for tag, value in known.items():
         if tag in HALL_TAGS:
@@ -114,7 +114,7 @@ def _choices(known: dict[str, str], code: str) -> list[_Alternatives]:
 
 
 def _common(some: _Alternatives, others: _Alternatives) -> _Alternatives:
-    """The settings that are in both."""
+    """Return the settings that are in both."""
     halls = {setting.hall for origins in others for setting in origins}
     kept = (tuple(s for s in origins if s.hall in halls) for origins in some)
     return tuple(origins for origins in kept if origins)
@@ -156,7 +156,7 @@ def _by_number(value: str) -> _Alternatives:
 
 @lru_cache(maxsize=1024)
 def _by_name(name: str) -> _Alternatives:
-    """Settings of a Hermann-Mauguin symbol, in the spellings of databases and programs."""
+    """List settings of a Hermann-Mauguin symbol, in the spellings of databases and programs."""
     import gemmi
 
     bare = re.sub(r"(?i)\s*\(?\s*(?:no\.?|#)\s*\d+\s*\)?$", "", name)
@@ -207,7 +207,7 @@ def _names() -> tuple[str, ...]:
 
 @lru_cache(maxsize=1)
 def _short_names() -> dict[str, list[_Setting]]:
-    """Monoclinic settings by their symbols without the axes of no symmetry: p21/c."""
+    """List monoclinic settings by their symbols without the axes of no symmetry: p21/c."""
     shorts: dict[str, list[_Setting]] = {}
     for setting, hm in zip(_table(), _names(), strict=True):
         if 3 <= setting.number <= 15:
@@ -228,12 +228,12 @@ def _operations(hall: str) -> Operations:
 
 @lru_cache(maxsize=256)
 def _rotations(hall: str) -> NDArray[np.float64]:
-    """(m, 3, 3) the different rotations of a setting."""
+    """List the different rotations (m, 3, 3) of a setting."""
     return np.unique(_operations(hall).rotations, axis=0)
 
 
 def _allows(hall: str, metric: NDArray[np.float64]) -> bool:
-    """Whether a cell of this metric tensor has the symmetry of a setting's rotations."""
+    """Tell whether a cell of this metric tensor has the symmetry of a setting's rotations."""
     rotations = _rotations(hall)
     turned = rotations.transpose(0, 2, 1) @ metric @ rotations
     lengths = np.sqrt(np.diag(metric))

@@ -43,16 +43,16 @@ class LooseBlock:
             self._columns[key] = None
 
     def over(self, other: LooseBlock) -> LooseBlock:
-        """The same block with another's values for the tags that it lacks."""
+        """Return the same block with another's values for the tags that it lacks."""
         self._columns = {**other._columns, **self._columns}
         return self
 
     def has(self, tag: str) -> bool:
-        """Whether the block has this tag, damaged or not."""
+        """Tell whether the block has this tag, damaged or not."""
         return tag.lower().replace(".", "_") in self._columns
 
     def find_values(self, tag: str) -> list[str]:
-        """All values of a tag.
+        """Return all values of a tag.
 
         Raises:
             ValueError: if they stand in a list that is damaged.
@@ -64,7 +64,7 @@ class LooseBlock:
         return values
 
     def find_value(self, tag: str) -> str | None:
-        """The only or first value of a tag, or None."""
+        """Return the only or first value of a tag, or None."""
         values = self.find_values(tag)
         return values[0] if values else None
 
@@ -154,7 +154,7 @@ def _is_control(token: str) -> bool:
 
 
 def _tokens(text: str) -> Iterator[tuple[str, int, bool]]:
-    """(token, number of its line, whether it is quoted) one by one, in time linear in the text."""
+    """Yield (token, number of its line, whether it is quoted), in time linear in the text."""
     field: list[str] | None = None
     for number, line in enumerate(text.split("\n")):
         line = line.rstrip("\r")
@@ -198,7 +198,7 @@ def _words(line: str, number: int) -> Iterator[tuple[str, int, bool]]:
 
 
 def _last_closing(line: str, quote: str) -> int:
-    """Where in a line the last quote before a blank or the end stands, or -1."""
+    """Find where in a line the last quote before a blank or the end stands, or -1."""
     end = len(line)
     while (end := line.rfind(quote, 0, end)) >= 0:
         if end + 1 == len(line) or line[end + 1].isspace():

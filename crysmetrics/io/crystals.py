@@ -133,7 +133,7 @@ class Crystals:
         return len(self) + len(self.failures)
 
     def __getitem__(self, key: int | slice | Sequence[int] | NDArray[Any]) -> Crystals:
-        """The chosen structures, as Crystals without failures (those belong to the whole set)."""
+        """Select structures, without failures (those belong to the whole set)."""
         if isinstance(key, (int, np.integer)):
             if not -len(self) <= key < len(self):
                 raise IndexError(f"structure {key} of {len(self)}")
@@ -166,24 +166,24 @@ class Crystals:
         return (self._one(i) for i in range(len(self)))
 
     def with_failures(self, failures: Iterable[Failure]) -> Crystals:
-        """The same structures with these failures instead of their own."""
+        """Return the same structures with these failures instead of their own."""
         return replace(self, failures=tuple(failures))
 
     def with_ids(self, ids: Sequence[str]) -> Crystals:
-        """The same structures under other ids."""
+        """Return the same structures under other ids."""
         return replace(self, ids=tuple(ids))
 
     # --- making ----------------------------------------------------------------------------
 
     @classmethod
     def empty(cls, failures: Iterable[Failure] = ()) -> Crystals:
-        """No structures, only failures."""
+        """Make a set of failures, without structures."""
         none = np.zeros(0, dtype=np.int64)
         return cls(none, np.zeros((0, 3)), np.zeros((0, 3, 3)), none, (), {}, tuple(failures))
 
     @classmethod
     def concatenate(cls, parts: Iterable[Crystals]) -> Crystals:
-        """All structures and failures of `parts` in order.
+        """Join all structures and failures of `parts` in order.
 
         A property that some part lacks is NaN there (an empty string, if it is text).
 
@@ -208,7 +208,7 @@ class Crystals:
     # --- converting ------------------------------------------------------------------------
 
     def to_pymatgen(self) -> list[Structure]:
-        """A list of pymatgen structures, in order."""
+        """Convert to a list of pymatgen structures, in order."""
         from pymatgen.core import Lattice, Structure
 
         offsets = self.offsets
@@ -224,7 +224,7 @@ class Crystals:
     def to_torch(
         self, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
     ) -> dict[str, torch.Tensor]:
-        """The arrays as tensors, with `structure_index` (N,) beside them.
+        """Convert the arrays to tensors, with `structure_index` (N,) beside them.
 
         Args:
             device: where the tensors live.
@@ -243,7 +243,7 @@ class Crystals:
     # --- identity and storage ----------------------------------------------------------------
 
     def content_hashes(self, decimals: int | None = None) -> list[str]:
-        """SHA-256 of each structure's elements, positions and lattice; ids play no part.
+        """Compute SHA-256 of each structure's elements, positions and lattice; ids play no part.
 
         Args:
             decimals: to which numbers are rounded first; None for every bit.
@@ -301,7 +301,7 @@ class Crystals:
 
 
 def _integers(values: Any, name: str) -> NDArray[np.int64]:
-    """A flat array of whole numbers.
+    """Make a flat array of whole numbers.
 
     Raises:
         ValueError: if some are fractions, infinite or no numbers.
@@ -313,7 +313,7 @@ def _integers(values: Any, name: str) -> NDArray[np.int64]:
 
 
 def wrap(frac_coords: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Fractional coordinates moved into [0, 1)."""
+    """Wrap fractional coordinates into [0, 1)."""
     with np.errstate(invalid="ignore"):  # infinities are reported by name, not by a warning
         wrapped = frac_coords - np.floor(frac_coords)
     # -1e-17 - floor(-1e-17) rounds to 1.0, which is 0.
@@ -324,7 +324,7 @@ def wrap(frac_coords: NDArray[np.float64]) -> NDArray[np.float64]:
 def arrays_from_pymatgen(
     structure: Any,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Atomic numbers, fractional coordinates and lattice of an ordered pymatgen structure.
+    """Extract atomic numbers, fractional coordinates and lattice of a pymatgen structure.
 
     Raises:
         ValueError: naming what makes it no ordered crystal.
@@ -347,7 +347,7 @@ def arrays_from_pymatgen(
 
 
 def as_property(values: Sequence[Any]) -> NDArray[Any]:
-    """One array from per-structure values: numbers (NaN where missing), booleans or text."""
+    """Make one array from per-structure values: numbers (NaN where missing), booleans or text."""
     present = [v for v in values if v is not None]
     complete = len(present) == len(values)
     try:
@@ -374,7 +374,7 @@ def _concatenate_property(parts: Sequence[Crystals], name: str) -> NDArray[Any]:
 
 
 def _with_none(values: NDArray[Any]) -> list[Any]:
-    """As a list, None where a number is missing: beside text that becomes "", not "nan"."""
+    """Convert to a list, None where a number is missing: beside text that becomes "", not "nan"."""
     if values.dtype.kind != "f":
         return list(values.tolist())
     return [None if v != v else v for v in values.tolist()]

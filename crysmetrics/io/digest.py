@@ -23,7 +23,7 @@ class SetDigest:
         self._failed += (f.file.rpartition("/")[2] for f in crystals.failures)
 
     def hexdigest(self) -> str:
-        """The hash of all parts, which is that of the whole."""
+        """Compute the hash of all parts, which is that of the whole."""
         digest = sha256(b"[[")
         for k, (name, content) in enumerate(self._entries):
             digest.update(b", " if k else b"")

@@ -12,7 +12,7 @@ _PATH_BYTES = 800
 
 
 def file_names(ids: tuple[str, ...], suffix: str = ".cif") -> list[str]:
-    """Relative paths for ids, distinct on every file system.
+    """Make relative paths for ids, distinct on every file system.
 
     A `/` makes folders. Letters and digits of all alphabets stay; what some file system can't
     hold in a name is percent-encoded, too long names are cut, and names that would clash (also
@@ -35,7 +35,7 @@ def file_names(ids: tuple[str, ...], suffix: str = ".cif") -> list[str]:
 
 
 def _folded(name: str) -> str:
-    """What two names have in common that some file system takes for the same."""
+    """Fold what some file system takes for the same name."""
     return unicodedata.normalize("NFKC", name).casefold()
 
 
@@ -51,5 +51,5 @@ def _percent(character: str) -> str:
 
 
 def _cut(text: str, limit: int) -> str:
-    """The text, cut to so many bytes of UTF-8."""
+    """Cut a text to so many bytes of UTF-8."""
     return text.encode()[:limit].decode("utf-8", "ignore")

@@ -36,7 +36,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def load_json(text: str) -> Any:
-    """The JSON value; of repeated keys none is lost.
+    """Return the JSON value; of repeated keys none is lost.
 
     Raises:
         ValueError: with the reason, if it is no JSON, nested too deeply, or too large.
@@ -52,19 +52,19 @@ def load_json(text: str) -> Any:
 
 
 def too_large(text: str, limit: int = MAX_MEMORY) -> bool:
-    """Whether a JSON text would take more than so many bytes as Python values."""
+    """Tell whether a JSON text would take more than so many bytes as Python values."""
     return len(text) * _OBJECT > limit and memory_of(text) > limit
 
 
 def memory_of(text: str) -> int:
-    """Bytes that a JSON text takes as Python values, by what stands in it."""
+    """Estimate the bytes that a JSON text takes as Python values, by what stands in it."""
     memory = len(text) + _OBJECT * text.count("{") + _ARRAY * text.count("[")
     memory += _ITEM * text.count(",") + _STRING // 2 * text.count('"')
     return memory
 
 
 def spans(text: str) -> Iterator[tuple[str | None, int, int]]:
-    """Key (None in an array), start and end of each object, array and text in the outermost value.
+    """Yield key (None in an array), start and end of the values within the outermost one.
 
     The text is not checked: what stands between two positions may be no JSON.
 

@@ -10,7 +10,7 @@ import numpy as np
 def lattice_from_parameters(
     a: float, b: float, c: float, alpha: float, beta: float, gamma: float
 ) -> list[list[float]]:
-    """Lattice rows from lengths (Å) and angles (degrees), c along z and a in the xz plane.
+    """Compute lattice rows from lengths (Å) and angles (degrees), c along z, a in the xz plane.
 
     This is pymatgen's orientation, so that Cartesian coordinates agree too.
 

@@ -43,5 +43,5 @@ MAX_FAILURES_AT_FIRST = 20_000
 
 
 def unpacked_limit(packed: int, limit: int) -> int:
-    """Bytes that something of `packed` bytes may unpack to, at most `limit`."""
+    """Compute how many bytes something of `packed` bytes may unpack to, at most `limit`."""
     return min(limit, max(RATIO_FLOOR, MAX_RATIO * packed))

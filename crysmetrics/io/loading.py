@@ -17,7 +17,7 @@ _HEAD = 4096
 
 
 def load(entry: Entry) -> str:
-    """The text of an entry.
+    """Read the text of an entry.
 
     Raises:
         ValueError: with the reason, if there is no readable text.
@@ -67,7 +67,7 @@ def _read(path: str | Path, limit: int) -> bytes:
 
 
 def why_unreadable(path: str | Path, error: OSError) -> str:
-    """The reason, as a clause, why a file or folder can't be opened."""
+    """Say why a file or folder can't be opened, as a clause."""
     if error.errno == errno.ELOOP:
         return "is a link that leads back to itself"
     if isinstance(error, FileNotFoundError):

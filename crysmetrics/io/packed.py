@@ -140,7 +140,7 @@ def _check_sizes(path: Path) -> None:
 
 
 def _text(array: np.ndarray[Any, Any], packed: int) -> dict[str, Any]:
-    """Ids, names of properties and failures.
+    """Read ids, names of properties and failures.
 
     Raises:
         ValueError: with the reason, if they are not what `save` writes.

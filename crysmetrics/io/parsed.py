@@ -37,7 +37,7 @@ class Parsed(NamedTuple):
 
 
 def why_no_text(text: str) -> str | None:
-    """The reason why a file's content can't be any structure format, or None."""
+    """Say why a file's content can't be any structure format; None if it can."""
     head = text[:512].lstrip()
     if not head and not text.strip():
         return "is empty"
@@ -49,7 +49,7 @@ def why_no_text(text: str) -> str | None:
 
 
 def why_no_bytes(head: bytes) -> str | None:
-    """The reason why a file that begins with these bytes can't be any structure format, or None."""
+    """Say why a file that begins with these bytes can't be any structure format; None if it can."""
     if encoding_of(head) is not None:
         return None
     if b"\0" in head[:512]:
@@ -60,7 +60,7 @@ def why_no_bytes(head: bytes) -> str | None:
 
 
 def cart_to_frac(cart_coords: ArrayLike, lattice: ArrayLike) -> NDArray[np.float64]:
-    """Fractional coordinates (n, 3) of Cartesian ones in Å.
+    """Compute fractional coordinates (n, 3) of Cartesian ones in Å.
 
     Raises:
         ValueError: if the shapes are wrong, or the cell is singular, so that there are none.
@@ -75,7 +75,7 @@ def cart_to_frac(cart_coords: ArrayLike, lattice: ArrayLike) -> NDArray[np.float
 
 
 def number(word: str) -> float:
-    """The value of a number as people and Fortran write it (1.0D-3 is 0.001).
+    """Parse a number as people and Fortran write it (1.0D-3 is 0.001).
 
     Raises:
         ValueError: if it is no number.
@@ -89,7 +89,7 @@ def number(word: str) -> float:
 
 
 def lines_of(text: str, end: int | None = None, start: int = 0) -> Iterator[str]:
-    """Lines of a text from position `start` up to `end`, without their ends, one at a time.
+    """Yield lines of a text from position `start` up to `end`, without their ends, one at a time.
 
     Only line feeds end a line (with a carriage return before them or not): an id may hold one of
     the exotic characters that `splitlines` takes for line ends. Nothing is held but the line.
@@ -103,22 +103,22 @@ def lines_of(text: str, end: int | None = None, start: int = 0) -> Iterator[str]
 
 
 def one_line(error: BaseException, limit: int = 160) -> str:
-    """The first line of an error's text, cut to a readable length."""
+    """Return the first line of an error's text, cut to a readable length."""
     return shorten((str(error).strip() or type(error).__name__).splitlines()[0], limit)
 
 
 def shorten(text: str, limit: int = 40) -> str:
-    """The text, cut to a length at which a sentence can quote it."""
+    """Cut a text to a length at which a sentence can quote it."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def printable(text: str) -> str:
-    r"""The text as it can be printed and stored: bytes that were no UTF-8 become `\udcff`."""
+    r"""Make a text fit to print and store: bytes that were no UTF-8 become `\udcff`."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def is_scalar(value: Any) -> bool:
-    """Whether a value beside a structure can be one of its properties."""
+    """Tell whether a value beside a structure can be one of its properties."""
     if isinstance(value, str):
         return len(value) <= MAX_PROPERTY_TEXT
     return isinstance(value, (int, float, bool, np.number, np.bool_))

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 def parsed_parts(
     source: Source, max_atoms: int | None, workers: int, seen: dict[str, str] | Names
 ) -> Iterator[Crystals]:
-    """Small parts in order; ids are distinct over all of them, for which `seen` keeps them."""
+    """Yield small parts in order; ids, which `seen` keeps, are distinct over all of them."""
     found = failed = 0
     names: dict[str, bool] = {}
     with task("Reading structures", source.total) as advance:
@@ -52,7 +52,7 @@ def parsed_parts(
 
 
 def _with_few_properties(part: Crystals, names: dict[str, bool]) -> Crystals:
-    """The part without properties beyond the most that a set may have.
+    """Return the part without properties beyond the most that a set may have.
 
     Args:
         part: some structures of a set.
@@ -106,7 +106,7 @@ def _parse_chunks(
 
 
 def _parse_chunk(chunk: list[Entry], max_atoms: int | None) -> tuple[Crystals, list[str]]:
-    """Crystals of some entries, and for each structure the name of its source."""
+    """Read crystals of some entries, and for each structure the name of its source."""
     try:
         return _parse_together(chunk, max_atoms)
     except Exception as error:
@@ -145,7 +145,7 @@ def _parse_together(chunk: list[Entry], max_atoms: int | None) -> tuple[Crystals
 
 
 def _parse_entry(entry: Entry, max_atoms: int | None) -> list[Parsed | Failure]:
-    """Structures and failures of an entry, whatever its parser raises."""
+    """Read structures and failures of an entry, whatever its parser raises."""
     if entry.reason is not None:
         return [Failure(entry.name, entry.reason)]
     try:
@@ -170,7 +170,7 @@ def _parse_entry(entry: Entry, max_atoms: int | None) -> list[Parsed | Failure]:
 
 
 def _collect(items: Iterable[Parsed | Failure], name: str) -> list[Parsed | Failure]:
-    """All items of one text, unless more of them fail than any text has structures."""
+    """Collect all items of one text, unless more of them fail than any text has structures."""
     found: list[Parsed | Failure] = []
     failed = 0
     for item in items:
@@ -182,7 +182,7 @@ def _collect(items: Iterable[Parsed | Failure], name: str) -> list[Parsed | Fail
 
 
 def _say_unexpected(error: Exception) -> str:
-    """The reason, as a clause, for a file at which a parser came to grief."""
+    """Say, as a clause, that a parser failed unexpectedly at a file."""
     if isinstance(error, MemoryError):
         return "takes more memory than there is"
     if isinstance(error, RecursionError):
@@ -191,7 +191,7 @@ def _say_unexpected(error: Exception) -> str:
 
 
 def _are_too_many(failed: int, found: int) -> bool:
-    """Whether so many failures are reason to refuse an input as a whole."""
+    """Tell whether so many failures are reason to refuse an input as a whole."""
     return failed > (limits.MAX_FAILURES if found else limits.MAX_FAILURES_AT_FIRST)
 
 
@@ -203,7 +203,7 @@ def _say_too_many(failure: Failure) -> str:
 
 
 def _ids_within(entry: Entry, parsed: list[Parsed | Failure]) -> list[str]:
-    """Ids of an entry's structures.
+    """Make the ids of an entry's structures.
 
     A text with one structure gives it the entry's id. Several have the names that the text
     gives them, if those are distinct, else their position; below the entry's id, unless the
@@ -227,7 +227,7 @@ def _ids_within(entry: Entry, parsed: list[Parsed | Failure]) -> list[str]:
 def _without_duplicates(
     part: Crystals, sources: list[str], seen: dict[str, str] | Names
 ) -> Crystals:
-    """The part without structures whose id an earlier part used; those become failures."""
+    """Return the part without structures whose id an earlier part used; those become failures."""
     keep, failures = [], list(part.failures)
     for k, (structure_id, source) in enumerate(zip(part.ids, sources, strict=True)):
         if (first := seen.get(structure_id)) is not None:

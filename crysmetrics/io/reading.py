@@ -97,7 +97,7 @@ def read(
 
 
 def takes(path: str | os.PathLike[str]) -> bool:
-    """Whether `read` would look for structures in this, by its name or its first bytes.
+    """Tell whether `read` would look for structures in this, by its name or its first bytes.
 
     Raises:
         InputError: if it does not exist, or can't be opened.
@@ -123,7 +123,7 @@ def read_parts(
     max_atoms: int | None = MAX_ATOMS,
     workers: int | None = None,
 ) -> Iterator[Crystals]:
-    """What `read` reads, in parts of at least `size` structures and failures (but the last).
+    """Read as `read` does, in parts of at least `size` structures and failures (but the last).
 
     Only one part is held at a time, where the format allows it: a table is read row by row, of a
     folder or an archive the names are held, an `.npz` or a single XYZ file is held whole. Ids,
@@ -171,7 +171,7 @@ def _source(path: Path, columns: Columns) -> Source:
 
 
 def _sniff(path: Path) -> Format | None:
-    """The format of a single file whose name does not say it."""
+    """Find the format of a single file whose name does not say it."""
     try:
         with path.open("rb") as file:
             return sniff(file.read(4096))

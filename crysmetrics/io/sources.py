@@ -21,12 +21,12 @@ COMPANIONS = (SAMPLES_TABLE, "request.json")
 
 
 def is_hidden(part: str) -> bool:
-    """Whether a file or folder of this name is a system's, not the user's."""
+    """Tell whether a file or folder of this name is a system's, not the user's."""
     return part.startswith(".") or part == "__MACOSX"
 
 
 def has_suffix(path: Path, suffixes: Iterable[str]) -> bool:
-    """Whether the file's name ends in one of these, in any case."""
+    """Tell whether the file's name ends in one of these, in any case."""
     return path.name.lower().endswith(tuple(suffixes))
 
 
@@ -37,7 +37,7 @@ def format_name(name: str) -> str:
 
 
 def file_ids(names: list[str]) -> dict[str, str]:
-    """Ids of files: relative paths without suffix, without the folders that all share.
+    """Make the ids of files: relative paths without suffix, without the folders that all share.
 
     The shared folders go so that a folder and an archive that wraps it in one have equal ids.
     Where two files differ in the suffix alone, they keep it.
@@ -55,7 +55,7 @@ def file_ids(names: list[str]) -> dict[str, str]:
 
 
 def folder_source(root: str | Path) -> Source:
-    """Entries of all structure files below a folder, sorted by name.
+    """List the entries of all structure files below a folder, sorted by name.
 
     Raises:
         InputError: if the folder itself can't be listed.
@@ -71,7 +71,7 @@ def folder_source(root: str | Path) -> Source:
 
 
 def _walk(root: str) -> tuple[dict[str, str], dict[str, str], list[str]]:
-    """Structure files (name -> path), what can't be opened (name -> reason), other names.
+    """List structure files (name -> path), what can't be opened (name -> reason), other names.
 
     Links are followed, but not back to a folder above them.
     """

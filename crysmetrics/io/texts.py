@@ -17,12 +17,12 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1b\x1c-\x1f\x7f]")
 
 
 def encoding_of(head: bytes) -> str | None:
-    """The encoding that a byte order mark states, or None without one."""
+    """Return the encoding that a byte order mark states, or None without one."""
     return next((name for mark, name in _MARKS if head.startswith(mark)), None)
 
 
 def decode(data: bytes) -> str:
-    """The text of a file: UTF-8, UTF-16 and UTF-32 with a byte order mark, or Latin-1.
+    """Decode the text of a file: UTF-8, UTF-16 and UTF-32 with a byte order mark, or Latin-1.
 
     Raises:
         ValueError: with the reason, if it is no text.
@@ -43,7 +43,7 @@ def decode(data: bytes) -> str:
 
 
 def decode_cell(text: str) -> str:
-    """A part of a text that was decoded as UTF-8 with `surrogateescape`, in its own encoding.
+    """Decode a part of a text, decoded as UTF-8 with `surrogateescape`, in its own encoding.
 
     Raises:
         ValueError: with the reason, if it is no text.
@@ -56,6 +56,6 @@ def decode_cell(text: str) -> str:
 
 
 def _is_latin1(data: bytes) -> bool:
-    """Whether bytes that are no UTF-8 look like text in a language with some accents."""
+    """Tell whether bytes that are no UTF-8 look like text in a language with some accents."""
     high = len(data) - len(data.translate(None, bytes(range(128, 256))))
     return _CONTROL.search(data) is None and high <= 0.3 * len(data) + 1

@@ -23,7 +23,7 @@ class SupportsRead(Protocol):
     """An open binary file, unpacked on the fly or not."""
 
     def read(self, size: int, /) -> bytes:
-        """Up to `size` bytes."""
+        """Read up to `size` bytes."""
 
 
 class TooLarge(ValueError):
@@ -31,7 +31,7 @@ class TooLarge(ValueError):
 
 
 def read_at_most(file: SupportsRead, limit: int) -> bytes:
-    """All of an open file.
+    """Read all of an open file.
 
     Raises:
         TooLarge: with the reason, if it is longer than `limit` bytes.
@@ -43,12 +43,12 @@ def read_at_most(file: SupportsRead, limit: int) -> bytes:
 
 
 def is_compressed(head: bytes) -> bool:
-    """Whether the first bytes of a file are those of gzip, bzip2 or xz."""
+    """Tell whether the first bytes of a file are those of gzip, bzip2 or xz."""
     return any(head.startswith(magic) for magic in _OPENERS)
 
 
 def unpack(data: bytes, limit: int) -> bytes:
-    """The content of a compressed file; other bytes as they are.
+    """Unpack a compressed file; other bytes stay as they are.
 
     Args:
         data: the file's bytes.
@@ -69,7 +69,7 @@ def unpack(data: bytes, limit: int) -> bytes:
 
 
 def open_bounded(path: Path) -> IO[bytes]:
-    """A file's bytes, unpacked as they are read if it is compressed.
+    """Open a file's bytes, unpacked as they are read if it is compressed.
 
     Reading raises `TooLarge` beyond `limits.MAX_TOTAL_BYTES` or `limits.MAX_RATIO`, and what
     gzip, bz2 and lzma raise if the file is damaged.
@@ -91,7 +91,7 @@ class Bounded(io.RawIOBase):
         self._stream, self._limit, self._left, self._more = stream, limit, limit, more
 
     def readable(self) -> bool:
-        """True."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:

@@ -94,7 +94,7 @@ def write(
 
 
 def target_format(path: Path, format: str | None = None) -> tuple[Format, bool]:
-    """The format of an output, and whether it is one file (else a folder or `.zip` of files).
+    """Find the format of an output, and whether it is one file (else a folder or `.zip`).
 
     Raises:
         UserError: if it can't be written, or name and format contradict each other.
@@ -140,7 +140,7 @@ def refuse_inside(source: str, target: str, format: str | None = None) -> None:
 def cif_texts(
     crystals: Crystals, hall_numbers: Sequence[int] | None = None
 ) -> Iterator[tuple[str, str]]:
-    """(file name, CIF text) of each structure.
+    """Yield (file name, CIF text) of each structure.
 
     Args:
         crystals: B structures.

@@ -155,5 +155,5 @@ def _sentence(change: Change) -> str:
 
 
 def _printable(text: str) -> str:
-    """Without characters that XML can't hold."""
+    """Remove characters that XML can't hold."""
     return "".join(c if c.isprintable() else "?" for c in text)

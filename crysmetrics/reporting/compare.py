@@ -149,7 +149,7 @@ def changes(
 def _change(
     key: str, before: Mapping[str, Any] | None, after: Mapping[str, Any], allowed: float
 ) -> Change:
-    """The change of one metric, not judged yet: `same` where there is something to judge."""
+    """Describe the change of one metric, not judged yet: `same` where it can be judged."""
     metric = all_metrics()[key]
     old = None if before is None else before["value"]
     change = Change(
@@ -178,7 +178,7 @@ def _change(
 def _chance(
     worse_by: float, before: Mapping[str, Any], after: Mapping[str, Any], better: str
 ) -> float:
-    """Chance of a change for the worse at least as large, were both runs equally good.
+    """Compute the chance of a change for the worse at least as large, were both runs equally good.
 
     Each value may be off toward the other by its interval on that side, which for shares is
     Wilson's: near 0 and 1 the normal error vanishes, and a single failure more would count
@@ -194,7 +194,7 @@ def _chance(
 
 
 def _error(entry: Mapping[str, Any], up: bool) -> float:
-    """Standard error of a value toward one side."""
+    """Compute the standard error of a value toward one side."""
     stderr = float(entry["stderr"])
     if entry.get("ci95") is None:
         return stderr
@@ -203,7 +203,7 @@ def _error(entry: Mapping[str, Any], up: bool) -> float:
 
 
 def _judged(found: Sequence[Change], level: float) -> list[Change]:
-    """Changes with their verdicts, by Holm's procedure for worse and for better separately."""
+    """Judge changes, by Holm's procedure for worse and for better separately."""
     open_ones = [c for c in found if c.verdict == "same"]
     # Without a standard error every change counts.
     worse, better = {}, {}
@@ -226,7 +226,7 @@ def _judged(found: Sequence[Change], level: float) -> list[Change]:
 
 
 def _holm(chances: Mapping[str, float], level: float) -> set[str]:
-    """Keys whose hypothesis is rejected at a family-wise level (Holm 1979)."""
+    """List keys whose hypothesis is rejected at a family-wise level (Holm 1979)."""
     rejected: set[str] = set()
     for k, key in enumerate(sorted(chances, key=lambda key: chances[key])):
         if chances[key] > level / (len(chances) - k):

@@ -96,7 +96,7 @@ def _input_fault(entry: Any) -> str | None:
 
 
 def _metric_fault(key: str, entry: Any) -> str | None:
-    """What is wrong with the entry of one metric; None if nothing."""
+    """Describe the fault in the entry of one metric; None if there is none."""
     declared = all_metrics()
     if key not in declared:
         return f"it holds a metric {key!r}, which this version of crysmetrics does not know"
@@ -123,7 +123,7 @@ def _metric_fault(key: str, entry: Any) -> str | None:
 
 
 def _uncertainty_fault(key: str, entry: Mapping[str, Any], bounded: bool) -> str | None:
-    """What is wrong with a value, its standard error and its interval taken together."""
+    """Describe the fault of a value, its standard error and its interval taken together."""
     value, stderr, interval = float(entry["value"]), entry["stderr"], entry.get("ci95")
     if bounded and not 0 <= value <= 1:
         return f"{key} is a share of {value:g}"

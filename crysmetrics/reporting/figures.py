@@ -52,7 +52,7 @@ def distributions(report: Report) -> list[Figure]:
 
 
 def _columns(report: Report, name: str) -> tuple[NDArray[Any], NDArray[Any]] | None:
-    """A column of the tables of both sets, without what is missing."""
+    """Find a column of the tables of both sets, without what is missing."""
     values = []
     for role, _ in _SETS:
         table = report.per_structure.get(role)

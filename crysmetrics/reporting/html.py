@@ -78,7 +78,7 @@ def _asset(name: str) -> str:
 
 
 def _json_for_script(value: Any) -> str:
-    """JSON that can't end the script element it stands in."""
+    """Write JSON that can't end the script element it stands in."""
     text = json.dumps(value, ensure_ascii=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -106,7 +106,7 @@ def _metric_row(key: str, value: Value) -> dict[str, str]:
 
 
 def _published(report: Report, name: str) -> dict[str, Any] | None:
-    """The table beside published rows, or None where there are none."""
+    """Show the table beside published rows, or None where there are none."""
     dataset = None if report.thresholds is None else report.thresholds.name
     rows = published_rows(dataset, report.settings.get("protocol"))
     documents = {name: report.as_json()}
@@ -140,7 +140,7 @@ def _ours_first(row: tuple[str, Mapping[str, str], PublishedRow | None]) -> bool
 
 
 def _failures(failures: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-    """Failures by set and reason, the most frequent reason first; every file is named."""
+    """Show failures by set and reason, the most frequent reason first; every file is named."""
     groups: dict[tuple[str, str], list[str]] = {}
     for failure in failures:
         groups.setdefault((failure["input"], failure["reason"]), []).append(failure["file"])

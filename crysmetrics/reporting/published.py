@@ -41,7 +41,7 @@ def _document() -> dict[str, Any]:
 
 
 def published_rows(dataset: str | None, protocol: str | None = None) -> list[PublishedRow]:
-    """Rows on a data set, in the order of their publication; all but one protocol's left out
+    """List rows on a data set, in the order of their publication; all but one protocol's left out
     if `protocol` is that of a paper."""
     rows = [PublishedRow(**row) for row in _document()["rows"]]
     of_all = protocol in (None, "full")

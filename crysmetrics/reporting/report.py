@@ -113,7 +113,7 @@ class Report:
         return render(self, name)
 
     def _repr_html_(self) -> str:
-        """The metrics as a table, which a notebook shows."""
+        """Show the metrics as a table in a notebook."""
         from crysmetrics.reporting.html import small_table
 
         return small_table(self)

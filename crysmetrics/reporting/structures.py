@@ -98,7 +98,7 @@ def _drawn(
 
 
 def _facts(row: pd.Series) -> list[str]:
-    """Lines that tell about a generated structure."""
+    """Write lines that tell about a generated structure."""
     facts = [f"shortest distance {row.min_distance:.2f} Å"]
     if "density" in row:
         facts.append(f"density {row.density:.2f} g/cm³")
@@ -114,7 +114,7 @@ def _facts(row: pd.Series) -> list[str]:
 
 
 def _nearest(row: pd.Series, name: str, ref: DescribedSet) -> dict[str, Any]:
-    """The reference that is nearest to a generated structure."""
+    """Find the reference that is nearest to a generated structure."""
     other = ref.crystals.ids.index(name)
     return {
         "title": name,

@@ -17,12 +17,12 @@ FORMATS: dict[str, Format] = {
 
 
 def searched_formats() -> list[Format]:
-    """Formats that folders and archives are searched for; the others are read when given."""
+    """List formats that folders and archives are searched for; the others are read when given."""
     return [found for found in FORMATS.values() if found.parse and not found.open]
 
 
 def written_formats() -> dict[str, Format]:
-    """Formats that can be written, by name."""
+    """List formats that can be written, by name."""
     return {name: found for name, found in FORMATS.items() if found.text or found.save}
 
 
@@ -30,7 +30,7 @@ _COMPRESSED = (*COMPRESSED, *(f"{suffix}.zip" for suffix in table.FORMAT.suffixe
 
 
 def format_of(name: str, formats: Iterable[Format] = FORMATS.values()) -> Format | None:
-    """The format that a file's name says, or None."""
+    """Return the format that a file's name says, or None."""
     base = uncompressed(name.rpartition("/")[2].lower())
     known = tuple(formats)
     by_suffix = (f for f in known if base.endswith(f.suffixes))
@@ -39,12 +39,12 @@ def format_of(name: str, formats: Iterable[Format] = FORMATS.values()) -> Format
 
 
 def searched_format(name: str) -> Format | None:
-    """The format that a file's name says, if folders and archives are searched for it."""
+    """Return the format that a file's name says, if folders and archives are searched for it."""
     return format_of(name, searched_formats())
 
 
 def sniff(head: bytes) -> Format | None:
-    """The format that the first bytes of a file look like, or None."""
+    """Find the format that the first bytes of a file look like, or None."""
     encoding = encoding_of(head)
     if encoding is not None:
         head = head.decode(encoding, errors="ignore").removeprefix("\ufeff").encode()
@@ -52,7 +52,7 @@ def sniff(head: bytes) -> Format | None:
 
 
 def without_suffix(name: str) -> str:
-    """A file's name without the suffix of its format and of its compression."""
+    """Return a file's name without the suffix of its format and of its compression."""
     bare = uncompressed(name)
     for found in FORMATS.values():
         for suffix in found.suffixes:
@@ -62,7 +62,7 @@ def without_suffix(name: str) -> str:
 
 
 def uncompressed(name: str) -> str:
-    """A file's name without the suffix of its compression (`.csv.zip` counts as one)."""
+    """Return a file's name without the suffix of its compression (`.csv.zip` counts as one)."""
     lowered = name.lower()
     if not lowered.endswith(_COMPRESSED):  # nearly all of many thousand names
         return name
@@ -73,5 +73,5 @@ def uncompressed(name: str) -> str:
 
 
 def suffixes(formats: Iterable[Format] = FORMATS.values()) -> list[str]:
-    """Suffixes of formats, without those of compressed files."""
+    """Return suffixes of formats, without those of compressed files."""
     return [suffix for found in formats for suffix in found.suffixes]

@@ -39,14 +39,14 @@ class _Set(NamedTuple):
 
 
 def has_arrays(data: Mapping[str, Any]) -> bool:
-    """Whether a mapping holds such arrays."""
+    """Tell whether a mapping holds such arrays."""
     return all(key in data for key in KEYS) and (
         ("lengths" in data and "angles" in data) or any(key in data for key in LATTICE_KEYS)
     )
 
 
 def array_entries(data: Mapping[str, Any], source: str, stem: str = "") -> Iterator[Entry]:
-    """Entries of a set's structures; ids are their positions, after that of the evaluation.
+    """Read entries of a set's structures; ids are their positions, after that of the evaluation.
 
     Args:
         data: `frac_coords` ([E,] N, 3), `atom_types` ([E,] N) or ([E,] N, K) with a score for
@@ -128,7 +128,7 @@ def _evaluations(data: Mapping[str, Any]) -> list[_Set]:
 
 
 def _array(data: Mapping[str, Any], key: str) -> NDArray[Any]:
-    """Numbers of a field as float64, which holds every count and atomic number exactly.
+    """Convert the numbers of a field to float64, which holds every count and atomic number exactly.
 
     Raises:
         ValueError: if it holds no numbers.

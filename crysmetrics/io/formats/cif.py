@@ -14,12 +14,12 @@ from crysmetrics.io.formats.handedness import right_handed
 
 
 def p1_cif(crystal: Crystals) -> str:
-    """The CIF text of one structure, all atoms listed; see `cif_text`."""
+    """Write the CIF text of one structure, all atoms listed; see `cif_text`."""
     return cif_text(crystal, 1)
 
 
 def cif_text(crystal: Crystals, hall_number: int) -> str:
-    """The CIF text of one structure, one atom of each orbit listed; 10 decimals keep 1e-9 Å.
+    """Write the CIF text of one structure, one atom of each orbit listed; 10 decimals keep 1e-9 Å.
 
     Args:
         crystal: the structure, its cell and origin as the setting has them.

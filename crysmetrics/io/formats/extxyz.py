@@ -125,7 +125,7 @@ def _frames(text: str) -> Iterator[_Frame]:
 
 
 def _line_end(text: str, start: int, end: int) -> int:
-    """Position of the next line feed; that behind the text where there is none any more."""
+    """Find the position of the next line feed; the end of the text if there is none."""
     if start > end:
         return start
     found = text.find("\n", start, end)
@@ -150,7 +150,7 @@ def _parse_frame(text: str, frame: _Frame, source: str) -> Parsed:
 
 
 def _lattice(fields: dict[str, str]) -> np.ndarray[Any, Any]:
-    """The cell (3, 3), rows in Å, taken out of the fields with `pbc`."""
+    """Read the cell (3, 3), rows in Å, taken out of the fields with `pbc`."""
     key = next((k for k in fields if k.lower() == "lattice"), None)
     periodic = fields.pop("pbc", "T").replace(",", " ").split()
     if key is None:
@@ -187,7 +187,7 @@ def _columns(declared: str) -> dict[str, tuple[int, int]]:
 def _rows(
     text: str, frame: _Frame, columns: dict[str, tuple[int, int]]
 ) -> tuple[list[int], np.ndarray[Any, Any]]:
-    """Atomic numbers, and Cartesian positions (n, 3) in Å."""
+    """Read atomic numbers, and Cartesian positions (n, 3) in Å."""
     total = columns.pop("")[0]
     at = next((columns[k] for k in _POSITIONS if k in columns), None)
     shown = ", ".join(columns)[:80]
@@ -214,7 +214,7 @@ def _rows(
 
 
 def _element(symbol: str) -> int:
-    """Atomic number of a symbol in any case, charged or not (Cs+, O2-, Fe3+)."""
+    """Read the atomic number of a symbol in any case, charged or not (Cs+, O2-, Fe3+)."""
     match = _CHARGED.fullmatch(symbol)
     found = ATOMIC_NUMBERS.get(match[1].capitalize()) if match else None
     if found is None:
@@ -232,7 +232,7 @@ def _atomic_number(word: str) -> int:
 
 
 def _fields(comment: str) -> dict[str, str]:
-    """`key=value` pairs of a comment line as text; words without a value are none."""
+    """Read `key=value` pairs of a comment line as text; words without a value are none."""
     found: dict[str, str] = {}
     key: str | None = None
     value = ""
@@ -260,7 +260,7 @@ def _unescape(text: str) -> str:
 
 
 def _value(key: str, text: str) -> Any:
-    """A property: a number, a truth or text; None for arrays and what is too long."""
+    """Read a property: a number, a truth or text; None for arrays and what is too long."""
     parts = text.replace(",", " ").split()
     if key.lower() == "uid" or not parts:
         return text if text and is_scalar(text) else None
@@ -284,7 +284,7 @@ _TAKEN = ("", "lattice", "properties", "pbc", _ID_KEY)
 
 
 def extxyz_text(crystal: Crystals) -> str:
-    """The frame of one structure, with its id and properties in the comment line."""
+    """Write the frame of one structure, with its id and properties in the comment line."""
     return _frame_text(crystal, _keys(list(crystal.properties)))
 
 
@@ -321,7 +321,7 @@ def _frame_text(structure: Crystals, keys: dict[str, str]) -> str:
 
 
 def _keys(names: list[str]) -> dict[str, str]:
-    """Property names as keys of a frame's comment line, where only letters and digits may stand."""
+    """Make keys of a frame's comment line, of letters and digits alone, of property names."""
     keys: dict[str, str] = {}
     for name in names:
         key = re.sub(r"\W", "_", name, flags=re.ASCII)

@@ -9,7 +9,7 @@ from crysmetrics.io.crystals import Crystals, wrap
 
 
 def right_handed(crystal: Crystals) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Lattice and fractional coordinates of the same crystal in a right-handed cell.
+    """Turn a crystal into a right-handed cell: lattice and fractional coordinates.
 
     All three vectors of a left-handed cell change their sign, and so do the positions: written
     as they are, they would come back as the mirror image.

@@ -45,7 +45,7 @@ class Record(NamedTuple):
 
 
 def records(text: str, columns: Columns) -> Iterator[Record]:
-    """Records of a JSON text, one at a time where it is large.
+    """Read records of a JSON text, one at a time where it is large.
 
     Raises:
         ValueError: with the reason, if the text is no JSON, or can't be read in parts.
@@ -65,7 +65,7 @@ def records(text: str, columns: Columns) -> Iterator[Record]:
 
 
 def _has_lines(text: str) -> bool:
-    """Whether a text may hold one record per line: the first one is a whole one."""
+    """Tell whether a text may hold one record per line: the first one is a whole one."""
     filled = (line for line in lines_of(text) if line.strip())
     first = next(filled, "")
     if next(filled, None) is None:
@@ -91,7 +91,7 @@ def _record(name: str | None, text: str) -> Record:
 
 
 def _large(text: str) -> Iterator[Record]:
-    """Records of a text that is too large to be read at once."""
+    """Read records of a text that is too large to be read at once."""
     if _has_lines(text):
         yield from _lines(text)
         return
@@ -137,14 +137,14 @@ def _records(data: Any, columns: Columns) -> Iterator[Record]:
 
 
 def _may_be_record(value: Any) -> bool:
-    """Whether a value of a mapping could be a structure, so that its key is an id."""
+    """Tell whether a value of a mapping could be a structure, so that its key is an id."""
     if isinstance(value, Mapping):
         return any(k in value for k in (*OWN_KEYS, *STRUCTURE_KEYS))
     return isinstance(value, str) and (len(value) > 100 or "\n" in value)
 
 
 def describe(record: Mapping[str, Any]) -> str:
-    """The reason why a mapping holds no structure: what it looks like instead."""
+    """Say what a mapping that holds no structure looks like instead."""
     for keys, title in _LOOKS:
         if all(key in record for key in keys):
             return f"looks like {title}, not like structures"
@@ -162,7 +162,7 @@ def _structure_keys(columns: Columns) -> tuple[str, ...]:
 
 
 def _is_record(data: Mapping[str, Any], columns: Columns) -> bool:
-    """Whether a mapping is one record, not many of them."""
+    """Tell whether a mapping is one record, not many of them."""
     if has_arrays(data) or ("lattice" in data and "sites" in data):
         return True
     if "attributes" in data or "lattice_mat" in data or "lattice_vectors" in data:
@@ -179,12 +179,12 @@ def _is_record(data: Mapping[str, Any], columns: Columns) -> bool:
 
 
 def _is_mapping_of_records(data: Mapping[str, Any], columns: Columns) -> bool:
-    """Whether all values are records, so that a key like `data` is an id."""
+    """Tell whether all values are records, so that a key like `data` is an id."""
     return all(isinstance(v, Mapping) and _is_record(v, columns) for v in data.values())
 
 
 def _table(data: Mapping[str, Any], columns: Columns) -> Iterator[Record] | None:
-    """Rows of a table that pandas wrote by columns or split into columns, index and data."""
+    """Read rows of a table that pandas wrote by columns or split into columns, index and data."""
     names, rows = data.get("columns"), data.get("data")
     if isinstance(names, list) and isinstance(rows, list):
         titles = [str(name) for name in names]

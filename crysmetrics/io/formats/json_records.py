@@ -46,7 +46,7 @@ _MAX_LITERAL = 2_000_000
 
 
 def open_json(path: Path, columns: Columns) -> Source:
-    """Entries of all records of a JSON file.
+    """Read entries of all records of a JSON file.
 
     Args:
         path: the file, compressed or not.
@@ -61,7 +61,7 @@ def open_json(path: Path, columns: Columns) -> Source:
 
 
 def parse_json(text: str, source: str, max_atoms: int | None = None) -> Iterator[Parsed | Failure]:
-    """Structures of a JSON text, such as the cell of a table."""
+    """Read structures of a JSON text, such as the cell of a table."""
     for entry in _entries(text, source, "0", Columns()):
         if entry.job is None:
             yield Failure(entry.name, entry.reason or "holds no structures")
@@ -96,7 +96,7 @@ def _numbered(
     stem: str,
     columns: Columns,
 ) -> Iterator[Entry]:
-    """Entries of records; one that is alone has the file's name."""
+    """List entries of records; one that is alone has the file's name."""
     found = [first] if second is None else [first, second]
     for number, record in enumerate(chain(found, others), start=1):
         label = source if second is None else f"{source} entry {number}"
@@ -114,7 +114,7 @@ def _numbered(
 
 
 def _of_arrays(data: Mapping[str, Any], label: str, name: str, is_alone: bool) -> Iterator[Entry]:
-    """Entries of arrays; ids count from 0 in one set, and below the record's id in several."""
+    """List entries of arrays; ids count from 0 in one set, and below the record's id in several."""
     single = np.ndim(data["num_atoms"]) == 0
     try:
         for entry in arrays.array_entries(data, label, "" if is_alone else f"{name}/"):
@@ -124,7 +124,7 @@ def _of_arrays(data: Mapping[str, Any], label: str, name: str, is_alone: bool) -
 
 
 def _id(record: Any, columns: Columns) -> tuple[str | None, str | None]:
-    """The key of a record's id, and the id."""
+    """Find the key of a record's id, and the id."""
     if not isinstance(record, Mapping):
         return None, None
     keys = ID_KEYS if columns.id is None else (columns.id,)
@@ -196,7 +196,7 @@ def _read_record(
 
 
 def _parse_text(text: str, source: str, max_atoms: int | None) -> list[Parsed | Failure]:
-    """Structures of a text of any format: a CIF, JSON, a POSCAR or extended XYZ."""
+    """Read structures of a text of any format: a CIF, JSON, a POSCAR or extended XYZ."""
     head = text[:4096].lstrip("\ufeff \t\r\n")
     if head[:1] in ("{", "[", '"'):
         return _of_value(_literal(text), source, max_atoms)
@@ -224,7 +224,7 @@ def _one(found: list[Parsed | Failure]) -> list[Parsed | Failure]:
 
 
 def _literal(text: str) -> Any:
-    """A JSON value, or what Python prints of a dictionary.
+    """Parse a JSON value, or what Python prints of a dictionary.
 
     Raises:
         ValueError: with the reason, if it is neither.
@@ -244,7 +244,7 @@ def _literal(text: str) -> Any:
 
 
 def _structure_key(record: Mapping[str, Any]) -> str | None:
-    """The key below which a record holds its structure; one that holds something else is last."""
+    """Find the key of a record's structure; one that holds something else comes last."""
     folded = _folded(record)
     keys = [folded[k] for k in ("structure", *STRUCTURE_KEYS) if k in folded]
     keys = [k for k in keys if record[k] is not None]
@@ -257,7 +257,7 @@ def _structure_key(record: Mapping[str, Any]) -> str | None:
 
 
 def _folded(record: Mapping[str, Any]) -> dict[str, str]:
-    """Keys of a record by what they are in lower case, without blanks around; the first ones."""
+    """Map keys of a record in lower case, without blanks around, to the first ones as they are."""
     return {str(key).strip().lower(): key for key in reversed(list(record))}
 
 
@@ -340,7 +340,7 @@ def _ase(record: Mapping[str, Any], source: str) -> Parsed:
 
 
 def _ase_array(value: Any) -> Any:
-    """Numbers as ase writes them: a list, or shape, type and flat values."""
+    """Read numbers as ase writes them: a list, or shape, type and flat values."""
     if isinstance(value, Mapping):
         value = value.get("__ndarray__", value.get("array", value))
         if isinstance(value, Mapping):

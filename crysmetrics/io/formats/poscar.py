@@ -47,7 +47,7 @@ def parse_poscar(text: str, source: str, max_atoms: int | None = None) -> list[P
 def _read(
     text: str, max_atoms: int | None
 ) -> tuple[list[int], NDArray[np.float64], NDArray[np.float64]]:
-    """Atomic numbers, fractional coordinates and lattice.
+    """Read atomic numbers, fractional coordinates and lattice.
 
     Raises:
         ValueError: with the reason, if the text is no POSCAR or names no elements.
@@ -85,7 +85,7 @@ def _read(
 
 
 def _scaled(lines: list[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The lattice in Å, and the factors (3,) of Cartesian components."""
+    """Read the lattice in Å, and the factors (3,) of Cartesian components."""
     scale = np.array(_leading_numbers(lines[1]))
     if len(scale) not in (1, 3) or not np.isfinite(scale).all() or not scale.all():
         raise ValueError(f"has {lines[1].strip()[:40]!r} where one or three scale factors stand")
@@ -105,7 +105,7 @@ def _scaled(lines: list[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def _species(lines: list[str]) -> tuple[list[str] | None, list[int], int]:
-    """Symbols (None in a file of VASP 4), counts, and the index of the line after them."""
+    """Read symbols (None in a file of VASP 4), counts, and the index of the line after them."""
     words = _words(lines[5])
     if not words:
         raise ValueError("has an empty line where its elements should stand")
@@ -144,7 +144,7 @@ def _counts(line: str) -> list[int]:
 def _elements(
     symbols: list[str] | None, counts: list[int], labels: list[str | None], title: str
 ) -> list[int]:
-    """Atomic number of each atom.
+    """Find the atomic number of each atom.
 
     Raises:
         ValueError: if the file names no elements, or two different ones for an atom.
@@ -172,7 +172,7 @@ def _elements(
 
 
 def _label(row: str, selective: bool) -> str | None:
-    """The element that stands behind a position, or None."""
+    """Find the element that stands behind a position, or None."""
     words = _words(row)[3:]
     if selective or (len(words) >= 3 and {"T", "F"}.issuperset(words[:3])):
         words = words[3:]
@@ -181,7 +181,7 @@ def _label(row: str, selective: bool) -> str | None:
 
 
 def _words(line: str) -> list[str]:
-    """Words of a line before a comment; commas separate in Fortran as blanks do."""
+    """Split into words a line before a comment; commas separate in Fortran as blanks do."""
     return re.split(r"[!#]", line, maxsplit=1)[0].replace(",", " ").split()
 
 
@@ -207,7 +207,7 @@ def _numbers(line: str, count: int, what: str) -> list[float]:
 
 
 def poscar_text(crystal: Crystals) -> str:
-    """The POSCAR of one structure: atoms grouped by element, in the order of appearance.
+    """Write the POSCAR of one structure: atoms grouped by element, in the order of appearance.
 
     Numbers have 16 decimals. The cell is right-handed, as VASP asks.
     """

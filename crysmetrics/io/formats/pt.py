@@ -65,7 +65,7 @@ class _StandInMaker:
 
 
 def open_pt(path: Path, columns: Columns) -> Source:
-    """Entries of the structures in a `.pt` file; ids are their positions.
+    """Read entries of the structures in a `.pt` file; ids are their positions.
 
     Args:
         path: as `torch.save` writes since PyTorch 1.6.
@@ -84,7 +84,7 @@ def open_pt(path: Path, columns: Columns) -> Source:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    """Arrays of the set.
+    """Read arrays of the set.
 
     Raises:
         ValueError: with the reason, if the file holds none that may be read.
@@ -121,7 +121,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _names(path: Path) -> set[str]:
-    """Names of everything that the pickle inside a `.pt` file asks to be built from.
+    """List the names of everything that the pickle inside a `.pt` file asks to be built from.
 
     Raises:
         ValueError: with the reason, if the file is not one of `torch.save`, or too large.
@@ -159,7 +159,7 @@ def _names(path: Path) -> set[str]:
 
 
 def _numpy(value: Any, key: str) -> Any:
-    """A tensor as an array.
+    """Convert a tensor to an array.
 
     Raises:
         ValueError: with the reason, if it is none, or is larger than what is stored of it.

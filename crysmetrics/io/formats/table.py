@@ -58,7 +58,7 @@ class _Dialect(NamedTuple):
 
 
 def open_table(path: Path, columns: Columns) -> Source:
-    """Entries of a table's rows; other columns than ids and structures become properties.
+    """Read entries of a table's rows; other columns than ids and structures become properties.
 
     Args:
         path: separated by commas, semicolons or tabs, compressed or not.
@@ -113,7 +113,7 @@ def _entries(path: Path, columns: Columns) -> Iterator[Entry]:
 
 
 def _next(frames: Any, count: int) -> Any:
-    """The next rows, or None; raises pandas's warning that fields would be lost."""
+    """Read the next rows, or None; raises pandas's warning that fields would be lost."""
     import pandas as pd
 
     with warnings.catch_warnings():
@@ -125,7 +125,7 @@ def _next(frames: Any, count: int) -> Any:
 
 
 def _open(path: Path) -> IO[bytes]:
-    """The table's bytes, unpacked, as far as they may go.
+    """Open the table's bytes, unpacked, as far as they may go.
 
     Raises:
         InputError: if an archive holds more than one table.
@@ -172,7 +172,7 @@ class _Paced(io.RawIOBase):
 
 
 def _dialect(path: Path, head: bytes, columns: Columns) -> _Dialect:
-    """Separator and encoding, by the first bytes of a table."""
+    """Find the separator and encoding, by the first bytes of a table."""
     encoding = encoding_of(head) or "utf-8-sig"
     encoding = "utf-8-sig" if encoding == "utf-8" else encoding
     text = head.decode(encoding, errors="replace").removeprefix("\ufeff").lstrip("\r\n")
@@ -197,7 +197,7 @@ def _dialect(path: Path, head: bytes, columns: Columns) -> _Dialect:
 
 
 def _header(text: str, separator: str) -> list[str] | None:
-    """Names of columns; None if the text ends before the header does."""
+    """Find the names of columns; None if the text ends before the header does."""
     lines = lines_of(text)
     try:
         names = next(csv.reader(lines, delimiter=separator, skipinitialspace=True))
@@ -249,7 +249,7 @@ def _parse_cell(text: str, label: str, max_atoms: int | None = None) -> list[Par
 
 
 def _column(names: list[str], wanted: str | None, usual: tuple[str, ...]) -> str | None:
-    """The column of a name, or the first of those usual, in any case; None without one."""
+    """Find the column of a name, or the first of those usual, in any case; None without one."""
     folded = {name.lower(): name for name in reversed(names)}
     for key in usual if wanted is None else (wanted.strip(),):
         if key in names:
@@ -260,7 +260,7 @@ def _column(names: list[str], wanted: str | None, usual: tuple[str, ...]) -> str
 
 
 def _property(texts: list[str]) -> list[Any] | None:
-    """A column as numbers (None where empty) if all of it is, else as text; None if too long."""
+    """Convert a column to numbers (None where empty) if all are, else to text; None if too long."""
     if max(map(len, texts)) > MAX_PROPERTY_TEXT:
         return None
     try:
@@ -270,7 +270,7 @@ def _property(texts: list[str]) -> list[Any] | None:
 
 
 def _number(text: str) -> float:
-    """A whole number if it is written as one, else a decimal.
+    """Parse a number: whole if it is written so, else a decimal.
 
     Raises:
         ValueError: if it is neither; 1_000 and nan are text.
