@@ -16,24 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from crysgen.matrices import symmetric_eigen
+
 VOLUME_SCALE = 0.25 / math.sqrt(3)
 """λ of π_8 (Appendix B); the volume is exp(3 λ x_8)."""
-
-
-def basis() -> Tensor:
-    """Make the basis π of gl(3) of Appendix B, (9, 3, 3) float64.
-
-    The first three turn the cell, the next five change its shape at a constant volume, and the
-    last changes its volume.
-    """
-    pi = torch.zeros(9, 3, 3, dtype=torch.float64)
-    for k, (i, j) in enumerate(((0, 1), (0, 2), (1, 2))):
-        pi[k, i, j], pi[k, j, i] = 1.0, -1.0
-        pi[k + 3, i, j] = pi[k + 3, j, i] = 1.0
-    pi[6] = torch.diag(torch.tensor([1.0, -1.0, 0.0]))
-    pi[7] = torch.diag(torch.tensor([0.0, 1.0, -1.0]))
-    pi[8] = VOLUME_SCALE * torch.eye(3, dtype=torch.float64)
-    return pi
 
 
 def symmetric_to_vector(matrices: Tensor) -> Tensor:
@@ -54,9 +40,10 @@ def symmetric_to_vector(matrices: Tensor) -> Tensor:
 
 def vector_to_symmetric(vectors: Tensor) -> Tensor:
     """Make symmetric matrices (..., 3, 3) of coordinates (..., 6) on π_3 to π_8."""
-    # In double precision: GPUs cut the numbers of a single-precision product to ten bits.
-    pi = basis()[3:].to(vectors.device)
-    return torch.einsum("...k,kij->...ij", vectors.double(), pi).to(vectors.dtype)
+    xy, xz, yz, first, second, volume = vectors.unbind(-1)
+    third = VOLUME_SCALE * volume
+    entries = [first + third, xy, xz, xy, second - first + third, yz, xz, yz, third - second]
+    return torch.stack(entries, -1).unflatten(-1, (3, 3))
 
 
 class _SpectralFunction(torch.autograd.Function):
@@ -69,7 +56,7 @@ class _SpectralFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrices: Tensor, name: str) -> Tensor:
         double = matrices.double()
-        values, vectors = torch.linalg.eigh((double + double.mT) / 2)
+        values, vectors = symmetric_eigen((double + double.mT) / 2)
         left, right = values[..., :, None], values[..., None, :]
         gap = left - right
         same = gap == 0

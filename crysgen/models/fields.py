@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from crysgen.matrices import inverses
 from crysgen.networks.base import Network, check_settings
 from crysgen.networks.gemsnet import GemsNet, GemsNetFeatures
 from crysgen.networks.gemsnet_layers import Graph
@@ -92,7 +93,7 @@ class PairFields(nn.Module):
             coefficients = self.last(self.pair_norm(features.pairs.to(length)))
             moved, bent = basis.sums(coefficients).unbind(-1)
             shift = (moved[..., None] * basis.units).sum(2) * length[:, None, None]
-            displacement = (shift @ torch.linalg.inv(lattices)) * present
+            displacement = (shift @ inverses(lattices)) * present
             weighted = (basis.units * bent[..., None]).flatten(1, 2).mT
             strain = weighted @ basis.units.flatten(1, 2) / counts[:, None, None]
             strain = strain + self._of_lattice(features, context.to(length))
@@ -130,7 +131,7 @@ class EdgeFields(nn.Module):
             mask: (B, N) where atoms are.
         """
         length = features.length
-        inverse = _inverse(lattices.to(length))
+        inverse = inverses(lattices.to(length))
         counts = mask.sum(1).clamp_min(1).to(length)
         fields = [
             head(edges, features.lengths, features.graph)
@@ -142,16 +143,6 @@ class EdgeFields(nn.Module):
         to_fractional = length[:, None, None] * inverse
         displacement = (moved[..., None] * to_fractional[:, None]).sum(2)
         return Fields(displacement, bent / counts[:, None, None])
-
-
-def _inverse(cells: Tensor) -> Tensor:
-    """Invert cells (B, 3, 3).
-
-    By cross products: a solver would make a GPU wait to ask whether a matrix was singular.
-    """
-    a, b, c = cells.unbind(1)
-    faces = torch.stack([b.cross(c, dim=-1), c.cross(a, dim=-1), a.cross(b, dim=-1)], dim=-1)
-    return faces / (a * faces[..., 0]).sum(-1)[:, None, None]
 
 
 class TripletFields(nn.Module):

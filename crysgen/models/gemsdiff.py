@@ -37,6 +37,7 @@ from crysgen.diffusion.schedules import (
     strided_steps,
 )
 from crysgen.diffusion.torus import remove_mean, shortest_path
+from crysgen.matrices import determinants
 from crysgen.models.base import Model, ModelConfig, OnStep
 from crysgen.models.fields import build_fields
 from crysgen.models.targets import Target
@@ -329,7 +330,7 @@ class GemsDiff(Model):
         if not self.config.lattice_diffusion:
             mean = self.cells.start_mean().to(vectors)
             lattices = self.cells.decode(mean.expand(len(counts), -1), counts)
-            size = torch.linalg.det(lattices).abs().pow(1 / 3)
+            size = determinants(lattices).abs().pow(1 / 3)
             return size[:, None, None] * torch.eye(3, dtype=size.dtype, device=size.device)
         if self.config.cell_decoder == "residual":
             vectors = self.process.expected_cells(vectors, steps)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from crysgen.matrices import determinants
 from crysgen.networks.base import Network
 from crysgen.networks.embedding import AtomEmbedding
 from crysgen.networks.gemsnet_layers import (
@@ -102,7 +103,7 @@ class GemsNet(Network):
         mask = atomic_numbers > 0
         cells = lattices.to(self.density.weight.dtype)
         counts = mask.sum(1).clamp_min(1).to(cells)
-        length = (_volumes(cells) / counts).pow(1 / 3)
+        length = (determinants(cells).abs() / counts).pow(1 / 3)
         graph = self.geometry(mask, length, neighbours)
         atoms = self.embedding(atomic_numbers, step.to(cells))
         atoms = atoms + self.density(length.log()[:, None, None] - 1)
@@ -153,12 +154,3 @@ class Messages(nn.Module):
             atoms, edges = layer(atoms, edges, lengths, graph)
             states.append(edges)
         return atoms, states, lengths
-
-
-def _volumes(cells: Tensor) -> Tensor:
-    """Compute the volumes (B,) of cells (B, 3, 3).
-
-    By cross products: a solver would make a GPU wait to ask whether a matrix was singular.
-    """
-    a, b, c = cells.unbind(1)
-    return (a * b.cross(c, dim=-1)).sum(-1).abs()

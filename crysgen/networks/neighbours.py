@@ -9,19 +9,28 @@ enumerated, and the radius grows until it provably holds the k nearest of every 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-_SWEEPS, _ROUNDS = 6, 10
-"""Of the cell reduction. One round is enough for the paper's noise; whether it was is asked once a
-round, because asking makes a GPU wait."""
+from crysgen.matrices import determinants, inverses
+
+_SWEEPS, _ROUNDS = 3, 20
+"""Of the cell reduction. One round is nearly always enough; whether it was is asked once a round,
+and never of a GPU, which would wait: a search among more images finds the same neighbours."""
 _ABSENT = 1e30
 """Squared distance that stands for no neighbour."""
 _FIRST_RADIUS = 1.15
 """Of the radius that holds k atoms at the crystal's density."""
 _GROWTH = 1.35
+SMALL = 6
+"""Atoms of crystals that may share a batch with those of any smaller number."""
+_FEW_IMAGES = 2.0
+"""Images of a search that does not wait, in units of a cube's at the first radius."""
 _MAX_ENTRIES = 30_000_000
 """Number of distances in memory at once; more crystals are searched in batches."""
 
@@ -50,6 +59,26 @@ class Neighbours(NamedTuple):
         return self.vectors.norm(dim=-1)
 
 
+_open: ContextVar[list[Tensor] | None] = ContextVar("open", default=None)
+
+
+@contextmanager
+def without_waiting() -> Iterator[list[Tensor]]:
+    """Search neighbours in this context without asking the device for a value, as graphs must.
+
+    Yields:
+        A list that each search adds a tensor (B,) bool to: crystals whose neighbours may not be the
+        nearest, because their cells are too long for the images that were looked at. They are rare,
+        and to be searched again outside.
+    """
+    flags: list[Tensor] = []
+    token = _open.set(flags)
+    try:
+        yield flags
+    finally:
+        _open.reset(token)
+
+
 def reduced_cells(lattices: Tensor) -> tuple[Tensor, Tensor]:
     """Reduce cells (B, 3, 3) to short, nearly orthogonal vectors of the same lattices.
 
@@ -67,6 +96,8 @@ def reduced_cells(lattices: Tensor) -> tuple[Tensor, Tensor]:
         for _ in range(_SWEEPS):
             step = _shortening(cells)
             cells, transforms = step @ cells, step @ transforms
+        if cells.is_cuda or _open.get() is not None:
+            break
         if not bool((step.abs().sum((1, 2)) > 3).any()):
             break
     # Errors of the steps don't add up: the transform is exact.
@@ -85,7 +116,8 @@ def _shortening(cells: Tensor) -> Tensor:
     ab, bb, ac, bc = (a * b).sum(-1), (b * b).sum(-1), (a * c).sum(-1), (b * c).sum(-1)
     where = torch.stack([bb * ac - ab * bc, aa * bc - ab * ac], -1)
     corner = (where / (aa * bb - ab * ab).clamp_min(1e-30 * aa * bb)[:, None]).floor()
-    offsets = torch.tensor([(0, 0), (0, 1), (1, 0), (1, 1)], dtype=c.dtype, device=c.device)
+    four = torch.arange(4, device=c.device)  # (0, 0), (0, 1), (1, 0), (1, 1)
+    offsets = torch.stack([four // 2, four % 2], -1).to(c)
     stay = torch.zeros_like(corner)[:, None]
     corners = torch.cat([stay, corner[:, None] + offsets], 1)
     lengths = (c[:, None] - corners @ torch.stack([a, b], 1)).square().sum(-1)
@@ -98,7 +130,13 @@ def _shortening(cells: Tensor) -> Tensor:
     return torch.stack(rows, -1).reshape(-1, 3, 3) @ permutation
 
 
-def nearest_images(frac_coords: Tensor, lattices: Tensor, mask: Tensor, k: int = 32) -> Neighbours:
+def nearest_images(
+    frac_coords: Tensor,
+    lattices: Tensor,
+    mask: Tensor,
+    k: int = 32,
+    reduced: tuple[Tensor, Tensor] | None = None,
+) -> Neighbours:
     """Find the k nearest neighbours of each atom among all periodic images, its own included.
 
     Args:
@@ -106,9 +144,12 @@ def nearest_images(frac_coords: Tensor, lattices: Tensor, mask: Tensor, k: int =
         lattices: (B, 3, 3) rows; any cell of positive volume.
         mask: (B, N) where atoms are; padding gets its own zero vectors and is nobody's neighbour.
         k: how many.
+        reduced: `reduced_cells(lattices)`, where it is known.
     """
     with torch.no_grad():
-        index, images, cutoff = _search(frac_coords.detach().double(), lattices.detach(), mask, k)
+        if reduced is None:
+            reduced = reduced_cells(lattices.detach())
+        index, images, cutoff = _search(frac_coords.detach().double(), reduced, mask, k)
     # In double precision also here: distant images are large numbers, and GPUs cut the numbers of
     # a single-precision product to ten bits.
     batch, atoms, _ = frac_coords.shape
@@ -120,40 +161,102 @@ def nearest_images(frac_coords: Tensor, lattices: Tensor, mask: Tensor, k: int =
     return Neighbours(index, images.long(), vectors, cutoff.to(lattices))
 
 
-def _search(frac: Tensor, lattices: Tensor, mask: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    cells, transforms = reduced_cells(lattices)
-    volume = torch.linalg.det(cells).abs()
-    counts = mask.sum(1)
-    radius = _FIRST_RADIUS * (3 * (k + 1) * volume / (4 * math.pi * counts)) ** (1 / 3)
+def _search(
+    frac: Tensor, reduced: tuple[Tensor, Tensor], mask: Tensor, k: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    cells, transforms = reduced
+    atoms = frac.shape[1]
+    volume = determinants(cells).abs()
+    radius = _FIRST_RADIUS * (3 * (k + 1) * volume / (4 * math.pi * mask.sum(1))) ** (1 / 3)
     # An atom's own images along the shortest vector are enough neighbours, however flat the cell.
     shortest = cells.norm(dim=-1).amin(1)
     radius = torch.minimum(radius, 1.001 * ((k + 2) // 2) * shortest)
     # 1 / distance between lattice planes, for each reduced vector
-    reach = torch.linalg.inv(cells).norm(dim=1)
-    reduced_frac = frac @ torch.linalg.inv(transforms).round()
-    shape = (*frac.shape[:2], k)
-    index = torch.zeros(shape, dtype=torch.long, device=frac.device)
-    images = torch.zeros((*shape, 3), dtype=frac.dtype, device=frac.device)
-    cutoff = torch.ones(shape[:2], dtype=frac.dtype, device=frac.device)
-    todo = torch.arange(len(frac), device=frac.device)
+    reach = inverses(cells).norm(dim=1)
+    reduced_frac = frac @ inverses(transforms).round()
+    flags = _open.get()
+    if frac.is_cuda or flags is not None:
+        found, covered = _nearest_within(
+            reduced_frac, cells, mask, radius, reach, k, _few_images(k, atoms)
+        )
+        index, images, cutoff = found
+        furthest = cutoff.masked_fill(~mask, 0).amax(1)
+        open_ = ~(furthest <= covered)  # what is not a number is not found
+        if flags is not None:
+            flags.append(open_)
+            todo = []
+        else:
+            todo = open_.nonzero()[:, 0]
+    else:
+        shape = (*frac.shape[:2], k)
+        index = torch.zeros(shape, dtype=torch.long, device=frac.device)
+        images = torch.zeros((*shape, 3), dtype=frac.dtype, device=frac.device)
+        cutoff = torch.ones(shape[:2], dtype=frac.dtype, device=frac.device)
+        todo = torch.arange(len(frac), device=frac.device)
     while len(todo):
-        # Separations are wrapped to [-1/2, 1/2], so these images hold all within the radius.
-        extents = (radius[todo, None] * reach[todo] + 0.5).floor().long()
-        sizes = (2 * extents + 1).prod(1)
+        sizes = _extents(radius[todo], reach[todo]).mul(2).add(1).prod(1)
         remaining = []
-        for rows in _parts(sizes, frac.shape[1]):
+        for rows in _parts(sizes, atoms):
             chosen = todo[rows]
-            found = _nearest(reduced_frac[chosen], cells[chosen], mask[chosen], extents[rows], k)
+            count = max(int(sizes[rows].max()), k // atoms + 1)
+            found, covered = _nearest_within(
+                reduced_frac[chosen],
+                cells[chosen],
+                mask[chosen],
+                radius[chosen],
+                reach[chosen],
+                k,
+                count,
+            )
             index[chosen], images[chosen], cutoff[chosen] = found
             furthest = found[2].masked_fill(~mask[chosen], 0).amax(1)
-            short = furthest > radius[chosen]
             # No neighbour is beyond what was found so far.
-            radius[chosen] = torch.minimum(1.001 * furthest, _GROWTH * radius[chosen])
-            remaining.append(chosen[short])
+            radius[chosen] = torch.minimum(1.001 * furthest, _GROWTH * covered)
+            remaining.append(chosen[furthest > covered])
         todo = torch.cat(remaining)
     # Images were counted between wrapped positions of the reduced cell.
     images = images.reshape(len(frac), -1, 3) @ transforms
-    return index, images.round().reshape(*shape, 3), cutoff
+    return index, images.round().reshape(*index.shape, 3), cutoff
+
+
+def _few_images(k: int, atoms: int) -> int:
+    """Count the images of a search that does not wait: enough for all but very long cells.
+
+    Among padded crystals, for those of half as many atoms too, and of any number up to SMALL.
+    """
+    fewest = 1 if atoms <= SMALL else atoms // 2
+    radius = _FIRST_RADIUS * (3 * (k + 1) / (4 * math.pi * fewest)) ** (1 / 3)
+    return max(k // atoms + 1, math.ceil(_FEW_IMAGES * (2 * radius + 1) ** 3))
+
+
+def _extents(radius: Tensor, reach: Tensor) -> Tensor:
+    """Count the cells (B, 3) to look at in each direction.
+
+    Separations are wrapped to [-1/2, 1/2], so these images hold all within the radius.
+    """
+    return (radius[:, None] * reach + 0.5).floor().long()
+
+
+def _nearest_within(
+    frac: Tensor,
+    cells: Tensor,
+    mask: Tensor,
+    radius: Tensor,
+    reach: Tensor,
+    k: int,
+    count: int,
+) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+    """Find the nearest among `count` images or fewer that hold all within a radius.
+
+    Returns:
+        (index, images, cutoff), and the radius (B,) within which nothing was left out: 0 if there
+        are more than `count` images.
+    """
+    extents = _extents(radius, reach)
+    sizes = (2 * extents + 1).prod(1)
+    covered = ((extents + 0.5) / reach).amin(1)
+    covered = torch.where(sizes <= count, covered, torch.zeros_like(covered))
+    return _nearest(frac, cells, mask, extents, sizes, k, count), covered
 
 
 def _parts(sizes: Tensor, atoms: int) -> list[Tensor]:
@@ -169,13 +272,17 @@ def _parts(sizes: Tensor, atoms: int) -> list[Tensor]:
 
 
 def _nearest(
-    frac: Tensor, cells: Tensor, mask: Tensor, extents: Tensor, k: int
+    frac: Tensor,
+    cells: Tensor,
+    mask: Tensor,
+    extents: Tensor,
+    sizes: Tensor,
+    k: int,
+    count: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Find the nearest among the images of the given extents: (index, images, cutoff)."""
     batch, atoms = mask.shape
     spans = 2 * extents + 1
-    sizes = spans.prod(1)
-    count = max(int(sizes.max()), k // atoms + 1)
     numbers = torch.arange(count, device=frac.device)
     cell = _image(numbers.expand(batch, -1), spans) - extents[:, None].to(frac)
     separations = frac[:, None, :, :] - frac[:, :, None, :]
@@ -192,11 +299,8 @@ def _nearest(
     right = torch.cat([translations, torch.ones_like(ends), ends], -1)
     squares = (left @ right.mT).reshape(batch, atoms, atoms, count)
     # An atom is not its own neighbour.
-    rows, diagonal = (
-        torch.arange(batch, device=frac.device),
-        torch.arange(atoms, device=frac.device),
-    )
-    squares[rows[:, None], diagonal, diagonal, (sizes[:, None] - 1) // 2] = _ABSENT
+    own = numbers == ((sizes - 1) // 2)[:, None]
+    squares.diagonal(dim1=1, dim2=2).masked_fill_(own[..., None], _ABSENT)
     found, places = squares.reshape(batch, atoms, -1).topk(k + 1, dim=-1, largest=False)
     places = places[..., :k]
     index = places // count

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
+from crysgen.matrices import determinants
 from crysgen.networks.base import Network
 from crysgen.networks.embedding import AtomEmbedding
-from crysgen.networks.neighbours import Neighbours, nearest_images
+from crysgen.networks.neighbours import Neighbours, nearest_images, reduced_cells
 from crysgen.networks.pair_geometry import LatticeGeometry, PairBasis, PairGeometry
 
 
@@ -111,9 +112,10 @@ class PairFormer(Network):
         """Search the neighbours of the atoms, and the shortest vectors of the lattice."""
         origin = torch.zeros_like(frac_coords[:, :1])
         there = torch.ones_like(mask[:, :1])
+        reduced = reduced_cells(lattices)
         return PairNeighbours(
-            nearest_images(frac_coords, lattices, mask, self.k),
-            nearest_images(origin, lattices, there, self.lattice_k),
+            nearest_images(frac_coords, lattices, mask, self.k, reduced),
+            nearest_images(origin, lattices, there, self.lattice_k, reduced),
         )
 
     def forward(
@@ -124,7 +126,7 @@ class PairFormer(Network):
         counts = mask.sum(1)
         present = mask.to(lattices)[..., None]
         with torch.autocast(lattices.device.type, enabled=False):
-            size = torch.linalg.det(lattices).abs().pow(1 / 3)
+            size = determinants(lattices).abs().pow(1 / 3)
             length = size / counts.pow(1 / 3)
             geometry = self.geometry(atomic_numbers, length, neighbours.atoms)
             own = neighbours.lattice

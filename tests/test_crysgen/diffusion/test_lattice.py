@@ -10,7 +10,6 @@ from sets import random_crystals, rocksalt
 
 from crysgen.diffusion.lattice import (
     VOLUME_SCALE,
-    basis,
     canonical_lattice,
     exp_lattice,
     lattice_parameters,
@@ -27,6 +26,23 @@ from crysmetrics.examples import unpack
 from crysmetrics.io import read
 
 DATA = os.environ.get("CRYSMETRICS_DATA")
+
+
+def basis():
+    """Make the basis π of gl(3) of Appendix B, (9, 3, 3) float64.
+
+    The first three turn the cell, the next five change its shape at a constant volume, and the
+    last changes its volume.
+    """
+    pi = torch.zeros(9, 3, 3, dtype=torch.float64)
+    for k, (i, j) in enumerate(((0, 1), (0, 2), (1, 2))):
+        pi[k, i, j], pi[k, j, i] = 1.0, -1.0
+        pi[k + 3, i, j] = pi[k + 3, j, i] = 1.0
+    pi[6] = torch.diag(torch.tensor([1.0, -1.0, 0.0]))
+    pi[7] = torch.diag(torch.tensor([0.0, 1.0, -1.0]))
+    pi[8] = VOLUME_SCALE * torch.eye(3, dtype=torch.float64)
+    return pi
+
 
 DEGENERATE = {
     "cubic": 4.0 * np.eye(3),

@@ -8,7 +8,7 @@ import torch
 from sets import one, random_crystals, rocksalt, wild_crystals
 
 import crysgen.networks.neighbours
-from crysgen.networks.neighbours import nearest_images, reduced_cells
+from crysgen.networks.neighbours import nearest_images, reduced_cells, without_waiting
 from crysgen.training.batch import Batch
 from crysmetrics.examples import unpack
 from crysmetrics.io import Crystals, read
@@ -200,6 +200,25 @@ def test_a_small_first_radius_finds_the_same(monkeypatch):
     torch.testing.assert_close(found.cutoff, right.cutoff)
 
 
+def test_a_search_that_does_not_wait_finds_the_same_or_says_so(real, monkeypatch):
+    counts = real.num_atoms
+    for fewest, most in ((1, 6), (6, 11), (11, 20)):
+        usual = real[(counts >= fewest) & (counts <= most)]
+        _, right = search(usual)
+        with without_waiting() as flags:
+            _, found = search(usual)
+        assert len(usual)
+        assert not flags[0].any()
+        torch.testing.assert_close(found.distances, right.distances)
+        torch.testing.assert_close(found.cutoff, right.cutoff)
+    monkeypatch.setattr(crysgen.networks.neighbours, "_FEW_IMAGES", 0.1)
+    with without_waiting() as flags:
+        _, of_few = search(usual)
+    wrong = ~torch.isclose(of_few.distances, right.distances).flatten(1).all(1)
+    assert wrong.any()
+    assert flags[0][wrong].all()
+
+
 def test_padding_changes_nothing():
     crystals = wild_crystals([3, 7, 1, 2], seed=9)
     _, found = search(crystals)
@@ -258,9 +277,9 @@ def test_degenerate_cells_ask_for_no_more_images_than_others(shape, monkeypatch)
     counts = []
     nearest = crysgen.networks.neighbours._nearest
 
-    def count(frac, cells, mask, extents, k):
+    def count(frac, cells, mask, extents, *rest):
         counts.append(int((2 * extents + 1).prod(1).max()))
-        return nearest(frac, cells, mask, extents, k)
+        return nearest(frac, cells, mask, extents, *rest)
 
     monkeypatch.setattr(crysgen.networks.neighbours, "_nearest", count)
     rng = np.random.default_rng(0)
