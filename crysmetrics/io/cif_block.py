@@ -18,8 +18,9 @@ from crysmetrics.io.cif_formula import (
     stated_formula,
     why_not,
 )
+from crysmetrics.io.cif_orbits import expand, refuse_large
 from crysmetrics.io.cif_settings import possible_operations
-from crysmetrics.io.cif_symmetry import Operations, expand, parse_operations, refuse_large
+from crysmetrics.io.cif_symmetry import Operations, parse_operations
 from crysmetrics.io.cif_syntax import LooseBlock
 from crysmetrics.io.lattice import lattice_from_parameters
 from crysmetrics.io.parsed import shorten

@@ -34,6 +34,8 @@ MAX_NAME = 60
 """Longest name of a space group (characters) that is looked at."""
 _CELL_TOLERANCE = 0.02
 """How far a cell may be from what an operation asks, relative to its lengths."""
+_SETTINGS = 600
+"""Settings that are remembered: those of the tables, and some."""
 _UNKNOWN = ("", "?", ".")
 _ALL_TAGS = (*HALL_TAGS, *NAME_TAGS, *NUMBER_TAGS, CODE_TAG)
 
@@ -59,23 +61,30 @@ def possible_operations(
     code = known.pop(CODE_TAG, "")
     if not known:
         return [None]
-    shown = repr(next(iter(known.values())))
+    with np.errstate(all="ignore"):  # absurd cells are refused elsewhere
+        metric = lattice @ lattice.T
+        halls = _halls(tuple(known.items()), code, metric.tobytes())
+    return [None if len(found) == 1 else found for found in map(_operations, halls)]
+
+
+@lru_cache(maxsize=1024)
+def _halls(known: tuple[tuple[str, str], ...], code: str, metric: bytes) -> tuple[str, ...]:
+    """List Hall symbols of the settings that tags can mean in a cell of this metric tensor."""
+    shown = repr(known[0][1])
     choices = _choices(known, code)
     if not choices:
         raise ValueError(f"can't be expanded: its space group {shown} comes without operations")
-    with np.errstate(all="ignore"):  # absurd cells are refused elsewhere
-        metric = lattice @ lattice.T
-        found: dict[str, None] = {}
-        for alternatives in choices:
-            for origins in alternatives:
-                fitting = [s.hall for s in origins if _allows(s.hall, metric)]
-                if fitting:
-                    found |= dict.fromkeys(fitting)
-                    break
+    tensor = np.frombuffer(metric)
+    found: dict[str, None] = {}
+    for alternatives in choices:
+        for origins in alternatives:
+            fitting = [s.hall for s in origins if _allows(s.hall, tensor)]
+            if fitting:
+                found |= dict.fromkeys(fitting)
+                break
     if not found:
         raise ValueError(f"has a cell without the symmetry of its space group {shown}")
-    operations = [_operations(hall) for hall in found]
-    return [None if len(found.rotations) == 1 else found for found in operations]
+    return tuple(found)
 
 
 class _Setting(NamedTuple):
@@ -89,10 +98,11 @@ _Alternatives = tuple[tuple[_Setting, ...], ...]
 """Settings on other axes, the first that fits the cell is meant; each with all its origins."""
 
 
-def _choices(known: dict[str, str], code: str) -> list[_Alternatives]:
+@lru_cache(maxsize=1024)
+def _choices(known: tuple[tuple[str, str], ...], code: str) -> list[_Alternatives]:
     """List what the tags mean, each of them if they contradict each other."""
     precise, numbers = [], []
-    for tag, value in known.items():
+    for tag, value in known:
         if tag in HALL_TAGS:
             precise.append(_by_hall(value))
         elif tag in NAME_TAGS and not value.isdigit():
@@ -130,9 +140,9 @@ def _by_hall(symbol: str) -> _Alternatives:
     import gemmi
 
     bare = " ".join(symbol.replace("_", " ").split())
-    for setting in _table():
-        if setting.hall == bare:
-            return ((setting,),)
+    setting = _by_their_hall().get(bare)
+    if setting is not None:
+        return ((setting,),)
     try:
         gemmi.symops_from_hall(bare)
     except (ValueError, RuntimeError):
@@ -199,6 +209,12 @@ def _table() -> tuple[_Setting, ...]:
 
 
 @lru_cache(maxsize=1)
+def _by_their_hall() -> dict[str, _Setting]:
+    """Map Hall symbols to settings; the first of several with one symbol stays."""
+    return {setting.hall: setting for setting in reversed(_table())}
+
+
+@lru_cache(maxsize=1)
 def _names() -> tuple[str, ...]:
     import gemmi
 
@@ -216,25 +232,32 @@ def _short_names() -> dict[str, list[_Setting]]:
     return shorts
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=_SETTINGS)
 def _operations(hall: str) -> Operations:
     import gemmi
 
-    operations = list(gemmi.symops_from_hall(hall))
+    group = gemmi.symops_from_hall(hall)
     scale = float(gemmi.Op.DEN)
+    operations = list(group.sym_ops)
     rotations = np.array([operation.rot for operation in operations]) / scale
-    return Operations(rotations, np.array([operation.tran for operation in operations]) / scale)
+    translations = np.array([operation.tran for operation in operations])
+    centerings = np.array(list(group.cen_ops))
+    # One centering after the other, as gemmi itself goes through them.
+    translations = (translations + centerings[:, None]) % gemmi.Op.DEN / scale
+    rotations = np.tile(rotations, (len(centerings), 1, 1))
+    return Operations(rotations, translations.reshape(-1, 3), is_group=True)
 
 
-@lru_cache(maxsize=256)
-def _rotations(hall: str) -> NDArray[np.float64]:
-    """List the different rotations (m, 3, 3) of a setting."""
-    return np.unique(_operations(hall).rotations, axis=0)
+@lru_cache(maxsize=_SETTINGS)
+def _turns(hall: str) -> NDArray[np.float64]:
+    """Return the (9 m, 9) matrix that turns a metric tensor by each different rotation."""
+    rows = dict.fromkeys(map(tuple, _operations(hall).rotations.reshape(-1, 9).tolist()))
+    rotations = np.array(list(rows)).reshape(-1, 3, 3)
+    return np.einsum("mki,mlj->mijkl", rotations, rotations).reshape(-1, 9)
 
 
 def _allows(hall: str, metric: NDArray[np.float64]) -> bool:
-    """Tell whether a cell of this metric tensor has the symmetry of a setting's rotations."""
-    rotations = _rotations(hall)
-    turned = rotations.transpose(0, 2, 1) @ metric @ rotations
-    lengths = np.sqrt(np.diag(metric))
-    return bool((np.abs(turned - metric) <= _CELL_TOLERANCE * np.outer(lengths, lengths)).all())
+    """Tell whether a cell with this metric tensor (9 numbers) has the symmetry of a setting."""
+    changes = np.abs((_turns(hall) @ metric).reshape(-1, 9) - metric)
+    lengths = np.sqrt(metric[::4])
+    return bool((changes <= _CELL_TOLERANCE * np.outer(lengths, lengths).reshape(9)).all())

@@ -1,10 +1,11 @@
-"""Symmetry operations of a CIF and the atoms that they make of its sites."""
+"""Symmetry operations of a CIF, from its triplets."""
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,29 +13,55 @@ from numpy.typing import NDArray
 from crysmetrics.io.cif_elements import strip_quotes
 from crysmetrics.io.parsed import shorten
 
-SITE_TOLERANCE = 1e-4
-"""Fractional distance below which two images of a site are one atom (pymatgen's)."""
 MAX_OPERATIONS = 1536
 """Most symmetry operations: eight times those of the largest space groups' cells."""
 MAX_OPERATION = 100
 """Longest symmetry operation (characters) that is looked at."""
-
-_LARGEST_SITE_SYMMETRY = 48
-"""Operations that can leave a place where it is: those of a cubic point group."""
-_CHUNK = 1 << 18
-"""Images that are held at once while atoms are counted."""
-_SMALL = 64
-"""Number of positions up to which all pairs are compared."""
-_TWICE = "lists the same atom twice: two sites share a position"
+_POWERS = 9 ** np.arange(9)
 
 
-class Operations(NamedTuple):
-    """Symmetry operations x -> rotation @ x + translation, in fractional coordinates."""
+@dataclass(frozen=True, eq=False)
+class Operations:
+    """Symmetry operations x -> rotation @ x + translation, in fractional coordinates.
+
+    Each set of them is made once and used for many blocks, so it remembers what follows from it.
+
+    Args:
+        rotations: (m, 3, 3).
+        translations: (m, 3).
+        is_group: whether two of them after each other are exactly one of them, up to lattice
+            vectors; False if that can't be told.
+    """
 
     rotations: NDArray[np.float64]
-    """(m, 3, 3)."""
     translations: NDArray[np.float64]
-    """(m, 3)."""
+    is_group: bool
+    first_images: dict[bytes, NDArray[np.intp]] = field(default_factory=dict)
+    """By the operations that leave a site where it is (packed bits): those, one for each atom,
+    that make its images."""
+
+    def __len__(self) -> int:
+        return len(self.rotations)
+
+    @cached_property
+    def by_axis(self) -> NDArray[np.float64]:
+        """(3, 3, m) rotations: positions times these are, axis by axis, their unmoved images."""
+        return np.ascontiguousarray(self.rotations.transpose(1, 2, 0))
+
+    @cached_property
+    def shifts(self) -> NDArray[np.float64]:
+        """(3, 1, m) translations, axis by axis."""
+        return np.ascontiguousarray(self.translations.T[:, None])
+
+    @cached_property
+    def coefficients(self) -> NDArray[np.float64]:
+        """(m, 3) how far each operation moves a site whose coordinates change by 1, at most."""
+        return np.abs(self.rotations - np.eye(3)).sum(axis=2)
+
+    @cached_property
+    def stretch(self) -> float:
+        """How much larger an operation can make the difference of two positions, at most."""
+        return float(np.abs(self.rotations).sum(axis=2).max())
 
 
 def parse_operations(triplets: list[str], centerings: list[str]) -> Operations | None:
@@ -59,7 +86,7 @@ def parse_operations(triplets: list[str], centerings: list[str]) -> Operations |
     operations = _parse(distinct)
     if centerings:
         operations = _followed_by(operations, _parse(tuple(centerings)))
-    if len(operations.rotations) == 1:
+    if len(operations) == 1:
         return None  # it is the identity, since that must be among them
     return operations
 
@@ -71,17 +98,36 @@ def _joined(pieces: list[str]) -> list[str]:
 
 @lru_cache(maxsize=512)
 def _parse(triplets: tuple[str, ...]) -> Operations:
-    parsed = [_parse_triplet(triplet) for triplet in triplets]
-    rotations = np.array([[row[:3] for row in rows] for rows in parsed])
-    translations = np.array([[row[3] for row in rows] for rows in parsed])
-    _check(rotations, translations)
-    wrapped = np.round(translations % 1.0, 6) % 1.0
-    codes = np.concatenate([rotations.reshape(-1, 9), wrapped], axis=1)
-    distinct = np.sort(np.unique(codes, axis=0, return_index=True)[1])
-    operations = Operations(rotations[distinct], translations[distinct])
-    if not _is_closed(operations):
+    parsed = np.array([_parse_triplet(triplet) for triplet in triplets])
+    # The same operations in any order are looked at once.
+    is_group, are_distinct = _judge(tuple(sorted(triplets)))
+    if not are_distinct:
+        parsed = parsed[_distinct(parsed)]
+    return Operations(parsed[:, :9].reshape(-1, 3, 3), parsed[:, 9:].copy(), is_group)
+
+
+@lru_cache(maxsize=512)
+@np.errstate(all="ignore")
+def _judge(triplets: tuple[str, ...]) -> tuple[bool, bool]:
+    """Whether operations are known to be a group, and whether all are different ones.
+
+    Raises:
+        ValueError: if they are no group, or no symmetry operations.
+    """
+    parsed = np.array([_parse_triplet(triplet) for triplet in triplets])
+    _check(parsed[:, :9].reshape(-1, 3, 3), parsed[:, 9:])
+    distinct = _distinct(parsed)
+    is_closed = _is_closed(parsed[distinct, :9].reshape(-1, 3, 3), parsed[distinct, 9:])
+    if is_closed is False:
         raise ValueError("has symmetry operations that are no group; is one missing?")
-    return operations
+    return bool(is_closed), len(distinct) == len(triplets)
+
+
+def _distinct(parsed: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Rows of operations that are no earlier one, up to lattice vectors, in order."""
+    wrapped = np.round(parsed[:, 9:] % 1.0, 6) % 1.0
+    codes = np.concatenate([parsed[:, :9], wrapped], axis=1)
+    return np.sort(np.unique(codes, axis=0, return_index=True)[1])
 
 
 def _check(rotations: NDArray[np.float64], translations: NDArray[np.float64]) -> None:
@@ -95,31 +141,49 @@ def _check(rotations: NDArray[np.float64], translations: NDArray[np.float64]) ->
         raise ValueError("has symmetry operations without x,y,z, the identity")
 
 
-def _is_closed(operations: Operations) -> bool:
-    """Whether two operations after each other are always one of them; True if it can't be told."""
-    rotations = np.round(operations.rotations).astype(np.int64)
-    translations = np.round(operations.translations * 24).astype(np.int64)
-    if len(rotations) > 192 or np.abs(operations.translations * 24 - translations).max() > 1e-6:
-        return True  # translations of no space group: those of a supercell, or rounded
-    known = set(_codes(rotations, translations).tolist())
-    products = np.einsum("nij,mjk->nmik", rotations, rotations)
-    moved = np.einsum("nij,mj->nmi", rotations, translations) + translations[:, None]
-    return known.issuperset(np.unique(_codes(products, moved)).tolist())
+def _is_closed(rotations: NDArray[np.float64], translations: NDArray[np.float64]) -> bool | None:
+    """Whether two operations after each other are always one of them; None if it can't be told."""
+    turns = np.round(rotations)
+    shifts = np.round(translations * 24)
+    if len(turns) > 192 or np.abs(translations * 24 - shifts).max() > 1e-6:
+        return None  # translations of no space group: those of a supercell, or rounded
+    numbers = {code: i for i, code in enumerate(_codes(turns, shifts).tolist())}
+    # It is enough that each operation after each of some generators is one of them, if all are
+    # products of the generators.
+    products: list[list[int]] = []
+    known = {numbers[_codes(np.eye(3)[None], np.zeros((1, 3))).item()]}
+    while len(known) < len(numbers):
+        new = next(i for i in numbers.values() if i not in known)
+        moved = shifts @ turns[new].T + shifts[new]
+        codes = _codes(turns[new] @ turns, moved).tolist()
+        if not numbers.keys() >= set(codes):
+            return False
+        products.append([numbers[code] for code in codes])
+        waiting = list(known)
+        while waiting:
+            i = waiting.pop()
+            for after in products:
+                if after[i] not in known:
+                    known.add(after[i])
+                    waiting.append(after[i])
+    return True
 
 
-def _codes(rotations: NDArray[np.int64], translations: NDArray[np.int64]) -> NDArray[np.int64]:
-    """One integer for each operation, the same for translations that differ by a lattice vector."""
-    entries = np.clip(rotations, -4, 4).reshape(*rotations.shape[:-2], 9) + 4
-    codes = entries @ 9 ** np.arange(9) * 24**3 + translations % 24 @ [
-        576,
-        24,
-        1,
-    ]
-    return np.asarray(codes, dtype=np.int64)
+def _codes(turns: NDArray[np.float64], shifts: NDArray[np.float64]) -> NDArray[np.int64]:
+    """One integer for each operation, the same for translations that differ by a lattice vector.
+
+    Args:
+        turns: (m, 3, 3) whole numbers.
+        shifts: (m, 3) translations in 24ths, whole numbers.
+    """
+    entries = np.clip(turns, -4, 4).reshape(-1, 9).astype(np.int64) + 4
+    steps = shifts.astype(np.int64) % 24
+    return np.asarray(entries @ _POWERS * 24**3 + steps @ np.array([576, 24, 1]), dtype=np.int64)
 
 
-def _parse_triplet(triplet: str) -> list[list[float]]:
-    """Rows (coefficients of x, y, z, translation) of one operation.
+@lru_cache(maxsize=4096)
+def _parse_triplet(triplet: str) -> list[float]:
+    """Nine entries of an operation's rotation, row after row, and its translation.
 
     Raises:
         ValueError: if it is none.
@@ -134,19 +198,18 @@ def _parse_triplet(triplet: str) -> list[list[float]]:
         operation = gemmi.Op(bare.lower())
         if not set(bare.lower()) & set("abchkl"):
             scale = float(gemmi.Op.DEN)
-            return [
-                [*(n / scale for n in row), t / scale]
-                for row, t in zip(operation.rot, operation.tran, strict=True)
-            ]
+            return [n / scale for n in (*chain(*operation.rot), *operation.tran)]
     except (ValueError, RuntimeError):
         pass  # gemmi knows translations of 24ths only
     parts = re.sub(r"\s", "", bare.lower()).split(",")
     if len(parts) != 3:
         raise ValueError(f"has {shorten(bare)!r} where a symmetry operation should stand")
-    return [_parse_row(part, bare) for part in parts]
+    rows = [_parse_row(part, bare) for part in parts]
+    return [*chain(*(row[:3] for row in rows)), *(row[3] for row in rows)]
 
 
 def _parse_row(expression: str, triplet: str) -> list[float]:
+    """Coefficients of x, y, z and the translation in one part of an operation."""
     row, rest = [0.0, 0.0, 0.0, 0.0], expression
     while rest:
         term = re.match(r"([+-]?)(?:([xyz])|(\d+\.?\d*|\.\d+)(?:/(\d+))?)", rest)
@@ -169,117 +232,4 @@ def _followed_by(first: Operations, then: Operations) -> Operations:
     rotations = np.einsum("nij,mjk->mnik", then.rotations, first.rotations)
     moved = np.einsum("nij,mj->mni", then.rotations, first.translations)
     translations = moved + then.translations
-    return Operations(rotations.reshape(-1, 3, 3), translations.reshape(-1, 3))
-
-
-def expand(
-    frac: NDArray[np.float64],
-    operations: Operations,
-    *,
-    rounding: NDArray[np.float64] | None = None,
-    max_atoms: int | None = None,
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return all atoms of the cell: each site's images, those on top of each other counted once.
-
-    Args:
-        frac: (n, 3) positions of the sites.
-        operations: of the space group.
-        rounding: (n,) what one unit of the coordinates' last digit is. Sites that are nearer to a
-            special position than their digits tell are moved onto it.
-        max_atoms: more are refused before they are made.
-
-    Returns:
-        (n,) how many atoms each site stands for, and the atoms' positions in the order of sites.
-
-    Raises:
-        ValueError: if two sites have an image in common, or if there are too many atoms.
-    """
-    rotations, translations = operations
-    if max_atoms is not None:
-        fewest = len(frac) * len(rotations) // _LARGEST_SITE_SYMMETRY
-        if fewest > max_atoms:
-            raise ValueError(f"has {fewest} atoms at least, more than the {max_atoms} allowed")
-    if rounding is not None and (rounding > SITE_TOLERANCE / 2).any():
-        frac = _on_special_positions(frac, operations, rounding)
-    if max_atoms is not None and len(frac) * len(rotations) > max_atoms:
-        refuse_large(_count_atoms(frac, operations), max_atoms)
-    if not first_of_its_place(frac).all():
-        raise ValueError(_TWICE)
-    orbits = []
-    for site in frac:
-        images = rotations @ site + translations
-        images -= np.floor(images)
-        orbits.append(images[first_of_its_place(images)])
-    positions = np.concatenate(orbits)
-    if len(orbits) > 1 and not first_of_its_place(positions).all():
-        raise ValueError(_TWICE)
-    return np.array([len(orbit) for orbit in orbits]), positions
-
-
-def _displacements(frac: NDArray[np.float64], operations: Operations) -> NDArray[np.float64]:
-    """(n, m, 3) how far each operation moves each site, up to lattice vectors."""
-    moves = np.einsum("mij,nj->nmi", operations.rotations - np.eye(3), frac)
-    moves += operations.translations
-    return moves - np.round(moves)
-
-
-def _count_atoms(frac: NDArray[np.float64], operations: Operations) -> int:
-    """Number of atoms that the operations make of the sites, without making them."""
-    total, m = 0.0, len(operations.rotations)
-    step = max(1, _CHUNK // m)
-    for start in range(0, len(frac), step):
-        moves = _displacements(frac[start : start + step], operations)
-        fixing = (np.abs(moves) < SITE_TOLERANCE).all(axis=2).sum(axis=1)
-        total += float((m / np.maximum(fixing, 1)).sum())
-    return round(total)
-
-
-def refuse_large(atoms: int, max_atoms: int | None) -> None:
-    """Raise ValueError if a cell has more atoms than are allowed; None allows all."""
-    if max_atoms is not None and atoms > max_atoms:
-        raise ValueError(f"has {atoms} atoms, more than the {max_atoms} allowed")
-
-
-def _on_special_positions(
-    frac: NDArray[np.float64], operations: Operations, rounding: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Sites moved onto the special positions that their rounded coordinates stand for.
-
-    An operation belongs to a site if it moves it by no more than rounding can have done: half a
-    unit in the last digit of each coordinate, times the coefficients of the operation.
-    """
-    frac = frac.copy()
-    coefficients = np.abs(operations.rotations - np.eye(3)).sum(axis=2)
-    step = max(1, _CHUNK // len(coefficients))
-    for start in range(0, len(frac), step):
-        part = slice(start, start + step)
-        moves = _displacements(frac[part], operations)
-        reach = 0.5 * rounding[part, None, None] * coefficients
-        fixing = (np.abs(moves) <= reach + 1e-9).all(axis=2)
-        # The mean of a site's images under its own operations is where they all leave it.
-        shift = np.where(fixing[:, :, None], moves, 0.0).sum(axis=1)
-        frac[part] += shift / np.maximum(fixing.sum(axis=1), 1)[:, None]
-    return frac
-
-
-def first_of_its_place(frac: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return (n,) whether no earlier position is the same one, up to lattice vectors."""
-    if len(frac) <= _SMALL:
-        delta = frac[:, None] - frac
-        close = (np.abs(delta - np.round(delta)) < SITE_TOLERANCE).all(axis=2)
-        return np.logical_not(np.tril(close, -1).any(axis=1))
-    from scipy.spatial import cKDTree
-
-    wrapped = frac % 1.0
-    wrapped[wrapped >= 1.0] = 0.0
-    # One position for each small cube, all of which are the same place: thousands of atoms on top
-    # of each other would otherwise be millions of pairs.
-    side = round(2.0 / SITE_TOLERANCE)
-    cubes = np.floor(wrapped * side).astype(np.int64) @ [side * side, side, 1]
-    index = np.sort(np.unique(cubes, return_index=True)[1])
-    first = np.zeros(len(frac), dtype=bool)
-    first[index] = True
-    tree = cKDTree(wrapped[index], boxsize=1.0)
-    pairs = tree.query_pairs(SITE_TOLERANCE, p=np.inf, output_type="ndarray")
-    first[index[pairs[:, 1]]] = False  # pairs are (i, j) with i < j
-    return first
+    return Operations(rotations.reshape(-1, 3, 3), translations.reshape(-1, 3), is_group=False)

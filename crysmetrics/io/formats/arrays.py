@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crysmetrics.io.cif_symmetry import refuse_large
+from crysmetrics.io.cif_orbits import refuse_large
 from crysmetrics.io.entries import Entry
 from crysmetrics.io.lattice import lattice_from_parameters
 from crysmetrics.io.parsed import Parsed

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crysmetrics.io.atomic import atomic_file
-from crysmetrics.io.cif_symmetry import refuse_large
+from crysmetrics.io.cif_orbits import refuse_large
 from crysmetrics.io.crystals import Crystals, Failure
 from crysmetrics.io.elements import ATOMIC_NUMBERS, SYMBOLS
 from crysmetrics.io.formats.base import Format

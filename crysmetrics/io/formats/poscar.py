@@ -12,7 +12,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from crysmetrics.io.cif_symmetry import refuse_large
+from crysmetrics.io.cif_orbits import refuse_large
 from crysmetrics.io.crystals import Crystals, Failure
 from crysmetrics.io.elements import ATOMIC_NUMBERS, SYMBOLS
 from crysmetrics.io.formats.base import Format

@@ -205,7 +205,7 @@ def test_time_is_linear_in_the_length(text):
 
 
 def test_coincident_sites_are_found_without_comparing_all_pairs():
-    from crysmetrics.io.cif_symmetry import first_of_its_place
+    from crysmetrics.io.cif_orbits import first_of_its_place
 
     rng = np.random.default_rng(0)
     places = np.concatenate([np.full((20_000, 3), 0.25), 0.5 + 4e-5 * rng.random((20_000, 3))])
