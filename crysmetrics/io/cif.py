@@ -10,6 +10,7 @@ top of each other is read, since judging it is a metric's work.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from crysmetrics.io.cif_block import parse_block
@@ -18,22 +19,55 @@ from crysmetrics.io.cif_syntax import (
     loose_copy,
     parse_loosely,
     split_blocks,
+    split_large,
     without_wrapping,
 )
 from crysmetrics.io.crystals import Failure
 from crysmetrics.io.parsed import Parsed, one_line, printable, shorten, why_no_text
 
+MAX_BLOCK = 16_000_000
+"""Longest part of a CIF (characters) that is parsed at once, for which gemmi takes 25 times that;
+one data block can't be longer."""
 
-def parse_cif(text: str, source: str, max_atoms: int | None = None) -> list[Parsed | Failure]:
+_NO_SITES = "holds no atom sites"
+_HAS_STRUCTURE = re.compile(r"(?im)^[ \t]*_(cell[_.]length_a|atom_site[_.])")
+
+
+def parse_cif(text: str, source: str, max_atoms: int | None = None) -> Iterable[Parsed | Failure]:
     """Read all structures of a CIF text, in order; a failure stands where a block can't be read.
 
-    Blocks that describe no structure (no cell, no sites) are passed over.
+    Blocks that describe no structure (no cell, no sites) are passed over. Of a long text, one part
+    after the other is parsed, when its structures are asked for.
 
     Args:
         text: the file's content.
         source: the file's name, for failures.
         max_atoms: larger cells become failures before they are expanded; None allows all.
     """
+    if len(text) > MAX_BLOCK:
+        return _parse_large(text, source, max_atoms)
+    return _parse_at_once(text, source, max_atoms)
+
+
+def _parse_large(text: str, source: str, max_atoms: int | None) -> Iterator[Parsed | Failure]:
+    found = False
+    for number, part in enumerate(split_large(text, MAX_BLOCK), start=1):
+        name = f"{source} part {number}"
+        if len(part) > MAX_BLOCK:
+            if _HAS_STRUCTURE.search(part):
+                size = f"{len(part) / 1e6:.0f} MB, more than the {MAX_BLOCK / 1e6:.0f} MB allowed"
+                yield Failure(name, f"has a data block of {size}")
+                found = True
+            continue
+        for item in _parse_at_once(part, name, max_atoms):
+            if item != Failure(name, _NO_SITES):
+                yield item
+                found = True
+    if not found:
+        yield Failure(source, _NO_SITES)
+
+
+def _parse_at_once(text: str, source: str, max_atoms: int | None) -> list[Parsed | Failure]:
     import gemmi
 
     reason = why_no_text(text)
@@ -43,7 +77,7 @@ def parse_cif(text: str, source: str, max_atoms: int | None = None) -> list[Pars
         # Checks are off because repeated block names are common in concatenated files.
         document = gemmi.cif.read_string(text, 0)
     except TypeError:  # bytes that were no text, which its strings can't hold
-        return parse_cif(printable(text), source, max_atoms)
+        return _parse_at_once(printable(text), source, max_atoms)
     except (ValueError, RuntimeError) as error:
         return _parse_broken(text, source, _say_syntax(error), max_atoms)
     # One is asked for first, since nearly all files have one.
@@ -51,7 +85,7 @@ def parse_cif(text: str, source: str, max_atoms: int | None = None) -> list[Pars
     if len(blocks) > 1:
         blocks = _without_global(blocks)
     if not blocks:
-        return [Failure(source, "holds no atom sites")]
+        return [Failure(source, _NO_SITES)]
     if len(blocks) == 1:
         return [_parse_named(blocks[0], source, max_atoms)]
     return [
@@ -74,13 +108,13 @@ def _parse_broken(
     """Read structures of a text with an error in it: block by block, so that only one is lost."""
     inside = without_wrapping(text)
     if inside is not None:
-        return parse_cif(inside, source, max_atoms)
+        return _parse_at_once(inside, source, max_atoms)
     parts = split_blocks(text)
     if len(parts) == 1:
         return [_parse_loose(text, source, why, max_atoms)]
     results: list[Parsed | Failure] = []
     for number, part in enumerate(parts, start=1):
-        if re.search(r"(?im)^[ \t]*_(cell[_.]length_a|atom_site[_.])", part):
+        if _HAS_STRUCTURE.search(part):
             name = shorten(part[5:60].split()[0]) if part[5:60].strip() else ""
             results += _parse_part(part, f"{source} block {number} ({name})", max_atoms)
     return results or [Failure(source, f"can't be read as CIF ({why})")]

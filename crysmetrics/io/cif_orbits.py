@@ -82,14 +82,14 @@ def expand(
 
 
 def _images(frac: NDArray[np.float64], operations: Operations) -> NDArray[np.float64]:
-    """(3, n, m) coordinates, axis by axis, of each site's images."""
+    """Return (3, n, m) coordinates, axis by axis, of each site's images."""
     images = np.matmul(frac, operations.by_axis)
     images += operations.shifts
     return images
 
 
 def _distances(frac: NDArray[np.float64], images: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(3, n, m) how far images are from their sites, axis by axis, up to lattice vectors."""
+    """Measure (3, n, m) how far images are from their sites, axis by axis, up to lattice vectors."""
     distances = images - frac.T[:, :, None]
     distances -= np.round(distances)
     return np.abs(distances, out=distances)
@@ -98,9 +98,9 @@ def _distances(frac: NDArray[np.float64], images: NDArray[np.float64]) -> NDArra
 def _orbits(
     frac: NDArray[np.float64], operations: Operations
 ) -> tuple[list[NDArray[np.float64]], bool]:
-    """The different images of each site, wrapped into the cell, in the order of operations.
+    """List the different images of each site, wrapped into the cell, in the order of operations.
 
-    And whether it is clear which differ: no two of them nearly do.
+    Also tell whether it is clear which differ: no two of them nearly do.
     """
     images = _images(frac, operations)
     distances = _distances(frac, images).max(axis=0)
@@ -134,7 +134,7 @@ def _share(
     counts: NDArray[np.int64],
     operations: Operations,
 ) -> bool | None:
-    """Whether atoms of different sites are on top of each other; None if this doesn't tell.
+    """Tell whether atoms of different sites are on top of each other; None if this doesn't tell.
 
     If an atom of one site is one of another site too, then so is the site itself, since the
     operations are a group. So only the sites are looked for among the atoms.
@@ -174,7 +174,7 @@ def _crowded(
     counts: NDArray[np.int64],
     reach: float,
 ) -> list[int]:
-    """Sites with atoms of other sites in the cubes within reach of them."""
+    """List sites with atoms of other sites in the cubes within reach of them."""
     sites = np.arange(len(frac))
     atoms = np.sort(_cubes(positions) * _SITES + np.repeat(sites, counts))
     cubes = _cubes((frac[:, None] + reach * _CORNERS).reshape(-1, 3) % 1.0) * _SITES
@@ -186,21 +186,21 @@ def _crowded(
 
 
 def _cubes(frac: NDArray[np.float64]) -> NDArray[np.int64]:
-    """(n,) number of the cube that holds each of some wrapped positions."""
+    """Return (n,) number of the cube that holds each of some wrapped positions."""
     numbers = (frac * _CUBES).astype(np.int64)
     numbers[numbers >= _CUBES] = 0
     return np.asarray(numbers @ np.array([_CUBES * _CUBES, _CUBES, 1]), dtype=np.int64)
 
 
 def _displacements(frac: NDArray[np.float64], operations: Operations) -> NDArray[np.float64]:
-    """(n, m, 3) how far each operation moves each site, up to lattice vectors."""
+    """Measure (n, m, 3) how far each operation moves each site, up to lattice vectors."""
     moves = np.einsum("mij,nj->nmi", operations.rotations - np.eye(3), frac)
     moves += operations.translations
     return moves - np.round(moves)
 
 
 def _count_atoms(frac: NDArray[np.float64], operations: Operations) -> int:
-    """Number of atoms that the operations make of the sites, without making them."""
+    """Count the atoms that the operations make of the sites, without making them."""
     total, m = 0.0, len(operations)
     step = max(1, _CHUNK // m)
     for start in range(0, len(frac), step):
@@ -219,7 +219,7 @@ def refuse_large(atoms: int, max_atoms: int | None) -> None:
 def _on_special_positions(
     frac: NDArray[np.float64], operations: Operations, rounding: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Sites moved onto the special positions that their rounded coordinates stand for.
+    """Move sites onto the special positions that their rounded coordinates stand for.
 
     An operation belongs to a site if it moves it by no more than rounding can have done: half a
     unit in the last digit of each coordinate, times the coefficients of the operation.

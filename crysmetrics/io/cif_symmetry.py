@@ -45,22 +45,22 @@ class Operations:
 
     @cached_property
     def by_axis(self) -> NDArray[np.float64]:
-        """(3, 3, m) rotations: positions times these are, axis by axis, their unmoved images."""
+        """Return (3, 3, m) rotations: positions times these are, axis by axis, their unmoved images."""
         return np.ascontiguousarray(self.rotations.transpose(1, 2, 0))
 
     @cached_property
     def shifts(self) -> NDArray[np.float64]:
-        """(3, 1, m) translations, axis by axis."""
+        """Return (3, 1, m) translations, axis by axis."""
         return np.ascontiguousarray(self.translations.T[:, None])
 
     @cached_property
     def coefficients(self) -> NDArray[np.float64]:
-        """(m, 3) how far each operation moves a site whose coordinates change by 1, at most."""
+        """Return (m, 3) how far each operation moves a site whose coordinates change by 1, at most."""
         return np.abs(self.rotations - np.eye(3)).sum(axis=2)
 
     @cached_property
     def stretch(self) -> float:
-        """How much larger an operation can make the difference of two positions, at most."""
+        """Return how much larger an operation can make the difference of two positions, at most."""
         return float(np.abs(self.rotations).sum(axis=2).max())
 
 
@@ -109,7 +109,7 @@ def _parse(triplets: tuple[str, ...]) -> Operations:
 @lru_cache(maxsize=512)
 @np.errstate(all="ignore")
 def _judge(triplets: tuple[str, ...]) -> tuple[bool, bool]:
-    """Whether operations are known to be a group, and whether all are different ones.
+    """Tell whether operations are known to be a group, and whether all are different ones.
 
     Raises:
         ValueError: if they are no group, or no symmetry operations.
@@ -124,7 +124,7 @@ def _judge(triplets: tuple[str, ...]) -> tuple[bool, bool]:
 
 
 def _distinct(parsed: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Rows of operations that are no earlier one, up to lattice vectors, in order."""
+    """List rows of operations that are no earlier one, up to lattice vectors, in order."""
     wrapped = np.round(parsed[:, 9:] % 1.0, 6) % 1.0
     codes = np.concatenate([parsed[:, :9], wrapped], axis=1)
     return np.sort(np.unique(codes, axis=0, return_index=True)[1])
@@ -183,7 +183,7 @@ def _codes(turns: NDArray[np.float64], shifts: NDArray[np.float64]) -> NDArray[n
 
 @lru_cache(maxsize=4096)
 def _parse_triplet(triplet: str) -> list[float]:
-    """Nine entries of an operation's rotation, row after row, and its translation.
+    """Return nine entries of an operation's rotation, row after row, and its translation.
 
     Raises:
         ValueError: if it is none.
@@ -209,7 +209,7 @@ def _parse_triplet(triplet: str) -> list[float]:
 
 
 def _parse_row(expression: str, triplet: str) -> list[float]:
-    """Coefficients of x, y, z and the translation in one part of an operation."""
+    """Return coefficients of x, y, z and the translation in one part of an operation."""
     row, rest = [0.0, 0.0, 0.0, 0.0], expression
     while rest:
         term = re.match(r"([+-]?)(?:([xyz])|(\d+\.?\d*|\.\d+)(?:/(\d+))?)", rest)
