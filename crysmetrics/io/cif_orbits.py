@@ -89,7 +89,7 @@ def _images(frac: NDArray[np.float64], operations: Operations) -> NDArray[np.flo
 
 
 def _distances(frac: NDArray[np.float64], images: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Measure (3, n, m) how far images are from their sites, axis by axis, up to lattice vectors."""
+    """Measure (3, n, m) how far images are from their sites, up to lattice vectors."""
     distances = images - frac.T[:, :, None]
     distances -= np.round(distances)
     return np.abs(distances, out=distances)

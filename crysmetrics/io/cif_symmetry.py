@@ -45,7 +45,7 @@ class Operations:
 
     @cached_property
     def by_axis(self) -> NDArray[np.float64]:
-        """Return (3, 3, m) rotations: positions times these are, axis by axis, their unmoved images."""
+        """Return (3, 3, m) rotations: positions times these are unmoved images, axis by axis."""
         return np.ascontiguousarray(self.rotations.transpose(1, 2, 0))
 
     @cached_property
@@ -55,7 +55,7 @@ class Operations:
 
     @cached_property
     def coefficients(self) -> NDArray[np.float64]:
-        """Return (m, 3) how far each operation moves a site whose coordinates change by 1, at most."""
+        """Return (m, 3) how much of a change of coordinates each operation makes, at most."""
         return np.abs(self.rotations - np.eye(3)).sum(axis=2)
 
     @cached_property
