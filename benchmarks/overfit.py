@@ -12,6 +12,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -19,7 +20,7 @@ import torch
 
 from crysgen.checkpoints import load_model
 from crysgen.diffusion.torus import remove_mean, shortest_path
-from crysgen.models.gemsdiff import GemsDiff
+from crysgen.models import model_class
 from crysgen.models.targets import Target
 from crysgen.training.batch import Batch
 from crysgen.training.configs import load_config
@@ -28,6 +29,7 @@ from crysgen.training.trainer import Trainer
 from crysmetrics.io import Crystals
 from crysmetrics.matching.distances import rms_distances
 
+KIND = "gemsdiff"
 NETWORK = {
     "channels": 96,
     "pair_channels": 48,
@@ -58,10 +60,10 @@ def main(data: Path, count: int, max_atoms: int, minutes: float, seed: int) -> N
         "learning_rate": 2e-3,
         "ema": 0.995,
     }
-    config, training = load_config("gemsdiff", "default", settings)
+    config, training = load_config(KIND, "default", settings)
     config = replace(config, network_settings=NETWORK)
     with tempfile.TemporaryDirectory() as name:
-        Trainer(GemsDiff, config, training, Path(name), crystals, crystals).run(show=True)
+        Trainer(model_class(KIND), config, training, Path(name), crystals, crystals).run(show=True)
         model = load_model(Path(name))
     batch = Batch.from_crystals(crystals, torch.float32)
     with torch.no_grad():
@@ -98,7 +100,7 @@ def chosen(crystals: Crystals, count: int, max_atoms: int, seed: int) -> Crystal
     return crystals[rows]
 
 
-def explained(model: GemsDiff, batch: Batch, step: int) -> str:
+def explained(model: Any, batch: Batch, step: int) -> str:
     """How large the errors at a step are, as a share of the noise that is there."""
     generator = torch.Generator().manual_seed(step)
     steps = torch.full((len(batch),), step)
