@@ -206,6 +206,9 @@ def why_not(formula: Formula, units: int | None, atoms: Mapping[int, int]) -> st
         return None
     stated, found = formula.counts, sum(atoms.values())
     missing, surplus = sorted(stated.keys() - atoms.keys()), sorted(atoms.keys() - stated.keys())
+    too_many = [z for z, n in sorted(stated.items()) if not n * (units or 1) < MAX_COUNT]
+    if too_many:
+        return f"states a formula with more than {MAX_COUNT:.0e} atoms of {SYMBOLS[too_many[0]]}"
     total = sum(stated.values()) * (units or 1)
     reason = f"has {found} atoms where its formula states {total:g}"
     if missing:

@@ -68,3 +68,11 @@ def test_a_long_text_without_structures_says_so(monkeypatch):
     assert list(cif.parse_cif("data_a\n_b c\n" * 500, "x.cif")) == [
         Failure("x.cif", "holds no atom sites")
     ]
+
+
+@pytest.mark.parametrize("digits", [8, 10, 13, 300])
+def test_a_count_that_no_cell_has_is_said_with_its_element(digits):
+    formula = f"_chemical_formula_sum 'C1 O{'9' * digits}'\n_cell_formula_units_Z 100\n"
+    (found,) = cif.parse_cif(block("a", "C 0 0 0\nO .5 .5 .5\n", formula), "x.cif")
+    assert isinstance(found, Failure)
+    assert found.reason == "states a formula with more than 1e+09 atoms of O"
