@@ -154,13 +154,25 @@ def ask_formulas(
     ]
 
 
-def read_structures(path: str | Path, workers: int | None = None) -> Crystals:
-    """Read structures of anything that `crysmetrics.io.read` takes, or of a named reference."""
+def read_structures(
+    path: str | Path,
+    workers: int | None = None,
+    id_column: str | None = None,
+    cif_column: str | None = None,
+) -> Crystals:
+    """Read structures of anything that `crysmetrics.io.read` takes, or of a named reference.
+
+    Args:
+        path: of the structures, or a reference's name.
+        workers: processes at most.
+        id_column: of a table or JSON; None for the usual names.
+        cif_column: the column of structures; None for the usual names.
+    """
     from crysmetrics.io import read
 
     named = _reference(path)
     if named is None:
-        return read(path, workers=workers)
+        return read(path, id_column=id_column, cif_column=cif_column, workers=workers)
     from crysmetrics import references
 
     return references.load(str(path), named).crystals
@@ -176,7 +188,11 @@ def _reference(path: str | Path) -> Path | None:
 
 
 def ask_structures(
-    path: str | Path, count: int, max_atoms: int = MAX_ATOMS
+    path: str | Path,
+    count: int,
+    max_atoms: int = MAX_ATOMS,
+    id_column: str | None = None,
+    cif_column: str | None = None,
 ) -> list[CompositionRequest]:
     """Request `count` samples of the exact cell of each structure; ids become `ref_id`.
 
@@ -184,13 +200,15 @@ def ask_structures(
         path: see `read_structures`.
         count: samples of each.
         max_atoms: of a cell.
+        id_column: see `read_structures`.
+        cif_column: see `read_structures`.
 
     Raises:
         InputError: if it holds no structure, or some can't be read: a benchmark must not lose
             its difficult cases unnoticed.
         UserError: if a cell has more atoms than allowed.
     """
-    crystals = read_structures(path)
+    crystals = read_structures(path, id_column=id_column, cif_column=cif_column)
     if crystals.failures:
         first, more = crystals.failures[0], len(crystals.failures)
         raise InputError(
@@ -252,6 +270,8 @@ def ask_path(
     count: int,
     units: Sequence[int] | None = None,
     max_atoms: int = MAX_ATOMS,
+    id_column: str | None = None,
+    cif_column: str | None = None,
 ) -> list[CompositionRequest]:
     """Request what `--compositions` names: structures, whose cells are meant, or formulas.
 
@@ -268,7 +288,7 @@ def ask_path(
             raise UserError(
                 f"--formula-units goes with formulas; the cells of {path} are taken as they are."
             )
-        return ask_structures(path, count, max_atoms)
+        return ask_structures(path, count, max_atoms, id_column, cif_column)
     return ask_formulas(read_formulas(path), count, units, max_atoms)
 
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import click
 
-from crysmetrics.cli.options import progress, quiet_option, user_errors
+from crysmetrics.cli.options import (
+    cif_column_option,
+    id_column_option,
+    progress,
+    quiet_option,
+    user_errors,
+)
 from crysmetrics.console import echo
 
 
@@ -15,9 +21,11 @@ def library() -> None:
 
 @library.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@id_column_option
+@cif_column_option
 @quiet_option
 @user_errors
-def add(paths: tuple[str, ...], quiet: bool) -> None:
+def add(paths: tuple[str, ...], id_column: str | None, cif_column: str | None, quiet: bool) -> None:
     """Add crystals of your own: folders or files of any kind that crysmetrics reads.
 
     They are kept in a file of yours beside the shipped library (`crysgen library info` says
@@ -27,7 +35,9 @@ def add(paths: tuple[str, ...], quiet: bool) -> None:
     from crysgen.retrieval.library.user import add_to_user_library, user_library
 
     with progress(quiet):
-        added, total, failures = add_to_user_library(paths)
+        added, total, failures = add_to_user_library(
+            paths, id_column=id_column, cif_column=cif_column
+        )
     for failure in failures:
         echo(f"  {failure.file}: {failure.reason}", err=True)
     if not quiet:

@@ -10,7 +10,9 @@ import click
 
 from crysgen.cli.options import batch_size_option, model_option
 from crysmetrics.cli.options import (
+    cif_column_option,
     device_option,
+    id_column_option,
     overwrite_option,
     progress,
     quiet_option,
@@ -40,6 +42,8 @@ _AT_ONCE = 256
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FOLDER|FILE"
 )
+@id_column_option
+@cif_column_option
 @model_option
 @batch_size_option
 @seed_option
@@ -52,6 +56,8 @@ def noise(
     ref: str,
     steps: tuple[str, ...],
     output: Path,
+    id_column: str | None,
+    cif_column: str | None,
     model: str | None,
     batch_size: int | None,
     seed: int,
@@ -87,7 +93,7 @@ def noise(
             raise UserError(f"A model of kind {process.kind} has no forward process.")
         if max(wanted) > process.num_steps:
             raise UserError(f"This model has {process.num_steps} steps; {max(wanted)} is beyond.")
-        crystals = read_structures(ref, workers)
+        crystals = read_structures(ref, workers, id_column, cif_column)
         made = noised(process, crystals, wanted, seed, where, batch_size or _AT_ONCE)
         if len(wanted) == 1:
             write(next(made)[1], output, overwrite=overwrite)

@@ -58,7 +58,8 @@ def _requests(call: SampleCall) -> list[CompositionRequest]:
         return _of_system(call, units)
     if call.compositions is not None:
         with progress(call.quiet):
-            return ask_path(call.compositions, count, units, call.max_atoms)
+            columns = (call.id_column, call.cif_column)
+            return ask_path(call.compositions, count, units, call.max_atoms, *columns)
     formulas = [parse_formula(text) for text in call.composition]
     return ask_formulas(formulas, count, units, call.max_atoms)
 

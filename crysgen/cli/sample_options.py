@@ -18,7 +18,9 @@ from crysgen.cli.options import (
 from crysgen.proposers.base import METHODS
 from crysmetrics.cli.options import (
     cache_option,
+    cif_column_option,
     device_option,
+    id_column_option,
     json_option,
     overwrite_option,
     quiet_option,
@@ -42,6 +44,8 @@ class SampleCall:
 
     composition: tuple[str, ...]
     compositions: str | None
+    id_column: str | None
+    cif_column: str | None
     system: str | None
     subsystems: bool
     max_compositions: int | None
@@ -107,6 +111,8 @@ COMPOSITIONS: tuple[Option, ...] = (
         metavar="FILE|FOLDER",
         help="A text with one formula a line, or structures whose cell compositions are wanted.",
     ),
+    id_column_option,
+    cif_column_option,
     click.option("--system", metavar="A-B-C", help="All compositions of a system such as Li-Fe-O."),
     click.option("--subsystems", is_flag=True, help="With --system: those of fewer elements too."),
     click.option(

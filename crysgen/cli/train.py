@@ -11,7 +11,15 @@ import click
 
 from crysgen.models import MODELS
 from crysgen.training.configs import config_names
-from crysmetrics.cli.options import SEED, device_option, overwrite_option, quiet_option, user_errors
+from crysmetrics.cli.options import (
+    SEED,
+    cif_column_option,
+    device_option,
+    id_column_option,
+    overwrite_option,
+    quiet_option,
+    user_errors,
+)
 from crysmetrics.console import echo
 from crysmetrics.interrupts import answered_elsewhere
 
@@ -42,6 +50,8 @@ class _Call:
 
     kind: str
     paths: tuple[str, ...]
+    id_column: str | None
+    cif_column: str | None
     val: str | None
     folder: Path
     config: str
@@ -88,6 +98,8 @@ def _options(kind: str) -> list[Callable[..., Any]]:
         click.option(
             "--data", "paths", multiple=True, required=True, metavar="PATH", help=data_help
         ),
+        id_column_option,
+        cif_column_option,
         click.option(
             "--val", metavar="PATH", help="Structures to select by; else what is marked `val`."
         ),
@@ -158,7 +170,14 @@ def _trainer(call: _Call, settings: dict[str, Any]) -> Trainer:
 
     config, chosen = load_config(call.kind, call.config, settings)
     _prepare_folder(call.folder, call.resume, call.overwrite)
-    crystals, selection = training_sets(call.paths, call.val, call.max_atoms, seed=chosen.seed)
+    crystals, selection = training_sets(
+        call.paths,
+        call.val,
+        call.max_atoms,
+        seed=chosen.seed,
+        id_column=call.id_column,
+        cif_column=call.cif_column,
+    )
     fabric = launch(call.device, call.devices, call.precision, loggers=_loggers(call.folder))
     trainer = Trainer(
         model_class(call.kind),

@@ -129,6 +129,8 @@ def training_sets(
     max_atoms: int,
     val_share: float = 0.05,
     seed: int = 0,
+    id_column: str | None = None,
+    cif_column: str | None = None,
 ) -> tuple[Crystals, Crystals]:
     """Read crystals to train on, and crystals to select the best weights by.
 
@@ -139,13 +141,15 @@ def training_sets(
         max_atoms: larger crystals are left out.
         val_share: of the crystals, where nothing is marked.
         seed: of that random choice.
+        id_column: of tables and JSON; None for the usual names.
+        cif_column: the column of structures; None for the usual names.
 
     Raises:
         UserError: if either set is empty.
     """
     parts = []
     for number, path in enumerate(paths):
-        crystals = _prepared(path, max_atoms)
+        crystals = _prepared(path, max_atoms, id_column, cif_column)
         if len(paths) > 1:
             crystals = crystals.with_ids([f"{number}/{name}" for name in crystals.ids])
         parts.append(crystals)
@@ -153,7 +157,7 @@ def training_sets(
     marked = crystals.properties.get(SPLIT)
     if val is not None:
         train = crystals if marked is None else crystals[marked != "val"]
-        chosen = _prepared(val, max_atoms)
+        chosen = _prepared(val, max_atoms, id_column, cif_column)
     elif marked is not None and (marked == "val").any():
         train, chosen = crystals[marked == "train"], crystals[marked == "val"]
     else:
@@ -166,8 +170,10 @@ def training_sets(
     return train, chosen
 
 
-def _prepared(path: str | Path, max_atoms: int) -> Crystals:
-    crystals = read(path)
+def _prepared(
+    path: str | Path, max_atoms: int, id_column: str | None, cif_column: str | None
+) -> Crystals:
+    crystals = read(path, id_column=id_column, cif_column=cif_column)
     if not len(crystals):
         raise InputError(f"{path} holds no crystal that can be used.")
     crystals = crystals[crystals.num_atoms <= max_atoms]

@@ -35,7 +35,10 @@ def user_library() -> Path:
 
 
 def add_to_user_library(
-    paths: Sequence[str | Path], path: str | Path | None = None
+    paths: Sequence[str | Path],
+    path: str | Path | None = None,
+    id_column: str | None = None,
+    cif_column: str | None = None,
 ) -> tuple[int, int, list[Failure]]:
     """Add crystals to the user's library; those of an id that is there take its place.
 
@@ -44,6 +47,8 @@ def add_to_user_library(
     Args:
         paths: anything that `crysmetrics.io.read` takes.
         path: the library file; the user's own by default.
+        id_column: of tables and JSON; None for the usual names.
+        cif_column: the column of structures; None for the usual names.
 
     Returns:
         How many crystals were added, how many the file holds, and what could not be added.
@@ -55,7 +60,7 @@ def add_to_user_library(
     crystals, ids, hulls = [], [], []
     failures: list[Failure] = []
     for source in paths:
-        found = read(source)
+        found = read(source, id_column=id_column, cif_column=cif_column)
         failures += found.failures
         hull = _hull(found.properties, len(found))
         with task("primitive cells", len(found)) as advance:
