@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from crysgen.checkpoints import load_model
-from crysgen.diffusion.torus import remove_mean, shortest_path
+from crysgen.diffusion.torus import remove_mean
 from crysgen.models import model_class
 from crysgen.models.targets import Target
 from crysgen.training.batch import Batch
@@ -107,17 +107,17 @@ def explained(model: Any, batch: Batch, step: int) -> str:
     vectors = model.cells.encode(batch.lattices, batch.num_atoms)
     draw = torch.randn(vectors.shape, generator=generator)
     moves = torch.randn(batch.frac_coords.shape, generator=generator)
-    noise = (draw, moves)
-    noisy, frac = model.process.noised(vectors, batch.frac_coords, batch.mask, steps, noise)
+    noisy = model.of_cells.noised(vectors, steps, draw)
+    frac, wanted = model.of_positions.noised(batch.frac_coords, batch.atomic_numbers, steps, moves)
     displacement, cell = model.predict(batch.atomic_numbers, frac, noisy, steps)
-    wanted = remove_mean(shortest_path(frac, batch.frac_coords), batch.mask)
+    wanted = remove_mean(wanted, batch.mask)
     left = remove_mean(wanted - displacement, batch.mask)
     positions = float(left.norm() / wanted.norm())
-    sigma = float(model.process.lattice.sigma(steps[:1]))
+    sigma = float(model.of_cells.schedule.sigma(steps[:1]))
     cells = float((cell - vectors).square().mean().sqrt()) / max(sigma, 1e-9)
-    spread = float(model.process.positions.sigma(steps[:1]))
+    spread = float(model.of_positions.unknown(steps[:1]))
     return (
-        f"step {step}: σ of positions {spread:.3f}, left {positions:.2f}; "
+        f"step {step}: displacements of {spread:.3f}, left {positions:.2f}; "
         f"of cells {sigma:.3f}, left {cells:.2f}"
     )
 

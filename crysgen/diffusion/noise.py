@@ -63,3 +63,23 @@ def spread_steps(
     places = (places + torch.arange(size, device=device) / size) % 1
     places = places[torch.randperm(size, generator=generator, device=device)]
     return (places * total).long().clamp_max(total - 1) + 1
+
+
+def kept_channels(
+    size: int,
+    shape: tuple[int, int],
+    dropped: float,
+    generator: torch.Generator | None,
+    like: Tensor,
+) -> Tensor:
+    """Draw which channels dropout leaves: (size, layers, channels), 0 or 1 / (1 - dropped).
+
+    Args:
+        size: crystals of the batch.
+        shape: layers and channels.
+        dropped: share of channels.
+        generator: of the random numbers.
+        like: whose type and device are meant.
+    """
+    numbers = torch.rand((size, *shape), generator=generator, device=like.device)
+    return (numbers >= dropped).to(like) / (1 - dropped)

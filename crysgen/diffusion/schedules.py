@@ -7,6 +7,7 @@ is used everywhere (not 1 - ᾱ_t, which the second line of Eq. 16 has; they agr
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,11 @@ class Posterior(NamedTuple):
     from_start: Tensor
     from_now: Tensor
     variance: Tensor
+
+    @property
+    def spread(self) -> Tensor:
+        """Standard deviation (...)."""
+        return self.variance.sqrt()
 
 
 def linear_betas(steps: int, first: float, last: float) -> Tensor:
@@ -45,6 +51,16 @@ def exploding_powers(steps: int, power: float, last: float) -> Tensor:
     """Compute β (T + 1,) float64 whose sums are σ_t² = last² (t/T)^(2 power)."""
     variance = (last * _powers(steps, power)).square()
     return torch.cat([torch.zeros(1, dtype=torch.float64), variance.diff()])
+
+
+def exploding_geometric(steps: int, first: float, last: float) -> Tensor:
+    """Compute β (T + 1,) float64 whose sums are σ_t², with σ_t geometric from `first` to `last`."""
+    if steps < 1 or not 0 < first <= last:
+        raise ValueError(f"no schedule: {steps} steps from {first} to {last}")
+    sigma = torch.logspace(math.log10(first), math.log10(last), steps, dtype=torch.float64)
+    return torch.cat([torch.zeros(1, dtype=torch.float64), sigma.square()]).diff(
+        prepend=torch.zeros(1, dtype=torch.float64)
+    )
 
 
 def _powers(steps: int, power: float) -> Tensor:
@@ -93,8 +109,6 @@ class Exploding(nn.Module):
 
     variance: Tensor
 
-    variance: Tensor
-
     def __init__(self, betas: Tensor) -> None:
         super().__init__()
         self.register_buffer("variance", torch.cumsum(betas, 0), persistent=False)
@@ -112,6 +126,40 @@ class Exploding(nn.Module):
         """Compute the posterior of step s < t given step t, x_0 being the image nearest to x_t."""
         now, then = self.variance[t], self.variance[s]
         return Posterior(1 - then / now, then / now, then * (now - then) / now)
+
+
+class Straight(nn.Module):
+    """x_t = (1 - τ) x_0 + τ ε with τ = (t/T)^power: flow matching, without noise on the way back.
+
+    Args:
+        steps: T.
+        power: 1 is time as flows have it; more takes smaller steps toward the end.
+    """
+
+    share: Tensor
+
+    def __init__(self, steps: int, power: float = 1.0) -> None:
+        super().__init__()
+        self.register_buffer("share", _powers(steps, power), persistent=False)
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return len(self.share) - 1
+
+    def signal(self, t: Tensor) -> Tensor:
+        """Look up 1 - τ at the steps t (...)."""
+        return 1 - self.share[t]
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Look up τ at the steps t (...)."""
+        return self.share[t]
+
+    def posterior(self, t: int | Tensor, s: int | Tensor) -> Posterior:
+        """Compute the step s < t on the straight line through x_0 and x_t."""
+        now, then = self.share[t], self.share[s]
+        left = then / now
+        return Posterior(1 - then - left * (1 - now), left, torch.zeros_like(left))
 
 
 def strided_steps(total: int, count: int) -> list[int]:

@@ -49,3 +49,35 @@ def fourier_coefficient(sigma: Tensor, order: int = 1) -> Tensor:
     The paper prints exp(-2 π σ² n²), without the square of π that the integral has.
     """
     return torch.exp(-2 * (math.pi * order * sigma) ** 2)
+
+
+def image_mean(path: Tensor, sigma: Tensor, images: int = 4) -> Tensor:
+    """Mean of path + k over whole numbers k, weighted by normal distributions of width σ.
+
+    It is σ² times the score of the wrapped normal distribution: the mean of all ways back to a
+    point from which normal noise came, its images included (DiffCSP, Appendix A).
+
+    Args:
+        path: (...) components in [-1/2, 1/2], from the noisy to the clean point.
+        sigma: broadcast with `path`, above 0; at 0 the path is returned.
+        images: summed on each side; enough up to σ = 0.7.
+    """
+    shifts = torch.arange(-images, images + 1, dtype=path.dtype, device=path.device)
+    ways = path[..., None] + shifts
+    width = sigma.clamp_min(1e-4)[..., None]  # narrower, no second image has a weight
+    return (ways * (-(ways / width).square() / 2).softmax(-1)).sum(-1)
+
+
+def image_mean_size(sigma: Tensor, points: int = 4001) -> Tensor:
+    """Root mean square (...) of `image_mean` over the wrapped normal distribution of width σ."""
+    path = torch.linspace(-0.5, 0.5, points, dtype=torch.float64)
+    shifts = torch.arange(-4.0, 5, dtype=torch.float64)
+    sizes = []
+    for width in sigma.double().flatten():
+        if width < 20 / points:  # far narrower than the torus, and than the grid would need
+            sizes.append(width)
+            continue
+        density = torch.exp(-((path[:, None] + shifts) / width).square() / 2).sum(1)
+        square = torch.trapezoid(image_mean(path, width).square() * density, path)
+        sizes.append((square / torch.trapezoid(density, path)).sqrt())
+    return torch.stack(sizes).reshape(sigma.shape)

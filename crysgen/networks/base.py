@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,20 @@ class Features(Protocol):
         """(B, N, k, 3) Cartesian directions to the neighbours."""
 
 
+class Estimate(NamedTuple):
+    """An earlier prediction of the clean crystals, for self-conditioning.
+
+    Attributes:
+        displacement: (B, N, 3) from where atoms are now, in fractional coordinates.
+        lattices: (B, 3, 3) rows in Å.
+        known: (B,) 1 where there is a prediction, else 0.
+    """
+
+    displacement: Tensor
+    lattices: Tensor
+    known: Tensor
+
+
 class Network(nn.Module):
     """A backbone: a map from a crystal, a step and its neighbour lists to `Features`.
 
@@ -48,11 +62,14 @@ class Network(nn.Module):
         k: how many neighbours of each atom the network wants.
         channels: C, the width of node features.
         edge_channels: E, the width of edge features.
+        can_drop: whether there is dropout, with the shape `droppable` of layers and channels.
     """
 
+    can_drop: ClassVar[bool] = False
     k: int
     channels: int
     edge_channels: int
+    droppable: tuple[int, int]
 
     def search(self, frac_coords: Tensor, lattices: Tensor, mask: Tensor) -> Any:
         """Search the neighbours that `forward` wants, in full precision; not compiled.

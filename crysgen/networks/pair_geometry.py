@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot, softplus
 
+from crysgen.matrices import inverses
+from crysgen.networks.base import Estimate
 from crysgen.networks.embedding import MAX_ATOMIC_NUMBER
 from crysgen.networks.neighbours import Neighbours
 
@@ -80,18 +82,54 @@ class PairGeometry(nn.Module):
         # their gradients, in the same order every time.
         which = one_hot(neighbours.index, size).to(distances)
         sums = radii[:, :, None] + (which @ radii[:, None, :, None]).squeeze(-1)
-        basis = torch.cat(
+        basis = self._radial(distances, length, sums)
+        fade = (1 - (distances / neighbours.cutoff[..., None]).pow(4)).clamp_min(0).square()
+        fade = fade * (atomic_numbers > 0)[:, :, None]
+        basis = basis * fade[..., None]
+        units = neighbours.vectors / distances[..., None]
+        return PairBasis(which.mT @ basis, basis, units, which, fade)
+
+    def estimated(
+        self,
+        atomic_numbers: Tensor,
+        length: Tensor,
+        neighbours: Neighbours,
+        basis: PairBasis,
+        lattices: Tensor,
+        estimate: Estimate,
+    ) -> Tensor:
+        """(B, N, N, K) radial functions of the neighbours where an estimate has them.
+
+        The images that are neighbours now, at their places in the estimated crystal: static shapes,
+        without another search.
+
+        Args:
+            atomic_numbers: (B, N).
+            length: (B,) (V/N)^(1/3) in Å, now.
+            neighbours: in Å, now.
+            basis: of `forward`.
+            lattices: (B, 3, 3) rows in Å, now.
+            estimate: of the clean crystals.
+        """
+        moved = estimate.displacement.to(lattices) @ estimate.lattices.to(lattices)
+        bend = inverses(lattices) @ estimate.lattices.to(lattices)
+        vectors = neighbours.vectors @ bend[:, None]
+        vectors = vectors + basis.which @ moved[:, None] - moved[:, :, None]
+        distances = vectors.norm(dim=-1).clamp_min(1e-6)
+        radii = softplus(self.radii)[atomic_numbers]
+        sums = radii[:, :, None] + (basis.which @ radii[:, None, :, None]).squeeze(-1)
+        fade = basis.fade * estimate.known.to(basis.fade)[:, None, None]
+        found = self._radial(distances, length, sums) * fade[..., None]
+        return basis.which.mT @ found
+
+    def _radial(self, distances: Tensor, length: Tensor, sums: Tensor) -> Tensor:
+        return torch.cat(
             [
                 gaussians(distances / length[:, None, None], self.centres),
                 gaussians(distances / sums, self.touching),
             ],
             dim=-1,
         )
-        fade = (1 - (distances / neighbours.cutoff[..., None]).pow(4)).clamp_min(0).square()
-        fade = fade * (atomic_numbers > 0)[:, :, None]
-        basis = basis * fade[..., None]
-        units = neighbours.vectors / distances[..., None]
-        return PairBasis(which.mT @ basis, basis, units, which, fade)
 
 
 class LatticeGeometry(nn.Module):

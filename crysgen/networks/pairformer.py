@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
 from crysgen.matrices import determinants
-from crysgen.networks.base import Network
+from crysgen.networks.base import Estimate, Network
 from crysgen.networks.embedding import AtomEmbedding
 from crysgen.networks.neighbours import Neighbours, nearest_images, reduced_cells
 from crysgen.networks.pair_geometry import LatticeGeometry, PairBasis, PairGeometry
@@ -77,7 +77,10 @@ class PairFormer(Network):
         radial: basis functions of each of the two distances.
         k: neighbours of each atom that are seen.
         lattice_k: lattice vectors that are seen.
+        self_conditioning: whether `forward` can be told an estimate of the clean crystal.
     """
+
+    can_drop = True
 
     def __init__(
         self,
@@ -89,6 +92,7 @@ class PairFormer(Network):
         radial: int = 20,
         k: int = 40,
         lattice_k: int = 26,
+        self_conditioning: bool = False,
     ) -> None:
         super().__init__()
         if channels % heads:
@@ -107,6 +111,10 @@ class PairFormer(Network):
             for _ in range(layers)
         )
         self.norm = nn.LayerNorm(channels)
+        self.droppable = (layers, 2 * channels + pair_channels)
+        self.estimated = (
+            nn.Linear(2 * radial, pair_channels, bias=False) if self_conditioning else None
+        )
 
     def search(self, frac_coords: Tensor, lattices: Tensor, mask: Tensor) -> PairNeighbours:
         """Search the neighbours of the atoms, and the shortest vectors of the lattice."""
@@ -119,9 +127,24 @@ class PairFormer(Network):
         )
 
     def forward(
-        self, atomic_numbers: Tensor, lattices: Tensor, step: Tensor, neighbours: PairNeighbours
+        self,
+        atomic_numbers: Tensor,
+        lattices: Tensor,
+        step: Tensor,
+        neighbours: PairNeighbours,
+        estimate: Estimate | None = None,
+        kept: Tensor | None = None,
     ) -> PairFormerFeatures:
-        """See `Network.forward`."""
+        """See `Network.forward`.
+
+        Args:
+            atomic_numbers: (B, N).
+            lattices: (B, 3, 3) rows in Å.
+            step: (B,).
+            neighbours: of `search`.
+            estimate: of the clean crystals.
+            kept: (B, layers, channels) factors of the updates of each layer, for dropout.
+        """
         mask = atomic_numbers > 0
         counts = mask.sum(1)
         present = mask.to(lattices)[..., None]
@@ -139,8 +162,15 @@ class PairFormer(Network):
         atoms = atoms + about[:, None]
         eye = torch.eye(mask.shape[1], device=mask.device, dtype=atoms.dtype)[..., None]
         pairs = self.first(geometry.pairs) + eye * self.self_pair
-        for block in self.blocks:
-            atoms, pairs = block(atoms, pairs, geometry.pairs, mask)
+        if self.estimated is not None and estimate is not None:
+            with torch.autocast(lattices.device.type, enabled=False):
+                seen = self.geometry.estimated(
+                    atomic_numbers, length, neighbours.atoms, geometry, lattices, estimate
+                )
+            pairs = pairs + self.estimated(seen)
+        for number, block in enumerate(self.blocks):
+            left = None if kept is None else kept[:, number]
+            atoms, pairs = block(atoms, pairs, geometry.pairs, mask, left)
         atoms = self.norm(atoms)
         return PairFormerFeatures(atoms, pairs, geometry, each, units, length)
 
@@ -173,7 +203,12 @@ class Block(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(
-        self, atoms: Tensor, pairs: Tensor, radial: Tensor, mask: Tensor
+        self,
+        atoms: Tensor,
+        pairs: Tensor,
+        radial: Tensor,
+        mask: Tensor,
+        kept: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Update atoms (B, N, C) and pairs (B, N, N, P).
 
@@ -182,6 +217,7 @@ class Block(nn.Module):
             pairs: (B, N, N, P).
             radial: (B, N, N, K) geometry of the pairs.
             mask: (B, N) where atoms are.
+            kept: (B, 2 C + P) factors of what the layer adds, for dropout.
         """
         batch, size, channels = atoms.shape
         present = mask.to(atoms)
@@ -203,9 +239,17 @@ class Block(nn.Module):
         attended = scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query))
         attended = attended.transpose(1, 2).reshape(batch, size, channels)
         around = (inner * present[:, None, :, None]).sum(2) / counts.sqrt()
-        atoms = atoms + self.combine(torch.cat([attended, around.to(attended)], -1))
-        atoms = atoms + self.feed_forward(self.second_norm(atoms))
+        widths = (channels, channels, pairs.shape[-1])
+        factors = (None,) * 3 if kept is None else kept.to(atoms)[:, None].split(widths, -1)
+        found = self.combine(torch.cat([attended, around.to(attended)], -1))
+        atoms = atoms + _times(found, factors[0])
+        atoms = atoms + _times(self.feed_forward(self.second_norm(atoms)), factors[1])
         first, second = self.ends(self.third_norm(atoms)).chunk(2, -1)
         update = self.inner(torch.cat([self.second_pair_norm(pairs), radial.to(pairs)], -1))
         update = silu(update + first[:, :, None] + second[:, None])
-        return atoms, pairs + self.outer(update)
+        of_pairs = None if factors[2] is None else factors[2][:, None]
+        return atoms, pairs + _times(self.outer(update), of_pairs)
+
+
+def _times(values: Tensor, factors: Tensor | None) -> Tensor:
+    return values if factors is None else values * factors.to(values)

@@ -166,7 +166,7 @@ def test_anti_annealing_amplifies_displacements_toward_the_end(crystals: Crystal
     targets = targets_of(batch.atomic_numbers)
     predicted: list[torch.Tensor] = []
     taken: list[torch.Tensor] = []
-    untouched = model.process.positions_before
+    untouched = model.of_positions.before
 
     def watched(*args):
         displacement, cell = GemsDiff.predict(model, *args)
@@ -177,7 +177,7 @@ def test_anti_annealing_amplifies_displacements_toward_the_end(crystals: Crystal
         taken.append(displacement)
         return untouched(frac, displacement, *rest)
 
-    model.predict, model.process.positions_before = watched, step
+    model.predict, model.of_positions.before = watched, step
     without = model.sample(targets, steps=5)
     assert all(torch.equal(a, b) for a, b in zip(taken, predicted, strict=True))
     predicted.clear()
