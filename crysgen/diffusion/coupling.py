@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from crysgen.diffusion.torus import shortest_path
@@ -39,6 +38,8 @@ def paired(noisy: Tensor, clean: Tensor, atomic_numbers: Tensor) -> Tensor:
 
 def assigned(cost: Tensor) -> Tensor:
     """Return the columns (B, N) that make the sums of costs (B, N, N) the smallest."""
+    from scipy.optimize import linear_sum_assignment
+
     orders = np.zeros(cost.shape[:2], dtype=np.int64)
     for order, each in zip(orders, cost.double().numpy(), strict=True):
         order[:] = linear_sum_assignment(each)[1]

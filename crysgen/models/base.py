@@ -196,11 +196,21 @@ class Prepares(Protocol):
     `loss(batch, generator, stage)` is `prepared_loss(prepare(batch, generator, stage), stage)`.
     """
 
-    def prepare(self, batch: Batch, generator: torch.Generator | None, stage: str) -> Any:
-        """Noise a batch and search neighbours, without gradients.
+    def prepare(
+        self, batch: Batch, generator: torch.Generator | None, stage: str, parts: int = 1
+    ) -> Any:
+        """Noise a batch and search neighbours, without gradients, and without trained weights.
+
+        It may run in another thread, on batches that are trained on later.
+
+        Args:
+            batch: B crystals.
+            generator: of all random numbers, on the batch's device.
+            stage: of the training.
+            parts: of equal size, each of which is a batch of its own.
 
         Returns:
-            Tensors in nested tuples, whose shapes follow from the batch's alone.
+            Tensors in nested tuples, with B rows each, whose shapes follow from the batch's alone.
         """
 
     def prepared_loss(self, prepared: Any, stage: str) -> dict[str, Tensor]:

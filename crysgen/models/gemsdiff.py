@@ -159,12 +159,18 @@ class GemsDiff(CrystalPredictor):
 
     @torch.no_grad()
     def prepare(
-        self, batch: Batch, generator: torch.Generator | None = None, stage: str = "model"
+        self,
+        batch: Batch,
+        generator: torch.Generator | None = None,
+        stage: str = "model",
+        parts: int = 1,
     ) -> _Prepared:
-        """See `Prepares`. Steps are spread evenly over the batch, each still uniform on 1 to T."""
+        """See `Prepares`. Steps are spread evenly over each part, each still uniform on 1 to T."""
         device = batch.lattices.device
         with full_precision(batch.lattices):
-            steps = spread_steps(len(batch), self.num_steps, generator, device)
+            size = len(batch) // parts
+            drawn = [spread_steps(size, self.num_steps, generator, device) for _ in range(parts)]
+            steps = torch.cat(drawn)
             vectors = self.cells.encode(batch.lattices, batch.num_atoms)
             cell_noise = torch.randn(vectors.shape, generator=generator, device=device).to(vectors)
             shape = batch.frac_coords.shape

@@ -184,7 +184,7 @@ def _search(
         open_ = ~(furthest <= covered)  # what is not a number is not found
         if flags is not None:
             flags.append(open_)
-            todo = []
+            todo = torch.arange(0, device=frac.device)
         else:
             todo = open_.nonzero()[:, 0]
     else:

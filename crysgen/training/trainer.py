@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,14 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from crysgen.checkpoints import BEST, save_model
-from crysgen.training.batch import Batch
 from crysgen.training.data import BatchOrder, DeviceCrystals
 from crysgen.training.fabric import device_name, launch
+from crysgen.training.graphs import GraphSteps, steps_of
 from crysgen.training.interruption import SaveTimes, StopRequests
 from crysgen.training.objective import Objective, Window
 from crysgen.training.optimizer import MOMENTS, GeneratorOptimizer
 from crysgen.training.settings import TrainingSettings
+from crysgen.training.steps import EagerSteps
 from crysmetrics.errors import UserError
 from crysmetrics.parallel import flushed_denormals
 from crysmetrics.progress import task
@@ -54,6 +56,7 @@ class Trainer:
         facts: for the model's card, such as where the data came from.
         fabric: of Lightning, launched; one device of its choice by default.
         compiled: whether `torch.compile` is used.
+        graphs: whether steps are CUDA graphs; None where they can be.
     """
 
     def __init__(
@@ -67,9 +70,12 @@ class Trainer:
         facts: dict[str, Any] | None = None,
         fabric: Any = None,
         compiled: bool = False,
+        graphs: bool | None = None,
     ) -> None:
         self.fabric = launch() if fabric is None else fabric
         self.cls, self.settings, self.folder, self.compiled = cls, settings, folder, compiled
+        self.graphs = graphs
+        self.steps: EagerSteps | GraphSteps | None = None
         device = self.fabric.device
         self.train = DeviceCrystals(train, device, config.properties)
         self.val = DeviceCrystals(val, device, config.properties)
@@ -94,6 +100,7 @@ class Trainer:
 
     def _begin(self, stage: str) -> None:
         """Set up a stage from the model's present weights."""
+        self._close_steps()
         self.stage = stage
         settings = self.settings.of_stage(stage, self.cls.stages)
         self.of_stage = settings
@@ -138,6 +145,22 @@ class Trainer:
         fall = min(1.0, (1 - self.progress) / settings.decay_share)
         return settings.learning_rate * rise * max(1e-3, fall)
 
+    @property
+    def seed_of_step(self) -> int:
+        """Seed of the random numbers of the next step in this process."""
+        return hash((self.settings.seed, self.step, self.fabric.global_rank)) % 2**62
+
+    def open_steps(self) -> EagerSteps | GraphSteps:
+        """Make ready to take steps: graphs are recorded here, which takes a while."""
+        if self.steps is None:
+            self.steps = steps_of(self, self.graphs)
+        return self.steps
+
+    def _close_steps(self) -> None:
+        if self.steps is not None:
+            self.steps.close()
+        self.steps = None
+
     @flushed_denormals()
     def run(
         self, save_minutes: float = 5.0, stop_after: int | None = None, show: bool = False
@@ -159,10 +182,12 @@ class Trainer:
             UserError: if a stage ends without a finite loss.
         """
         self._show = show
+        self.open_steps()
         saves = SaveTimes(save_minutes, time.perf_counter())
         self._clock = time.perf_counter()
         taken = shown = 0
-        with StopRequests() as stop, task("training", 1000) as advance:
+        with StopRequests() as stop, task("training", 1000) as advance, ExitStack() as at_end:
+            at_end.callback(self._close_steps)
             while True:
                 self._one_step()
                 self._count_time()
@@ -197,41 +222,17 @@ class Trainer:
         return bool(self.fabric.broadcast(value))
 
     def _one_step(self) -> None:
-        batch, size = self._next_batch()
-        loss = self._update(batch)
+        # For what draws outside of `prepare`, such as dropout.
+        torch.manual_seed(self.seed_of_step)
+        steps = self.open_steps()
+        loss, size = steps.take()
         self.window.loss = self.window.loss + loss.double()
         self.window.steps += 1
         self.window.crystals += size
         self.step += 1
-        if self.fabric.device.type == "cuda" and self.step % 20 == 0:
+        on_gpu = self.fabric.device.type == "cuda"
+        if on_gpu and isinstance(steps, EagerSteps) and self.step % 20 == 0:
             torch.cuda.synchronize()  # so that the clock tells the truth
-
-    def _next_batch(self) -> tuple[Batch, int]:
-        """Make this process's part of the next batch; return the size of the whole batch, too."""
-        batches = self.order.epoch(self.epoch)
-        rows = batches[self.place]
-        self.place += 1
-        if self.place == len(batches):
-            self.place, self.epoch = 0, self.epoch + 1
-        share = rows[self.fabric.global_rank :: self.fabric.world_size]
-        return self.train.batch(share if len(share) else rows), len(rows)
-
-    def _update(self, batch: Batch) -> Tensor:
-        self.objective.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
-        generator = torch.Generator(self.fabric.device)
-        generator.manual_seed(
-            hash((self.settings.seed, self.step, self.fabric.global_rank)) % 2**62
-        )
-        losses = self.objective(lambda: batch, generator)
-        self.fabric.backward(losses["loss"])
-        self.fabric.clip_gradients(self.objective, self.optimizer, max_norm=self.of_stage.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.average.update_parameters(self.model)
-        loss: Tensor = losses["loss"].detach()
-        return loss
 
     def _next_stage(self) -> bool:
         """Begin the next stage with the best weights of this one; False if it was the last.
