@@ -219,6 +219,7 @@ class GemsDiff(CrystalPredictor):
         displacement, cell = self._predicted(
             numbers, some.frac_coords, some.steps, some.lattices, some.neighbours
         )
+        torch.clear_autocast_cache()  # weights rounded here have no gradients
         lattices = self.cells.decode(self._clean_vectors(cell, numbers), counts)
         known = torch.zeros_like(prepared.vectors[:, 0])
         known[::2] = 1

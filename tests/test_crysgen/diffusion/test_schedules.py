@@ -12,6 +12,8 @@ from crysgen.diffusion.schedules import (
     STEPS,
     Exploding,
     Preserving,
+    Straight,
+    exploding_geometric,
     exploding_powers,
     linear_betas,
     preserving_powers,
@@ -144,3 +146,33 @@ def test_powers_of_the_step():
     for wrong in (lambda: preserving_powers(0, 1.0), lambda: exploding_powers(10, -1.0, 0.5)):
         with pytest.raises(ValueError, match="no schedule"):
             wrong()
+
+
+def test_noise_that_grows_by_a_factor():
+    positions = Exploding(exploding_geometric(STEPS, 0.005, 0.5))
+    sigma = positions.sigma(torch.arange(STEPS + 1))
+    assert sigma[0] == 0
+    ratios = sigma[2:] / sigma[1:-1]
+    torch.testing.assert_close(ratios, torch.full_like(ratios, 100 ** (1 / 99)))
+    assert sigma[[1, -1]].tolist() == pytest.approx([0.005, 0.5])
+    for wrong in ((0, 0.1, 0.5), (10, 0.5, 0.1), (10, 0.0, 0.5)):
+        with pytest.raises(ValueError, match="no schedule"):
+            exploding_geometric(*wrong)
+
+
+@pytest.mark.parametrize("power", [1.0, 2.5])
+def test_flows_are_straight(power):
+    flow = Straight(STEPS, power)
+    t = torch.arange(STEPS + 1)
+    torch.testing.assert_close(flow.sigma(t), (t.double() / STEPS) ** power)
+    torch.testing.assert_close(flow.signal(t) + flow.sigma(t), torch.ones(101).double())
+    start, noise = 1.7, -0.4
+    for now, then in ((100, 40), (40, 1), (1, 0)):
+        way = flow.posterior(now, then)
+        found = way.from_start * start + way.from_now * (
+            flow.signal(now) * start + flow.sigma(now) * noise
+        )
+        assert found.item() == pytest.approx(
+            (flow.signal(then) * start + flow.sigma(then) * noise).item()
+        )
+        assert way.variance == 0

@@ -12,6 +12,7 @@ from crysgen.diffusion.lattice import lattice_parameters
 from crysgen.models.base import Encodes, Noises, Prepares
 from crysgen.models.gemsdiff import GemsDiff, GemsDiffConfig
 from crysgen.models.targets import Target
+from crysgen.networks.base import Estimate
 from crysgen.training.batch import Batch, pad_atomic_numbers
 from crysgen.training.data import canonical
 from crysmetrics.examples import unpack
@@ -28,6 +29,8 @@ OURS = {
     "lattice_loss": "vector",
     "position_loss": "scaled",
 }
+FLOW = {"position_process": "flow", "lattice_power": 4.0}
+SCORE = {"position_process": "score", "position_sigma_min": 0.005, "position_output": "scaled"}
 VARIANTS = {
     "paper": SMALL,
     "posterior": {**SMALL, "lattice_loss": "posterior"},
@@ -37,6 +40,14 @@ VARIANTS = {
     "no lattice diffusion": {**SMALL, "lattice_diffusion": False},
     "no lattice diffusion, vectors": {**OURS, "lattice_diffusion": False},
     "ours": OURS,
+    "flow": {**OURS, **FLOW},
+    "flow of cells": {**OURS, **FLOW, "lattice_process": "flow", "coupling": True},
+    "velocity": {**OURS, **FLOW, "position_output": "scaled"},
+    "score": {**OURS, **SCORE},
+    "score with corrector": {**OURS, **SCORE, "corrector": 0.4},
+    "coupling": {**OURS, "coupling": True},
+    "self-conditioning": {**OURS, **FLOW, "self_conditioning": True},
+    "dropout": {**OURS, "dropout": 0.2},
 }
 
 
@@ -98,18 +109,95 @@ def test_the_two_halves_of_the_loss_are_the_loss(crystals: Crystals) -> None:
     assert not isinstance(model, Encodes)
 
 
+def test_dropout_is_seeded_and_of_training_alone(crystals: Crystals) -> None:
+    batch = Batch.from_crystals(crystals)
+    model, plain = (model_of(VARIANTS[name], batch) for name in ("dropout", "ours"))
+    plain.load_state_dict(model.state_dict())
+
+    def loss(of: GemsDiff) -> float:
+        return float(of.loss(batch, torch.Generator().manual_seed(1))["loss"].detach())
+
+    assert loss(model) == loss(model)
+    assert abs(loss(model) - loss(plain)) > 1e-4
+    assert loss(model.eval()) == loss(plain.eval())
+
+
+def test_self_conditioning_shows_the_network_its_last_prediction(crystals: Crystals) -> None:
+    batch = Batch.from_crystals(crystals, torch.float64)
+    model = model_of(VARIANTS["self-conditioning"], batch, double=True)
+    vectors = model.cells.encode(batch.lattices, batch.num_atoms)
+    steps = torch.full((len(batch),), 60)
+    zeros = torch.zeros_like(batch.frac_coords)
+    asked = (batch.atomic_numbers, batch.frac_coords, vectors, steps)
+    known = torch.ones(len(batch), dtype=torch.float64)
+    alone, _ = model.predict(*asked)
+    without, _ = model.predict(*asked, Estimate(zeros, batch.lattices, 0 * known))
+    assert torch.equal(alone, without)
+    moved = 0.1 * torch.randn_like(zeros)
+    told, _ = model.predict(*asked, Estimate(moved, batch.lattices, known))
+    assert float((told - alone).detach().abs().max()) > 1e-6
+    # Only where atoms are to each other counts, and the shape of the cell.
+    turn, _ = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))
+    same, _ = model.predict(*asked, Estimate(moved + 0.3, batch.lattices @ turn, known))
+    assert torch.allclose(told, same, atol=1e-9)
+
+
+def test_a_first_prediction_takes_no_gradients_away_in_mixed_precision(crystals: Crystals) -> None:
+    batch = Batch.from_crystals(crystals)
+    model = model_of(VARIANTS["self-conditioning"], batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        model.loss(batch, torch.Generator().manual_seed(0))["loss"].backward()
+    missing = [n for n, p in model.network.blocks.named_parameters() if p.grad is None]
+    assert missing == []
+
+
+def test_every_second_crystal_is_self_conditioned_in_training(crystals: Crystals) -> None:
+    batch = Batch.from_crystals(crystals, torch.float64)
+    model = model_of(VARIANTS["self-conditioning"], batch, double=True)
+    prepared = model.prepare(batch, torch.Generator().manual_seed(0))
+    seen = []
+    untouched = model.network.forward
+
+    def watched(*args, **extra):
+        seen.append(extra.get("estimate"))
+        return untouched(*args, **extra)
+
+    model.network.forward = watched
+    model.prepared_loss(prepared)
+    assert seen[0] is None
+    assert seen[1].known.tolist() == [float(i % 2 == 0) for i in range(len(batch))]
+    vectors = prepared.noisy
+    first, _ = model.predict(batch.atomic_numbers, prepared.frac_coords, vectors, prepared.steps)
+    assert torch.allclose(seen[1].displacement[::2], first[::2], atol=1e-9)
+
+
 def test_settings_that_exclude_each_other_are_refused() -> None:
     with pytest.raises(ValueError, match="vector space"):
         GemsDiffConfig(lattice_space="raw", cell_decoder="residual")
     with pytest.raises(ValueError, match="no noisy cell"):
         GemsDiffConfig(lattice_diffusion=False, cell_decoder="noisy")
+    with pytest.raises(ValueError, match="coupling"):
+        GemsDiffConfig(position_process="score", coupling=True)
+    with pytest.raises(ValueError, match="corrector"):
+        GemsDiffConfig(position_process="flow", corrector=0.4)
+    with pytest.raises(ValueError, match="position_sigma_min"):
+        GemsDiffConfig(position_sigma_min=0.6)
+    with pytest.raises(ValueError, match="GemsNet has no setting 'self_conditioning'"):
+        GemsDiffConfig(self_conditioning=True)
+    with pytest.raises(ValueError, match="GemsNet has no dropout"):
+        GemsDiffConfig(dropout=0.1)
+    with pytest.raises(ValueError, match="below 1"):
+        GemsDiffConfig(**SMALL, dropout=1.0)
     with pytest.raises(ValueError, match="unknown settings: nonsense"):
         GemsDiffConfig.from_json({"nonsense": 1})
 
 
-def test_samples_do_not_depend_on_the_batch(crystals: Crystals) -> None:
-    batch = Batch.from_crystals(crystals, torch.float64)
-    model = model_of(OURS, batch, double=True)
+@pytest.mark.parametrize(
+    "name", ["ours", "flow of cells", "score with corrector", "self-conditioning", "dropout"]
+)
+def test_samples_do_not_depend_on_the_batch(name: str, crystals: Crystals) -> None:
+    batch = Batch.from_crystals(crystals[:12], torch.float64)
+    model = model_of(VARIANTS[name], batch, double=True).eval()
     targets = targets_of(batch.atomic_numbers)
     together = model.sample(targets, steps=8)
     for i in (0, 5, 11):
