@@ -58,7 +58,7 @@ PROTOCOLS: dict[str, Protocol] = {
                 *("struct_validity", "comp_validity", "validity"),
                 *_COVERAGE,
                 *_MEAN_DISTANCES,
-                *("emd_density", "emd_energy", "emd_num_elements"),
+                *("emd_density", "emd_energy", "emd_energy_cdvae", "emd_num_elements"),
                 *("struct_diversity", "comp_diversity"),
             ),
             {"limit": 10_000, "subset": "valid:1000"},

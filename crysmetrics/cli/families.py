@@ -61,12 +61,13 @@ def family_command(name: str) -> click.Command:
 @click.option(
     "--property",
     "properties",
-    type=click.Choice(["density", "num_elements", "energy", "all"]),
+    type=click.Choice(["density", "num_elements", "energy", "energy_cdvae", "all"]),
     default="all",
     show_default=True,
-    help="Whose distributions are compared; energies are predicted by ALIGNN.",
+    help="Whose distributions are compared; energies are predicted by ALIGNN, or by CDVAE's own "
+    "network of the data set that the thresholds name.",
 )
-@requested(run=NETWORK, settings=("subset", "seed", *VALIDITY))
+@requested(run=NETWORK, settings=("thresholds", "subset", "seed", *VALIDITY))
 def emd(gen: str, ref: str, properties: str, request: Request) -> None:
     """Earth mover's distances of density, energy and element count.
 

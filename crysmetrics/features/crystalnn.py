@@ -118,7 +118,7 @@ def crystalnn_fingerprints(
         )
     offsets = np.concatenate(([0], np.cumsum(counts)))
     out = np.full((len(frac) if per_site else n, N_FEATURES), np.nan)
-    reasons = _check_input(cells, frac, z, offsets)
+    reasons = check_input(cells, frac, z, offsets)
     skip = np.zeros(n, dtype=np.bool_)
     skip[list(reasons)] = True
 
@@ -219,7 +219,7 @@ def _split(offsets: NDArray[np.int64], n_tasks: int) -> list[tuple[int, int]]:
     return list(pairwise(cuts.tolist()))
 
 
-def _check_input(
+def check_input(
     cells: NDArray[np.float64],
     frac: NDArray[np.float64],
     z: NDArray[np.int64],

@@ -69,6 +69,18 @@ ENTRIES = (
             "alignn-dgl": "crysmetrics.features.alignn.dgl",
         },
     ),
+    *(
+        Entry(
+            f"cdvae_{dataset}",
+            f"the {what} by CDVAE's own property network for {title}, in eV/atom",
+            {"native": "crysmetrics.features.cdvae_property.extractor"},
+        )
+        for dataset, title, what in (
+            ("mp20", "MP-20", "formation energy per atom"),
+            ("perov5", "Perov-5", "heat of formation (`heat_ref`)"),
+            ("carbon24", "Carbon-24", "energy per atom"),
+        )
+    ),
     Entry(
         "space_group",
         "the number of the space group within 0.1 Å",

@@ -23,14 +23,20 @@ from crysmetrics.metrics.base import (
     undefined,
 )
 from crysmetrics.metrics.intervals import subsampled_stderr, with_interval
-from crysmetrics.metrics.settings import EvaluationSettings
+from crysmetrics.metrics.settings import THRESHOLDS, EvaluationSettings
 from crysmetrics.metrics.subset import draw_subset
 from crysmetrics.spill import Columns as ColumnsOnDisk
 
 ATOMIC_MASS_UNIT = 1.66053906660
 """g/cm³ for one atomic mass unit in 1 Å³ (CODATA 2018)."""
 
-MEASURE_OF_PROPERTY = {"density": "emd", "num_elements": "emd", "energy": "emd_energy"}
+MEASURE_OF_PROPERTY = {
+    "density": "emd",
+    "num_elements": "emd",
+    "energy": "emd_energy",
+    "energy_cdvae": "emd_energy_cdvae",
+}
+_ABSENT = "no structure has this property"
 
 
 @cache
@@ -63,17 +69,25 @@ def num_elements(crystals: Crystals) -> NDArray[np.float64]:
 
 
 def emd_value(
-    gen: NDArray[np.float64], ref: NDArray[np.float64], rng: np.random.Generator
+    gen: NDArray[np.float64],
+    ref: NDArray[np.float64],
+    rng: np.random.Generator,
+    absent: str = _ABSENT,
 ) -> Value:
     """Compute the Wasserstein-1 distance of two samples of a property, in its unit.
 
     The standard error comes from half-samples of both.
+
+    Args:
+        gen, ref: values of both sets, NaN where there is none.
+        rng: draws the half-samples.
+        absent: the reason to give where a set has no value at all.
     """
     from scipy.stats import wasserstein_distance  # takes a second; densities need none of it
 
     gen, ref = gen[np.isfinite(gen)], ref[np.isfinite(ref)]
     if not len(gen) or not len(ref):
-        return undefined("no structure has this property", len(gen), len(ref))
+        return undefined(absent, len(gen), len(ref))
     value = float(wasserstein_distance(gen, ref))
     stderr = subsampled_stderr(
         lambda i, j: float(wasserstein_distance(gen[i], ref[j])), len(gen), len(ref), rng
@@ -95,13 +109,27 @@ def emd_energy(gen: Sample, ref: Sample, settings: EvaluationSettings) -> Outcom
     return _outcome(_energies(gen), _energies(ref), draw_subset(gen, settings), settings)
 
 
+def emd_energy_cdvae(gen: Sample, ref: Sample, settings: EvaluationSettings) -> Outcome:
+    """EMD of energies by CDVAE's own network for the data set that the thresholds name.
+
+    This is the energy EMD that published tables of CDVAE's protocol hold for the same data set.
+    """
+    ours, theirs = _energies_cdvae(gen, settings), _energies_cdvae(ref, settings)
+    return _outcome(ours, theirs, draw_subset(gen, settings), settings, _NO_NETWORK)
+
+
 class EmdParts:
     """EMDs over parts of the generated set; the properties of every structure wait on disk."""
 
     def __init__(
-        self, properties: Callable[[Sample], Columns], ref: Sample, settings: EvaluationSettings
+        self,
+        properties: Callable[[Sample], Columns],
+        ref: Sample,
+        settings: EvaluationSettings,
+        absent: str = _ABSENT,
     ) -> None:
         self.properties, self.ref, self.settings = properties, ref, settings
+        self.absent = absent
         self.columns = ColumnsOnDisk()
 
     def update(self, part: Part) -> Columns:
@@ -115,7 +143,7 @@ class EmdParts:
         """Compute the distances of all parts."""
         theirs = self.properties(self.ref)
         ours = {name: self.columns[name] for name in theirs}
-        found = _outcome(ours, theirs, slice(None), self.settings)
+        found = _outcome(ours, theirs, slice(None), self.settings, self.absent)
         return Outcome(found.values, {}, theirs)
 
 
@@ -127,16 +155,35 @@ def _energies(sample: Sample) -> Columns:
     return {"energy": energies(sample)}
 
 
+_NO_NETWORK = (
+    "CDVAE's networks are each for one data set: name it by --thresholds mp20, perov5 or carbon24"
+)
+
+
+def _energies_cdvae(sample: Sample, settings: EvaluationSettings) -> Columns:
+    dataset = settings.thresholds.name
+    if dataset is None:
+        return {"energy_cdvae": np.full(len(sample), np.nan)}
+    return {"energy_cdvae": sample.features(f"cdvae_{dataset}").values[:, 0]}
+
+
+def _cdvae_parts(ref: Sample, settings: EvaluationSettings) -> EmdParts:
+    properties = partial(_energies_cdvae, settings=settings)
+    return EmdParts(properties, ref, settings, _NO_NETWORK)
+
+
 def _outcome(
     ours: Columns,
     theirs: Columns,
     chosen: NDArray[np.intp] | slice,
     settings: EvaluationSettings,
+    absent: str = _ABSENT,
 ) -> Outcome:
     values = {}
     for name, column in ours.items():
         key = f"emd_{name}"
-        values[key] = emd_value(column[chosen], theirs[name], random_generator(settings, key))
+        rng = random_generator(settings, key)
+        values[key] = emd_value(column[chosen], theirs[name], rng, absent)
     return Outcome(values, ours, theirs)
 
 
@@ -175,5 +222,24 @@ MEASURES = (
         features=("alignn",),
         settings=("subset", "seed"),
         accumulator=partial(EmdParts, _energies),
+    ),
+    Measure(
+        "emd_energy_cdvae",
+        26,
+        (
+            Metric(
+                "emd_energy_cdvae",
+                "EMD of energy (CDVAE's network)",
+                "eV/atom",
+                "lower",
+                "Xie et al. 2021 (CDVAE), Section 5.2; the networks of its released script",
+                biased=True,
+            ),
+        ),
+        emd_energy_cdvae,
+        roles=("gen", "ref"),
+        features=tuple(f"cdvae_{dataset}" for dataset in THRESHOLDS),
+        settings=("thresholds", "subset", "seed"),
+        accumulator=_cdvae_parts,
     ),
 )

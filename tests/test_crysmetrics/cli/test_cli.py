@@ -16,7 +16,8 @@ from crysmetrics.io import read, write
 from crysmetrics.metrics.registry import all_measures, all_metrics
 
 CONTRACT_KEYS = set(
-    "struct_validity comp_validity validity emd_density emd_energy emd_num_elements cov_recall "
+    "struct_validity comp_validity validity emd_density emd_energy emd_energy_cdvae "
+    "emd_num_elements cov_recall "
     "cov_precision cov_recall_marginal cov_precision_marginal amsd_recall amsd_precision "
     "amcd_recall amcd_precision struct_diversity comp_diversity fad fad_inf kad fd_crystalnn "
     "fd_cgcnn match_rate match_rate_valid rmse metre crmse uniqueness novelty stable_rate "
@@ -103,7 +104,10 @@ COVERAGE = [k for k in CONTRACT_KEYS if k.startswith(("cov_", "amsd", "amcd"))]
     ("command", "keys"),
     [
         (["validity", "GEN"], ["struct_validity", "comp_validity", "validity"]),
-        (["emd", "GEN", "REF"], ["emd_density", "emd_energy", "emd_num_elements"]),
+        (
+            ["emd", "GEN", "REF"],
+            ["emd_density", "emd_energy", "emd_energy_cdvae", "emd_num_elements"],
+        ),
         (["emd", "GEN", "REF", "--property", "density"], ["emd_density"]),
         (["coverage", "GEN", "REF", "--thresholds", "0.5,12"], COVERAGE),
         (["frechet", "GEN", "REF"], ["fd_crystalnn"]),
