@@ -14,6 +14,7 @@ SCRIPTS = (
     "bench_crystalnn.py",
     "bench_fingerprints.py",
     "bench_cgcnn.py",
+    "bench_cdvae_property.py",
     "bench_coverage.py",
     "bench_alignn.py",
     "bench_matching.py",
