@@ -18,9 +18,10 @@ from crysmetrics.features.cache import open_cache
 from crysmetrics.features.extractor import Run
 from crysmetrics.features.sample import Sample
 from crysmetrics.io import Crystals, from_pymatgen, read
+from crysmetrics.io.energies import with_energies
 from crysmetrics.metrics.base import Measure, Outcome, Value, random_generator
 from crysmetrics.metrics.registry import find_measures, metrics_of
-from crysmetrics.metrics.settings import EvaluationSettings, Thresholds, parse_thresholds
+from crysmetrics.metrics.settings import EvaluationSettings
 from crysmetrics.protocols import Plan, plan, shortfalls
 from crysmetrics.reporting.report import Report, input_json, settings_json, versions
 from crysmetrics.reporting.structure_tables import described, tables
@@ -73,6 +74,21 @@ def as_sample(structures: Any, role: str, run: Run | None = None) -> Sample:
         )
     sample = Sample(crystals, role, path, run)
     sample.seconds_reading = time.perf_counter() - start
+    return sample
+
+
+def with_energies_of(gen: Any, path: str | os.PathLike[str], run: Run | None = None) -> Sample:
+    """Read a set, and the energies above the hull of its structures from a table.
+
+    Args:
+        gen, run: see `as_sample`.
+        path: of a CSV file, see `io.energies.with_energies`.
+
+    Raises:
+        UserError: if either can't be used.
+    """
+    sample = as_sample(gen, "gen", run)
+    sample.crystals = with_energies(sample.crystals, path)
     return sample
 
 
@@ -180,6 +196,7 @@ def evaluate(
     ref: Any,
     *,
     train: Any = None,
+    energies: str | os.PathLike[str] | None = None,
     protocol: str = "full",
     metrics: Sequence[str] | None = None,
     paired: bool = False,
@@ -190,7 +207,9 @@ def evaluate(
     Args:
         gen, ref: Crystals, paths, or pymatgen structures.
         train: the training set, for metrics that compare with it.
-        protocol: `full`, or a paper's set-up: `gemsdiff`, `cdvae`, `adaptive-cell`.
+        energies: a table of energies above the hull (`id` or `file`, `e_above_hull` in eV/atom);
+            the property `e_above_hull` of the generated structures by default.
+        protocol: `full`, or a paper's set-up, see `protocols.PROTOCOLS`.
         metrics: keys of metrics or names of measures, if not all of the protocol.
         paired: whether the structures of both sets belong together, in their order; sets with
             a `samples.csv` or equal ids are paired by these anyway (see `pairing_of`).
@@ -204,6 +223,8 @@ def evaluate(
     run, settings = run_and_settings(options)
     roles = ("gen", "ref") if train is None else ("gen", "ref", "train")
     chosen = plan(protocol, metrics, settings, frozenset(options), roles)
+    if energies is not None:
+        gen = with_energies_of(gen, energies, run)
     return evaluate_plan(chosen, gen, ref, run, train=train, paired=paired)
 
 
@@ -303,8 +324,10 @@ def run_and_settings(options: dict[str, Any]) -> tuple[Run, EvaluationSettings]:
     run = Run(cache=open_cache(options.pop("cache", None)), **chosen)
     if run.dask is None:  # a cluster's workers have devices of their own
         refuse_missing_device(run.device)
-    if not isinstance(options.get("thresholds", Thresholds(0, 0)), Thresholds):
-        options["thresholds"] = parse_thresholds(str(options["thresholds"]))
+    for declared in fields(EvaluationSettings):
+        parse = declared.metadata.get("parse")
+        if parse is not None and isinstance(options.get(declared.name), str):
+            options[declared.name] = parse(options[declared.name])
     if unknown := sorted(
         options.keys() - {declared.name for declared in fields(EvaluationSettings)}
     ):

@@ -10,7 +10,12 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from crysmetrics.evaluation import evaluate_measures, run_and_settings
+from crysmetrics.evaluation import (
+    as_sample,
+    evaluate_measures,
+    run_and_settings,
+    with_energies_of,
+)
 from crysmetrics.metrics.registry import family, measures_of
 from crysmetrics.reporting.report import Report
 
@@ -103,6 +108,24 @@ def match(pred: Any, ref: Any, top: Sequence[int] | int = (1,), **options: Any) 
     return _evaluate(["match"], pred, ref, options)
 
 
+def sun(gen: Any, train: Any, energies: Any = None, **options: Any) -> Report:
+    """Compute the shares of stable, unique, novel and symmetric structures and combinations.
+
+    Args:
+        gen: generated structures: Crystals, a path, or pymatgen structures.
+        train: the training set, likewise.
+        energies: path of a table of energies above the hull (`id` or `file`, `e_above_hull` in
+            eV/atom); the property `e_above_hull` of `gen` by default.
+        options: `tolerances`, `workers`, `cache`.
+    """
+    run, settings = run_and_settings(options)
+    sample = as_sample(gen, "gen", run)
+    if energies is not None:
+        sample = with_energies_of(sample, energies, run)
+    names = ["uniqueness", "symmetric_share", "novelty", "sun"]
+    return evaluate_measures(names, sample, settings=settings, train=train, run=run)
+
+
 def _evaluate(
     names: list[str],
     gen: Any,
@@ -114,7 +137,12 @@ def _evaluate(
     return evaluate_measures(names, gen, ref, settings, metrics=metrics, run=run)
 
 
-WRITTEN: dict[str, Callable[..., Report]] = {"emd": emd, "frechet": frechet, "match": match}
+WRITTEN: dict[str, Callable[..., Report]] = {
+    "emd": emd,
+    "frechet": frechet,
+    "match": match,
+    "sun": sun,
+}
 """Functions with arguments of their own."""
 
 

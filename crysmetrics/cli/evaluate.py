@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from crysmetrics.cli.options import Command, listed, ref_argument
+from crysmetrics.cli.options import Command, energies_option, listed, ref_argument
 from crysmetrics.cli.request import EVERYTHING, Request, requested
 from crysmetrics.console import echo
 from crysmetrics.metrics.registry import family, family_names
@@ -63,9 +63,10 @@ def train_option(command: Command) -> Command:
     help="Read GEN in parts, for sets that do not fit into memory; no uniqueness, no pairs.",
 )
 @train_option
+@energies_option
 @requested(
     run=EVERYTHING,
-    settings=("thresholds", "subset", "seed", *VALIDITY),
+    settings=("thresholds", "tolerances", "subset", "seed", *VALIDITY),
 )
 def evaluate(
     gen: tuple[str, ...],
@@ -76,6 +77,7 @@ def evaluate(
     paired: bool,
     stream: bool,
     request: Request,
+    energies: str | None = None,
     train: str | None = None,
 ) -> None:
     """Compute every metric of generated structures against a reference.
@@ -91,12 +93,15 @@ def evaluate(
         raise UserError("--json goes with one GEN; -o writes a folder for each.")
     if stream and paired:
         raise UserError("--stream holds no pairs; evaluate --paired without it.")
+    if stream and energies is not None:
+        raise UserError("--stream holds no energies; evaluate --energies without it.")
     keys = None if metrics is None else listed(metrics, "--metrics")
     # Bad options are found before anything is read.
     roles = ("gen", "ref") if train is None else ("gen", "ref", "train")
     chosen = plan(protocol, keys, request.settings, request.chosen, roles)
     names = dict(zip(model_names(gen), gen, strict=True))
-    reports = _evaluate(chosen, names, ref, train, output, paired, stream, request)
+    how = _Way(output, paired, stream, energies)
+    reports = _evaluate(chosen, names, ref, train, how, request)
     for name, report in reports.items():
         if len(reports) > 1 and not request.quiet:
             echo()
@@ -108,29 +113,36 @@ def evaluate(
         echo(f"Results are in {output}; open {Path(output, first)}.", err=True)
 
 
+class _Way(NamedTuple):
+    """How sets are evaluated, and where results go."""
+
+    output: str | None
+    paired: bool
+    stream: bool
+    energies: str | None
+
+
 def _evaluate(
     chosen: Plan,
     paths: Mapping[str, str],
     ref: str,
     train: str | None,
-    output: str | None,
-    paired: bool,
-    stream: bool,
+    how: _Way,
     request: Request,
 ) -> dict[str, Report]:
     """Evaluate every set and write its results, all of them or none."""
-    from crysmetrics.evaluation import as_sample, evaluate_plan
+    from crysmetrics.evaluation import as_sample, evaluate_plan, with_energies_of
     from crysmetrics.io.atomic import atomic_folder, refuse_existing
     from crysmetrics.reporting.writing import refuse_foreign, write_comparison, write_results
 
     request.check_outputs()
-    if output is not None:
-        refuse_existing(output, request.overwrite)
-        refuse_foreign(Path(output))
+    if how.output is not None:
+        refuse_existing(how.output, request.overwrite)
+        refuse_foreign(Path(how.output))
     reports: dict[str, Report] = {}
     with ExitStack() as stack:
         stack.enter_context(request.progress())
-        folder = None if output is None else stack.enter_context(atomic_folder(output))
+        folder = None if how.output is None else stack.enter_context(atomic_folder(how.output))
         reference = as_sample(ref, "ref", request.run)
         training = None if train is None else as_sample(train, "train", request.run)
         for name, path in paths.items():
@@ -138,11 +150,14 @@ def _evaluate(
             if folder is not None and len(paths) > 1:
                 inner = folder / name
                 inner.mkdir()
-            if stream:
+            if how.stream:
                 report = _streamed(chosen, path, reference, training, request, inner)
             else:
+                gen: Any = path
+                if how.energies is not None:
+                    gen = with_energies_of(path, how.energies, request.run)
                 report = evaluate_plan(
-                    chosen, path, reference, request.run, train=training, paired=paired
+                    chosen, gen, reference, request.run, train=training, paired=how.paired
                 )
             reports[name] = report
             if inner is not None:

@@ -79,6 +79,12 @@ cache_option = click.option(
     help="Where features are kept between runs; the user's cache folder by default.",
 )
 
+energies_option = click.option(
+    "--energies",
+    metavar="FILE.csv",
+    help="Energies above the hull: columns id or file, and e_above_hull in eV/atom.",
+)
+
 
 class Finite(click.FloatRange):
     """Numbers within bounds, without NaN and infinity."""

@@ -34,7 +34,7 @@ from crysmetrics.cli.options import (
     workers_option,
 )
 from crysmetrics.features.registry import BACKENDS, FEATURES, backends
-from crysmetrics.metrics.settings import EvaluationSettings, Thresholds
+from crysmetrics.metrics.settings import EvaluationSettings
 
 if TYPE_CHECKING:
     from crysmetrics.features.extractor import Run
@@ -108,7 +108,7 @@ def _setting_option(name: str) -> Callable[[Command], Command]:
         kind = Finite(min=0, min_open=more["positive"])
     elif isinstance(default, int):
         kind = SEED
-    elif isinstance(default, Thresholds):
+    elif hasattr(default, "name"):  # a usual choice of several numbers
         default = default.name
     return click.option(
         flag,

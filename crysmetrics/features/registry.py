@@ -82,6 +82,12 @@ ENTRIES = (
         )
     ),
     Entry(
+        "amd",
+        "100 average minimum distances in Å: the geometry alone, in a vector that changes as "
+        "little as it does",
+        {"native": "crysmetrics.features.amd"},
+    ),
+    Entry(
         "space_group",
         "the number of the space group within 0.1 Å",
         {"native": "crysmetrics.features.symmetry"},

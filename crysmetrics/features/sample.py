@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from crysmetrics.features.cluster import spread
 from crysmetrics.features.extractor import Extractor, Features, Run
 from crysmetrics.features.registry import get_extractor
 from crysmetrics.io import Crystals, Failure
+
+T = TypeVar("T")
 
 
 class Sample:
@@ -36,6 +39,7 @@ class Sample:
         self._preset: dict[str, tuple[Extractor, Features]] = {}
         self.seconds_reading = 0.0
         """Time that whoever made this sample took to read its structures."""
+        self._derived: dict[Hashable, Any] = {}
         self.seconds: dict[str, float] = {}
         """Time that each feature took, for the breakdown of a report's times."""
 
@@ -55,6 +59,13 @@ class Sample:
             self._features[name] = found
             self.seconds[name] = time.perf_counter() - start
         return self._features[name]
+
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """Compute something about this set that several measures need, at the first call only."""
+        if key not in self._derived:
+            self._derived[key] = compute()
+        found: T = self._derived[key]
+        return found
 
     def chosen(self, index: NDArray[np.intp], failures: Iterable[Failure] = ()) -> Sample:
         """Choose some of the structures, with what is known of their features.

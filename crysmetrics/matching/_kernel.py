@@ -1,8 +1,8 @@
-"""RMS distance of two reduced structures, as StructureMatcher's `_strict_match` has it, compiled.
+"""RMS or largest distance of two reduced structures, as StructureMatcher has it, compiled.
 
 One lattice is mapped onto the other in all ways that tolerances allow; for each mapping, and each
 pair of atoms of the rarest element put on top of each other, atoms are assigned so that the sum of
-squared distances on the average lattice is least. The smallest RMS displacement counts.
+squared distances on the average lattice is least. The smallest of the distances counts.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ def compare_pairs(
     stol,
     window,
     any_mapping,
-    largest,
+    by_largest,
+    most_atoms,
     result,
 ):
     """RMS distance of each pair under each permutation of species, NaN where none is below the
@@ -120,18 +121,20 @@ def compare_pairs(
         window: share of pymatgen's tolerance of fractional coordinates, along each axis, within
             which every atom needs a partner before atoms are assigned.
         any_mapping: end the search at the first distance below the tolerance.
-        largest: number of atoms of the largest structure.
+        by_largest: compare the largest distance of two atoms with the tolerance, as pymatgen's
+            `fit` does, not the RMS distance, as its `get_rms_dist` does.
+        most_atoms: number of atoms of the largest structure.
         result: (P, C) that gets the distances.
     """
     frac1, kinds1, offsets1, counts1 = first
     frac2, kinds2, offsets2, counts2 = second
     # Atoms of both structures: positions, in the mapped cell, in the reduced average cell, and
     # Cartesian on that.
-    atoms = np.empty((7, largest, 3))
+    atoms = np.empty((7, most_atoms, 3))
     position, f1, f2, moved = atoms[0], atoms[1], atoms[2], atoms[3]
-    forbidden = np.empty((largest, largest), np.bool_)
-    squared, image = np.empty((largest, largest)), np.empty((largest, largest), np.int8)
-    duals, marks = np.empty((3, largest)), np.empty((6, largest), np.int64)
+    forbidden = np.empty((most_atoms, most_atoms), np.bool_)
+    squared, image = np.empty((most_atoms, most_atoms)), np.empty((most_atoms, most_atoms), np.int8)
+    duals, marks = np.empty((3, most_atoms)), np.empty((6, most_atoms), np.int64)
     inv, work, basis, integers = (
         np.empty((3, 3)),
         np.empty((3, 3)),
@@ -202,7 +205,9 @@ def compare_pairs(
                     image,
                 )
                 _assign(squared, n, duals, marks)
-                value = _displacement(atoms[6], atoms[5], images, image, squared, marks, n, scale)
+                value = _displacement(
+                    atoms[6], atoms[5], images, image, marks, n, scale, by_largest
+                )
                 if value < best:
                     best = value
                     if best < enough:
@@ -390,8 +395,8 @@ def _assign(cost, n, duals, marks):
 
 
 @njit(nogil=True, cache=True)
-def _displacement(cart2, cart1, images, image, squared, marks, n, scale):
-    """RMS distance of assigned atoms after the best translation, times `scale`."""
+def _displacement(cart2, cart1, images, image, marks, n, scale, by_largest):
+    """RMS distance of assigned atoms after the best translation, times `scale`; or the largest."""
     mx, my, mz = 0.0, 0.0, 0.0
     for i in range(n):
         j = marks[0, i]
@@ -401,12 +406,13 @@ def _displacement(cart2, cart1, images, image, squared, marks, n, scale):
         my += cart1[j, 1] - cart2[i, 1] + images[image[i, j], 1]
         mz += cart1[j, 2] - cart2[i, 2] + images[image[i, j], 2]
     mx, my, mz = mx / n, my / n, mz / n
-    total = 0.0
+    total, farthest = 0.0, 0.0
     for i in range(n):
         j = marks[0, i]
         x = cart1[j, 0] - cart2[i, 0] + images[image[i, j], 0] - mx
         y = cart1[j, 1] - cart2[i, 1] + images[image[i, j], 1] - my
         z = cart1[j, 2] - cart2[i, 2] + images[image[i, j], 2] - mz
         d = math.sqrt(x * x + y * y + z * z) * scale
+        farthest = max(farthest, d)
         total = fma(d, d, total)
-    return math.sqrt(total) / n**0.5
+    return farthest if by_largest else math.sqrt(total) / n**0.5

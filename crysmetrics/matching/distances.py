@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from crysmetrics.io import Crystals
 from crysmetrics.matching._kernel import compare_pairs, map_pairs
 from crysmetrics.matching.cells import MAX_KINDS, ReducedCells, reduce_cells
+from crysmetrics.matching.tolerances import Tolerances
 from crysmetrics.parallel import in_threads
 from crysmetrics.progress import task
 
@@ -23,6 +24,10 @@ STOL, ANGLE_TOL, LTOL = 0.5, 10.0, 0.3
 (V/N)^(1/3), of angles in degrees, of lengths as a share."""
 
 _UNCHANGED = np.arange(MAX_KINDS)[None]
+
+_RMS, _FIT = (1.0, False, False), (1.0, True, True)
+"""How pymatgen's `get_rms_dist` and `fit` search: within this share of the tolerance of fractional
+coordinates; whether to the first match only; whether by the largest distance."""
 
 _PAIRS_AT_ONCE = 100
 """Pairs in one job of comparison: some 10 ms of work."""
@@ -67,10 +72,45 @@ def rms_distances(
     index = np.stack([i, j], axis=1)
     todo = np.flatnonzero(one.compositions[i] == two.compositions[j])
     tolerances = (stol, angle_tol, ltol)
-    result[todo] = _distances(one, two, index[todo], _UNCHANGED, tolerances, (1.0, False), workers)[
-        :, 0
-    ]
+    result[todo] = _distances(one, two, index[todo], _UNCHANGED, tolerances, _RMS, workers)[:, 0]
     return result
+
+
+def matches(
+    first: ReducedCells,
+    second: ReducedCells,
+    pairs: NDArray[np.int64],
+    tolerances: Tolerances,
+    permutations: NDArray[np.int64] = _UNCHANGED,
+    workers: int | None = None,
+) -> NDArray[np.bool_]:
+    """Tell which pairs of crystals are the same crystal, in either order.
+
+    Equals `fit(a, b) or fit(b, a)` of pymatgen's `StructureMatcher(ltol, stol, angle_tol)`: all
+    atoms come within `stol` (V/N)^(1/3) of their partners on an average lattice. (`get_rms_dist`
+    goes by the root mean square, so that it matches a little more.) pymatgen maps the lattice of
+    the first onto that of the second, and near the tolerances one order may match where the other
+    does not: taking either makes sameness symmetric.
+
+    Args:
+        first, second: of `reduce_cells` or `reduce_arrays`.
+        pairs: (P, 2) index into `first` and index into `second`.
+        tolerances: of lengths, sites and angles.
+        permutations: (C, K) the kinds of atoms that those of one crystal become, in turn of
+            either; a pair matches if it does under any of them.
+        workers: threads to use; one for each core by default.
+
+    Returns:
+        (P,) whether they match.
+    """
+    found = np.zeros(len(pairs), dtype=bool)
+    limits = (tolerances.stol, tolerances.angle_tol, tolerances.ltol)
+    for one, two, order in ((first, second, pairs), (second, first, pairs[:, ::-1])):
+        todo = np.flatnonzero(~found)
+        part = np.ascontiguousarray(order[todo])
+        distances = _distances(one, two, part, permutations, limits, _FIT, workers)
+        found[todo] = np.isfinite(distances).any(axis=1)
+    return found
 
 
 def permuted_distances(
@@ -107,7 +147,7 @@ def permuted_distances(
     """
     index = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
     tolerances = (stol, angle_tol, ltol)
-    search = (window, any_mapping)
+    search = (window, any_mapping, False)
     return _distances(first, second, index, permutations, tolerances, search, workers)
 
 
@@ -117,7 +157,7 @@ def _distances(
     pairs: NDArray[np.int64],
     permutations: NDArray[np.int64],
     tolerances: tuple[float, float, float],
-    search: tuple[float, bool],
+    search: tuple[float, bool, bool],
     workers: int | None,
 ) -> NDArray[np.float64]:
     """(P, C) distances."""
@@ -153,7 +193,7 @@ def _compare(
     pairs: NDArray[np.int64],
     permutations: NDArray[np.int64],
     tolerances: tuple[float, float, float],
-    search: tuple[float, bool],
+    search: tuple[float, bool, bool],
 ) -> NDArray[np.float64]:
     """(P, C) distances of pairs with equally many atoms."""
     stol, angle_tol, ltol = tolerances

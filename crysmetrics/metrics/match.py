@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from crysmetrics.errors import UserError
 from crysmetrics.features.sample import Sample
-from crysmetrics.matching.cells import ReducedCells, reduce_cells
+from crysmetrics.matching.candidates import pairs_of_one_key
+from crysmetrics.matching.cells import reduce_cells
 from crysmetrics.matching.distances import rms_distances
 from crysmetrics.matching.pairing import Pairing, pair
 from crysmetrics.metrics.base import Measure, Metric, Outcome, Value, undefined
@@ -50,7 +51,8 @@ def match(gen: Sample, ref: Sample, settings: EvaluationSettings) -> Outcome:
     pairs = np.stack([own, pairing.reference[own]], axis=1)
     if settings.metre:
         close = np.flatnonzero(pairing.rank <= deepest)
-        pairs = np.concatenate([pairs, _of_one_composition(gen_cells, ref_cells, close)])
+        alike = pairs_of_one_key(gen_cells.compositions, ref_cells.compositions, close)
+        pairs = np.concatenate([pairs, alike])
         pairs = pairs[np.unique(pairs @ np.array([len(ref), 1]), return_index=True)[1]]
     distances = rms_distances(
         gen_cells,
@@ -94,21 +96,6 @@ def match(gen: Sample, ref: Sample, settings: EvaluationSettings) -> Outcome:
         },
         {"predictions": predictions, **of_reference, "valid": ref_valid},
         failures=(*pairing.failures, *_without_prediction(ref, predictions)),
-    )
-
-
-def _of_one_composition(
-    gen: ReducedCells, ref: ReducedCells, chosen: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """(P, 2) all pairs of the chosen predictions and references whose primitive cells hold the
-    same atoms: no others can match."""
-    order = np.argsort(ref.compositions, kind="stable")
-    keys = ref.compositions[order]
-    first = np.searchsorted(keys, gen.compositions[chosen], "left")
-    counts = np.searchsorted(keys, gen.compositions[chosen], "right") - first
-    starts = np.repeat(first - (np.cumsum(counts) - counts), counts)
-    return np.stack(
-        [np.repeat(chosen, counts), order[starts + np.arange(int(counts.sum()))]], axis=1
     )
 
 

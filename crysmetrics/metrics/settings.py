@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from crysmetrics.errors import UserError
+from crysmetrics.matching.tolerances import TOLERANCES, Tolerances, parse_tolerances
 
 ROLE_TITLES = {"gen": "generated", "ref": "reference", "train": "training"}
 """The sets that metrics compare, in a word for people."""
@@ -108,8 +109,10 @@ class EvaluationSettings:
         top: numbers of predictions among which the best counts, in match rates.
         pairing: what predictions and references are paired by: `auto` or `order`.
         metre: whether all predictions of a composition are compared with all its references.
-        stol, angle_tol, ltol: tolerances of StructureMatcher: of sites as a share of (V/N)^(1/3),
-            of angles in degrees, of lengths as a share.
+        stol, angle_tol, ltol: tolerances of StructureMatcher in match rates: of sites as a share
+            of (V/N)^(1/3), of angles in degrees, of lengths as a share.
+        tolerances: the same of uniqueness and novelty: how far two crystals may differ and still
+            count as the same one.
         protocol: name of the paper's set-up that chose these settings, if one did.
 
     Raises:
@@ -146,6 +149,13 @@ class EvaluationSettings:
     stol: float = _setting(0.5, "Tolerance of positions, as a share of (V/N)^(1/3).", positive=True)
     angle_tol: float = _setting(10.0, "Tolerance of cell angles in degrees.", positive=True)
     ltol: float = _setting(0.3, "Tolerance of cell lengths, as a share.", positive=True)
+    tolerances: Tolerances = _setting(  # noqa: RUF009 (a field)
+        TOLERANCES["pymatgen"],
+        "Within which two crystals are the same: pymatgen (0.2,0.3,5), csp (0.3,0.5,10), or those "
+        "of lengths, positions and angles (degrees) of its StructureMatcher.",
+        "NAME|L,S,A",
+        parse=parse_tolerances,
+    )
     protocol: str | None = None
 
     def __post_init__(self) -> None:
@@ -162,6 +172,8 @@ class EvaluationSettings:
             raise UserError(f"The seed is a whole number from 0; not {self.seed!r}.")
         if not isinstance(self.thresholds, Thresholds):
             raise UserError(f"Thresholds are made by parse_thresholds; not {self.thresholds!r}.")
+        if not isinstance(self.tolerances, Tolerances):
+            raise UserError(f"Tolerances are made by parse_tolerances; not {self.tolerances!r}.")
         parse_subset(self.subset)
 
     def as_json(self, names: tuple[str, ...]) -> dict[str, Any]:
@@ -169,8 +181,9 @@ class EvaluationSettings:
         values: dict[str, Any] = {}
         for name in names:
             value = getattr(self, name)
-            if isinstance(value, Thresholds):
-                value = {"structure": value.structure, "composition": value.composition}
+            if isinstance(value, (Thresholds, Tolerances)):
+                # Whoever gives the numbers of a usual choice has made that choice.
+                value = {k: v for k, v in asdict(value).items() if k != "name"}
             values[name] = value
         return values
 

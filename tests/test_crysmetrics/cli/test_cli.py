@@ -113,7 +113,7 @@ COVERAGE = [k for k in CONTRACT_KEYS if k.startswith(("cov_", "amsd", "amcd"))]
         (["frechet", "GEN", "REF"], ["fd_crystalnn"]),
         (["diversity", "GEN"], ["struct_diversity", "comp_diversity"]),
         (["fad", "GEN", "REF"], ["fad", "fad_inf", "kad"]),
-        (["uniqueness", "GEN"], ["uniqueness"]),
+        (["uniqueness", "GEN"], ["uniqueness", "uniqueness_amd"]),
         (["symmetric-share", "GEN"], ["symmetric_share", "symmetric_share_tight"]),
         (["space_group_jsd", "GEN", "REF"], ["space_group_jsd"]),
     ],

@@ -24,7 +24,6 @@ from crysmetrics.matching import cells as cells_module
 from crysmetrics.matching import distances as distances_module
 from crysmetrics.matching.cells import reduce_arrays, reduce_cells
 from crysmetrics.matching.distances import permuted_distances, rms_distances
-from crysmetrics.matching.duplicates import group_duplicates
 
 TOLERANCES = {"stol": 0.5, "angle_tol": 10, "ltol": 0.3}
 
@@ -285,13 +284,11 @@ def test_cells_that_are_none_never_match():
             warnings.simplefilter("error")
             assert np.isnan(rms_distances(bad, good, [(0, 0)])[0])
             assert np.isnan(rms_distances(good, bad, [(0, 0)])[0])
-            assert group_duplicates(Crystals.concatenate([bad.with_ids(["b"]), good])).max() == 1
 
 
 def test_no_pairs_and_no_structures():
     assert rms_distances(rocksalt(), rocksalt(), []).shape == (0,)
     assert rms_distances(Crystals.empty(), rocksalt(), []).shape == (0,)
-    assert group_duplicates(Crystals.empty()).shape == (0,)
 
 
 def test_workers_and_batches_do_not_change_anything(real, monkeypatch):
@@ -304,29 +301,6 @@ def test_workers_and_batches_do_not_change_anything(real, monkeypatch):
     np.testing.assert_array_equal(rms_distances(noisy, real, pairs, workers=3), expected)
     given = rms_distances(reduce_cells(noisy), reduce_cells(real), pairs, workers=2)
     np.testing.assert_array_equal(given, expected)
-
-
-def test_duplicates_are_grouped_under_the_first(real):
-    some = real[:12]
-    copies = Crystals.concatenate(
-        [some, perturbed(some, 0.004, 0.01, seed=1), perturbed(some[:5], 0.004, 0.01, seed=2)]
-    )
-    labels = group_duplicates(copies)
-    assert labels[:12].tolist() == expected_groups(some)
-    assert labels[12:24].tolist() == labels[:12].tolist()
-    assert labels[24:].tolist() == labels[:5].tolist()
-
-
-def expected_groups(crystals: Crystals) -> list[int]:
-    leaders: list[int] = []
-    labels = []
-    for i in range(len(crystals)):
-        pairs = np.array([(leader, i) for leader in leaders]).reshape(-1, 2)
-        hits = np.flatnonzero(np.isfinite(plain(crystals, crystals, pairs)))
-        if not len(hits):
-            leaders.append(i)
-        labels.append(int(hits[0]) if len(hits) else len(leaders) - 1)
-    return labels
 
 
 @pytest.mark.slow

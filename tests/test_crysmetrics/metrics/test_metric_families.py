@@ -208,8 +208,8 @@ def test_commands_made_from_declarations_have_the_options_of_their_features():
     assert {"--backend", "--cache", "--subset", "--seed", "--min-distance"} <= options
     assert "--device" not in options
     options = {o for p in family_command("uniqueness").params for o in p.opts}
-    assert not options & {"--backend", "--cache", "--device", "--seed"}
-    assert "--workers" in options
+    assert not options & {"--backend", "--device", "--seed"}
+    assert {"--workers", "--cache", "--tolerances"} <= options
 
 
 def test_functions_of_commands_fit_a_screen():
