@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from crysmetrics.compiled import njit
 from crysmetrics.features.extractor import Extractor, Run
-from crysmetrics.periodic_neighbours import periodic_neighbours
 from crysmetrics.geometry import reduce_cell
 from crysmetrics.io import Crystals
 from crysmetrics.parallel import chunks_of, in_threads
+from crysmetrics.periodic_neighbours import periodic_neighbours
 from crysmetrics.progress import task
 
 NEIGHBOURS = 100

@@ -162,7 +162,9 @@ def _distances(
 ) -> NDArray[np.float64]:
     """(P, C) distances."""
     result = np.full((len(pairs), len(permutations)), np.nan)
-    todo = np.flatnonzero(first.num_atoms[pairs[:, 0]] == second.num_atoms[pairs[:, 1]])
+    i, j = pairs[:, 0], pairs[:, 1]
+    has_cells = np.isfinite(first.cells[i, 0, 0]) & np.isfinite(second.cells[j, 0, 0])
+    todo = np.flatnonzero((first.num_atoms[i] == second.num_atoms[j]) & has_cells)
     jobs = [
         (first, second, pairs[todo[k : k + _PAIRS_AT_ONCE]], permutations, tolerances, search)
         for k in range(0, len(todo), _PAIRS_AT_ONCE)

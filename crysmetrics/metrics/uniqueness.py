@@ -80,7 +80,7 @@ def by_size(sizes: NDArray[np.int64], total: int) -> Columns:
     found, errors = np.empty(len(numbers)), np.empty(len(numbers))
     for k, m in enumerate(numbers.tolist()):
         missing, neither = _missing(kinds, m, total), _missing(both, m, total)
-        found[k] = times @ (1 - missing) / m
+        found[k] = min(times @ (1 - missing) / m, 1.0)
         pairs = times @ (neither - np.outer(missing, missing)) @ times
         # A group with itself is not two groups.
         own = times @ (missing - np.diag(neither))

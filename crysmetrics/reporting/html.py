@@ -20,6 +20,7 @@ from crysmetrics.reporting.published import (
     other_reference,
     published_rows,
 )
+from crysmetrics.reporting.sameness_figures import sameness_figures
 from crysmetrics.reporting.structures import shown_structures
 from crysmetrics.reporting.tables import cells, heading, notes, shown
 
@@ -58,6 +59,7 @@ def render(report: Report, name: str | None = None) -> str:
         distributions=figures.distributions(report),
         sweeps=figures.coverage_sweeps(report),
         by_size=figures.fad_by_size(report),
+        sameness=sameness_figures(report),
         failures=_failures(report.failures),
         timing=sorted(report.timing.items(), key=lambda item: -item[1]),
         settings=json.dumps(report.settings, indent=1, ensure_ascii=False),
