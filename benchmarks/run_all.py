@@ -18,6 +18,7 @@ SCRIPTS = (
     "bench_coverage.py",
     "bench_alignn.py",
     "bench_matching.py",
+    "bench_novelty.py",
     "bench_evaluate.py",
 )
 

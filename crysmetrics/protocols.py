@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from crysmetrics.errors import UserError
+from crysmetrics.matching.tolerances import TOLERANCES
 from crysmetrics.metrics.registry import all_measures, all_metrics
 from crysmetrics.metrics.settings import EvaluationSettings
 
@@ -70,6 +71,24 @@ PROTOCOLS: dict[str, Protocol] = {
             "Adaptive-cell score model (arXiv 2310.10695), Section 5.2, Table 1",
             (*_COVERAGE, "fd_crystalnn", "fd_cgcnn"),
             {"limit": 1000, "reference_space_groups": (16, 230)},
+        ),
+        Protocol(
+            "crysldm",
+            "Validity and EMDs of 1,000 structures.",
+            "CrysLDM, Section 5 and Table 1",
+            ("comp_validity", "struct_validity", "emd_num_elements", "emd_density"),
+            {"limit": 1000},
+        ),
+        Protocol(
+            "mattergen",
+            "Of 1,024 relaxed structures: unique and novel within pymatgen's default tolerances, "
+            "and at most 0.1 eV/atom above the hull (msun). Needs --train.",
+            "Zeni et al. 2025 (MatterGen), Figure 2",
+            (
+                *("uniqueness", "novelty", "unique_novel"),
+                *("sun", "msun", "metastable_unique", "metastable_novel"),
+            ),
+            {"limit": 1024, "tolerances": TOLERANCES["pymatgen"]},
         ),
     )
 }
@@ -137,11 +156,19 @@ def plan(
         if name == "subset" and settings.subset in _without_number(value):
             fixed["subset"] = settings.subset
             continue
+        shown = getattr(value, "name", value)
         raise UserError(
-            f"The protocol {protocol} has {name.replace('_', ' ')} {value}; leave out the "
+            f"The protocol {protocol} has {name.replace('_', ' ')} {shown}; leave out the "
             "option, or take the protocol full."
         )
     measures = all_measures()
+    if "train" not in roles and any(
+        metric.key in wanted.metrics
+        for measure in measures.values()
+        if "train" in measure.roles
+        for metric in measure.metrics
+    ):
+        raise UserError(f"The protocol {protocol} compares with a training set; give --train.")
     known = [m.key for measure in measures.values() for m in measure.metrics]
     if metrics is not None:
         keys = _keys(metrics)

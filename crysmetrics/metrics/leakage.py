@@ -79,7 +79,7 @@ class LeakageParts:
 
 MEASURE = Measure(
     "leakage",
-    75,
+    77,
     (
         Metric(
             *("leakage_composition", "Compositions in the training set", "share", "lower"),

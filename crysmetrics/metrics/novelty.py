@@ -116,7 +116,7 @@ def _kind(known: bool, comparable: bool, composition: bool, system: bool) -> str
 
 MEASURE = Measure(
     "novelty",
-    74,
+    76,
     (
         Metric("novelty", "Novelty", "share", "higher", MATCHER, gated=True),
         *(

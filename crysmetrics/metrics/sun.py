@@ -108,7 +108,7 @@ def _label(parts: tuple[str, ...]) -> str:
 
 MEASURE = Measure(
     "sun",
-    76,
+    78,
     tuple(
         Metric(
             *(key, _label(parts), "share", "higher", _MATTERGEN),
