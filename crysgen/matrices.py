@@ -29,9 +29,9 @@ def symmetric_eigen(matrices: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         matrices: (..., 3, 3) symmetric.
     """
-    if matrices.is_cuda:
-        return closed_form_eigen(matrices)
-    return torch.linalg.eigh(matrices)
+    if matrices.device.type == "cpu":
+        return torch.linalg.eigh(matrices)
+    return closed_form_eigen(matrices)
 
 
 def closed_form_eigen(matrices: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,8 +30,12 @@ ATTEMPTS = 5
 _ATOMS_ON_CPU = 240
 """Of a batch: some 4 s of one core, so that a run that is killed loses less than ten."""
 _OVERHEAD_ON_CPU = 80
-_OVERHEAD_ON_GPU = 2000
-"""Fixed cost of a batch in units of one atom's: small batches are mostly waiting."""
+_OVERHEAD_ON_GPU = 4000
+"""Fixed cost of a batch in units of one atom's: small batches are mostly waiting, and on a GPU each
+shape of a batch is recorded as a graph."""
+_SMALL = 6
+"""Atoms up to which cells of any size share a batch on a GPU; above, the largest has at most twice
+as many as the smallest, so that one search for neighbours suits them (`crysgen.networks`)."""
 _UNKNOWN_SIZE = 20
 """Atoms assumed for a cell whose size the model chooses."""
 _BYTES_AN_ATOM = 2_000_000
@@ -64,7 +68,8 @@ def plan_batches(
     on_gpu = device.startswith("cuda")
     overhead = _OVERHEAD_ON_GPU if on_gpu else _OVERHEAD_ON_CPU
     batches: list[list[Draw]] = []
-    for group in _groups([(size, len(by_size[size])) for size in sizes], overhead):
+    counts = [(size, len(by_size[size])) for size in sizes]
+    for group in _groups(counts, overhead, narrow=on_gpu):
         together = [draw for size in group for draw in by_size[size]]
         if batch_size is not None:
             most = batch_size
@@ -80,12 +85,16 @@ def _size(draw: Draw) -> int:
     return draw.target.size or _UNKNOWN_SIZE
 
 
-def _groups(sizes: Sequence[tuple[int, int]], overhead: int) -> list[list[int]]:
+def _groups(
+    sizes: Sequence[tuple[int, int]], overhead: int, narrow: bool = False
+) -> list[list[int]]:
     """Group sizes (with their counts, in descending order) into batches, at the least cost."""
     best: list[tuple[float, list[list[int]]]] = [(0.0, [])]
     for end in range(1, len(sizes) + 1):
         choices = []
         for begin in range(end):
+            if narrow and sizes[begin][0] > max(_SMALL, 2 * sizes[end - 1][0]):
+                continue
             count = sum(n for _, n in sizes[begin:end])
             cost = best[begin][0] + overhead + count * sizes[begin][0]
             choices.append((cost, best[begin][1] + [[size for size, _ in sizes[begin:end]]]))
@@ -153,6 +162,11 @@ class _Runner:
         self.model, self.steps, self.device, self.advance = model, steps, device, advance
         self.planned = steps or model.num_steps
         self.most_atoms: int | None = None
+        self._sample = model.sample
+        if device.startswith("cuda"):
+            from crysgen.graphs.stepwise import StepGraphs
+
+            self._sample = StepGraphs(model).sample
 
     def crystals(self, batch: Sequence[Draw]) -> Crystals:
         """Sample a batch, in order; invalid draws are repeated with other seeds."""
@@ -215,7 +229,7 @@ class _Runner:
 
         try:
             with flushed_denormals():
-                made: Batch | None = self.model.sample(targets, self.steps, on_step)
+                made: Batch | None = self._sample(targets, self.steps, on_step)
         except Exception as error:
             if not _is_out_of_memory(error):
                 raise
