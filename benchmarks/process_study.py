@@ -9,7 +9,8 @@ done already is not done again: a run that was stopped goes on from its checkpoi
 were measured are kept. `--train` and `--evaluate` do one of the two alone.
 
 STUDY.toml: `kind`, `steps` to sample with, `[training]`, `[model]` for all, `[variants.NAME]` with
-the settings of each, and `[sampling.NAME]` with `of` (a variant) and settings for sampling alone.
+the settings of each, and `[sampling.NAME]` with `of`, a list of variants, and settings for
+sampling alone, its own `steps` among them.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ def measured(
     samplings = {"": {}} | {
         name: settings
         for name, settings in plan.get("sampling", {}).items()
-        if settings["of"] == run.name
+        if run.name in settings["of"]
     }
     for name, settings in samplings.items():
         changed = {k: v for k, v in settings.items() if k not in ("of", "steps")}

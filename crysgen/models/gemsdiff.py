@@ -113,7 +113,14 @@ class GemsDiff(CrystalPredictor):
     accepts = frozenset({"atomic_numbers"})
     requires = frozenset({"atomic_numbers"})
     sampling_settings = frozenset(
-        {"cell_noise", "position_noise", "anti_annealing", "corrector", "refine_strength"}
+        {
+            "cell_noise",
+            "position_noise",
+            "anti_annealing",
+            "cell_anti_annealing",
+            "corrector",
+            "refine_strength",
+        }
     )
 
     @property
@@ -219,7 +226,6 @@ class GemsDiff(CrystalPredictor):
         displacement, cell = self._predicted(
             numbers, some.frac_coords, some.steps, some.lattices, some.neighbours
         )
-        torch.clear_autocast_cache()  # weights rounded here have no gradients
         lattices = self.cells.decode(self._clean_vectors(cell, numbers), counts)
         known = torch.zeros_like(prepared.vectors[:, 0])
         known[::2] = 1
@@ -340,13 +346,14 @@ class GemsDiff(CrystalPredictor):
             state = state._replace(frac_coords=frac)
         displacement, cell = self.predict(numbers, frac, vectors, steps, self._estimate(state))
         predicted = self._clean_vectors(cell, numbers)
-        amplified = 1 + self.config.anti_annealing * (1 - inputs.now / self.num_steps)
-        moved = self.of_positions.before(
-            frac, amplified.to(frac) * displacement, steps, earlier, inputs.position_noise
-        )
+        near = (1 - inputs.now / self.num_steps).to(frac)
+        amplified = (1 + self.config.anti_annealing * near) * displacement
+        moved = self.of_positions.before(frac, amplified, steps, earlier, inputs.position_noise)
         bent = predicted
         if self.config.lattice_diffusion:
             bent = self.of_cells.before(vectors, predicted, steps, earlier, inputs.cell_noise)
+        if self.config.cell_anti_annealing:
+            bent = bent + self.config.cell_anti_annealing * near * (bent - vectors)
         if self.config.self_conditioning:
             cells = self.cells.decode(predicted, (numbers > 0).sum(1))
             clean = (wrap(frac + displacement), cells, torch.ones_like(vectors[:, 0]))

@@ -80,7 +80,9 @@ class GemsDiffConfig(ModelConfig):
         position_noise: the same for positions.
         anti_annealing: how much sampling amplifies the displacements of positions toward the end:
             at the step t by 1 + a (1 - t/T) (FlowMM; OMatG's velocity annealing). Samples come
-            closer to the mode that they are near.
+            closer to the mode that they are near. OMatG's is 10.18 for its flow on MP-20.
+        cell_anti_annealing: the same for the velocity of cells, where they follow a flow (OMatG:
+            1.82).
         corrector: step size of Langevin dynamics before each step of sampling, in units of σ², with
             the process `score`; 0 for none (DiffCSP's is 0.4). It costs a second look of the
             network.
@@ -119,6 +121,7 @@ class GemsDiffConfig(ModelConfig):
     cell_noise: float = 1.0
     position_noise: float = 1.0
     anti_annealing: float = 0.0
+    cell_anti_annealing: float = 0.0
     corrector: float = 0.0
     refine_strength: float = 0.1
 
@@ -145,7 +148,13 @@ class GemsDiffConfig(ModelConfig):
             raise ValueError("lattice_std must be above 0")
         for name in ("position_sigma", "position_spread", "position_floor", "refine_strength"):
             positive(name, getattr(self, name), 1.0)
-        for name in ("cell_noise", "position_noise", "anti_annealing", "corrector"):
+        for name in (
+            "cell_noise",
+            "position_noise",
+            "anti_annealing",
+            "cell_anti_annealing",
+            "corrector",
+        ):
             at_least(name, getattr(self, name), 0, _LARGEST_POWER)
         if self.lattice_space == "raw" and (
             self.cell_decoder == "residual" or self.lattice_loss == "vector"
@@ -161,6 +170,8 @@ class GemsDiffConfig(ModelConfig):
             raise ValueError("coupling is by shortest paths, which this process does not follow")
         if self.corrector and self.position_process != "score":
             raise ValueError("corrector is of the process 'score' alone")
+        if self.cell_anti_annealing and self.lattice_process != "flow":
+            raise ValueError("cell_anti_annealing is of a flow of cells alone")
 
     @property
     def all_network_settings(self) -> dict[str, Any]:

@@ -180,6 +180,8 @@ def test_settings_that_exclude_each_other_are_refused() -> None:
         GemsDiffConfig(position_process="score", coupling=True)
     with pytest.raises(ValueError, match="corrector"):
         GemsDiffConfig(position_process="flow", corrector=0.4)
+    with pytest.raises(ValueError, match="cell_anti_annealing"):
+        GemsDiffConfig(cell_anti_annealing=1.0)
     with pytest.raises(ValueError, match="position_sigma_min"):
         GemsDiffConfig(position_sigma_min=0.6)
     with pytest.raises(ValueError, match="GemsNet has no setting 'self_conditioning'"):
@@ -275,6 +277,17 @@ def test_anti_annealing_amplifies_displacements_toward_the_end(crystals: Crystal
     for a, b, t in zip(taken, predicted, (100, 80, 60, 40, 20), strict=True):
         assert torch.allclose(a, b * (1 + 3 * (1 - t / 100)))
     assert not torch.equal(amplified.frac_coords, without.frac_coords)
+
+
+def test_anti_annealing_of_cells_multiplies_their_velocity(crystals: Crystals) -> None:
+    batch = Batch.from_crystals(crystals, torch.float64)
+    model = model_of(VARIANTS["flow of cells"], batch, double=True)
+    state, way = model.begin(targets_of(batch.atomic_numbers), 5)
+    plain = model.step(state, way[1]).vectors - state.vectors
+    model.config = replace(model.config, cell_anti_annealing=2.0)
+    amplified = model.step(state, way[1]).vectors - state.vectors
+    assert way[1].now == 80
+    assert torch.allclose(amplified, (1 + 2 * 0.2) * plain)
 
 
 def test_refining_starts_from_the_given_crystal(crystals: Crystals) -> None:
