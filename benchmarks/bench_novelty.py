@@ -46,16 +46,20 @@ def main(data: Path, generated: int, known: int, pairs: int, group: int, workers
     print(table("Whole commands", *commands(gen, train, workers)))
 
 
+def known_crystals(data: Path) -> Crystals:
+    """MP-20 and MPTS-52 without the MP-20 test split."""
+    parts = []
+    for name in ("mp20/val", "mp20/extra", "mpts52/val", "mpts52/test"):
+        crystals = bare(read(data / f"{name}.csv.gz"))
+        parts.append(crystals.with_ids([f"{name}/{i}" for i in crystals.ids]))
+    return Crystals.concatenate(parts)
+
+
 def sets(data: Path, generated: int, known: int) -> tuple[Crystals, Crystals]:
     """Generated and known structures."""
-    test, val, extra = (read(data / "mp20" / f"{n}.csv.gz") for n in ("test", "val", "extra"))
-    mpts = [read(data / "mpts52" / f"{n}.csv.gz") for n in ("val", "test")]
-    rest = [
-        crystals.with_ids([f"{k}-{name}" for name in crystals.ids])
-        for k, crystals in enumerate((val, extra, *mpts))
-    ]
-    old = Crystals.concatenate([bare(crystals) for crystals in rest])
-    gen = Crystals.concatenate([bare(test), noisy(bare(val), generated - len(test), 0.05, 1)])
+    test, val = (bare(read(data / "mp20" / f"{n}.csv.gz")) for n in ("test", "val"))
+    old = known_crystals(data)
+    gen = Crystals.concatenate([test, noisy(val, generated - len(test), 0.05, 1)])
     train = Crystals.concatenate([old, noisy(old, known - len(old), 0.1, 2)])
     return gen[:generated], train[:known]
 
