@@ -16,7 +16,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crysgen.locking import locked
 from crysgen.proposers.base import CANDIDATE_PROPERTIES
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.io import Crystals
@@ -24,6 +23,7 @@ from crysmetrics.io.atomic import atomic_file, is_temporary
 from crysmetrics.io.csv_files import unquoted, write_csv
 from crysmetrics.io.json_files import write_json
 from crysmetrics.io.parsed import one_line
+from crysmetrics.locking import locked
 
 if TYPE_CHECKING:
     import pandas as pd

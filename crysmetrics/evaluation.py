@@ -319,7 +319,7 @@ def run_and_settings(options: dict[str, Any]) -> tuple[Run, EvaluationSettings]:
     Raises:
         UserError: if there is no such option, or a value is invalid.
     """
-    names_of_run = ("backend", "workers", "device", "alignn", "dask")
+    names_of_run = ("backend", "workers", "device", "alignn", "stability", "dask")
     chosen = {k: options.pop(k) for k in names_of_run if k in options}
     run = Run(cache=open_cache(options.pop("cache", None)), **chosen)
     if run.dask is None:  # a cluster's workers have devices of their own

@@ -7,13 +7,16 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crysmetrics.features.cache import FeatureCache
 from crysmetrics.io import Crystals
+
+if TYPE_CHECKING:
+    from crysmetrics.above_hull import StabilitySettings
 
 Compute = Callable[[Crystals, int | None], tuple[NDArray[np.float64], dict[int, str]]]
 
@@ -74,6 +77,7 @@ class Run:
         device: for networks: `auto`, `cpu`, `cuda`.
         alignn: name of ALIGNN's weights; None for those that are shipped.
         id_column, cif_column: where ids and structures stand in tables; None for the usual names.
+        stability: potentials and known phases of energies above the hull; None for the usual ones.
         dask: address of a Dask scheduler whose workers compute; None to compute here.
     """
 
@@ -82,6 +86,7 @@ class Run:
     cache: FeatureCache | None = None
     device: str = "auto"
     alignn: str | None = None
+    stability: StabilitySettings | None = None
     dask: str | None = None
     id_column: str | None = None
     cif_column: str | None = None

@@ -97,6 +97,11 @@ ENTRIES = (
         "the number of the space group within 0.01 Å",
         {"native": "crysmetrics.features.symmetry"},
     ),
+    Entry(
+        "e_above_hull",
+        "energy above the hull of known phases after relaxation (needs a potential, extra: relax)",
+        {"native": "crysmetrics.features.e_above_hull"},
+    ),
 )
 BACKENDS: Mapping[str, str] = {
     "native": "our own code",

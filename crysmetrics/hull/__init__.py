@@ -1,28 +1,41 @@
 """Convex hulls of formation energies: what a composition would decompose into, and by how much.
 
-Hulls are those of pymatgen's `PhaseDiagram` (Ong et al., Chem. Mater. 20, 1798 (2008)). The hull of
-a chemical system is made of all phases within it when it is first asked for.
+The hull at a composition is the cheapest mixture of phases that has it, which is a linear program
+(Akbarzadeh, Ozolins and Wolverton, Adv. Mater. 19, 3233 (2007)): the same energies as those of
+pymatgen's `PhaseDiagram`, for any number of elements and without a diagram of the whole system.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
-
-if TYPE_CHECKING:
-    from pymatgen.core import Composition
-
-_SYSTEMS_KEPT = 512
-"""Hulls that are kept in memory, those asked for last."""
+from numpy.typing import ArrayLike, NDArray
 
 Amounts = Mapping[int, float]
 """Atomic number -> atoms of it, in any multiple."""
+LEAST_SHARE = 1e-6
+"""Share of the atoms that a phase has in a mixture to be named."""
+_TURNS = 2000
+_LEAST_GAIN = 1e-11
+"""eV/atom by which a phase must lie below the mixture so far."""
+_SAME = 1e-9
+"""Difference of shares of elements within which compositions are one."""
+
+
+class Mixture(NamedTuple):
+    """The cheapest mixture of phases with some composition."""
+
+    energy: float
+    """In eV/atom."""
+    phases: dict[int, float]
+    """Index of a phase -> its share of the atoms."""
+    elements: dict[int, float]
+    """Atomic number -> share of the atoms that stay pure elements, where no phase stands for
+    them."""
 
 
 class ConvexHull:
@@ -46,7 +59,35 @@ class ConvexHull:
         for i, amounts in enumerate(self.compositions):
             if math.isfinite(self.energies[i]):
                 self._by_elements.setdefault(frozenset(amounts), []).append(i)
-        self._diagram = lru_cache(_SYSTEMS_KEPT)(self._make_diagram)
+
+    def mixture(
+        self, composition: Amounts, without: int | None = None, *, with_itself: bool = True
+    ) -> Mixture:
+        """Find the cheapest mixture of phases with a composition.
+
+        Args:
+            composition: atoms of each element.
+            without: index of a phase that does not count.
+            with_itself: whether phases of just this composition count.
+        """
+        elements = sorted(composition)
+        goal = _shares(composition, elements)
+        used = [i for i in self.phases_within(elements) if i != without]
+        columns = np.array([_shares(self.compositions[i], elements) for i in used])
+        columns = columns.reshape(len(used), len(elements))
+        if not with_itself:
+            others = np.abs(columns - goal).max(axis=1, initial=0.0) > _SAME
+            used = [i for i, other in zip(used, others, strict=True) if other]
+            columns = columns[others]
+        columns = np.concatenate([columns, np.eye(len(elements))])
+        costs = np.concatenate([self.energies[used], np.zeros(len(elements))])
+        basis, weights = _cheapest(columns.T, goal, costs)
+        named = [(k, w) for k, w in zip(basis, weights, strict=True) if w > LEAST_SHARE]
+        return Mixture(
+            float(costs[basis] @ weights),
+            {used[k]: w for k, w in named if k < len(used)},
+            {elements[k - len(used)]: w for k, w in named if k >= len(used)},
+        )
 
     def hull_energy(self, composition: Amounts, without: int | None = None) -> float:
         """Compute the energy (eV/atom) of the best mixture of phases with a composition.
@@ -55,14 +96,7 @@ class ConvexHull:
             composition: atoms of each element.
             without: index of a phase that does not count.
         """
-        elements = frozenset(composition)
-        diagram = self._diagram(elements, None)
-        # Phases that are no corners of the hull change nothing.
-        if without is not None and any(
-            entry.attribute == without for entry in diagram.stable_entries
-        ):
-            diagram = self._diagram(elements, without)
-        return float(diagram.get_hull_energy_per_atom(_composition(composition)))
+        return self.mixture(composition, without).energy
 
     def e_above_hull(self, composition: Amounts, energy: float) -> float:
         """Compute how far (eV/atom) a formation energy lies above the hull; negative below it."""
@@ -79,28 +113,56 @@ class ConvexHull:
             NaN for a phase without energy.
         """
         without = None if with_itself else phase
+        if not math.isfinite(self.energies[phase]):
+            return math.nan
         hull = self.hull_energy(self.compositions[phase], without)
         return float(self.energies[phase]) - hull
 
-    def _phases_within(self, elements: frozenset[int]) -> Iterator[int]:
+    def phases_within(self, elements: Sequence[int]) -> Iterator[int]:
+        """List the phases with energies that are made of some elements alone."""
         for size in range(1, len(elements) + 1):
             for subset in combinations(sorted(elements), size):
                 yield from self._by_elements.get(frozenset(subset), [])
 
-    def _make_diagram(self, elements: frozenset[int], without: int | None) -> Any:
-        """The phase diagram of some elements; phases have their index as attribute."""
-        from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 
-        entries = [PDEntry(_composition({z: 1}), 0.0) for z in sorted(elements)]
-        for i in self._phases_within(elements):
-            if i != without:
-                composition = _composition(self.compositions[i])
-                energy = float(self.energies[i]) * composition.num_atoms
-                entries.append(PDEntry(composition, energy, attribute=i))
-        return PhaseDiagram(entries)
+def _shares(amounts: Amounts, elements: Sequence[int]) -> NDArray[np.float64]:
+    """Shares of the elements in the atoms of a composition."""
+    found = np.array([float(amounts.get(z, 0)) for z in elements])
+    return found / found.sum()
 
 
-def _composition(amounts: Amounts) -> Composition:
-    from pymatgen.core import Composition, Element
+def _cheapest(
+    columns: NDArray[np.float64], goal: NDArray[np.float64], costs: NDArray[np.float64]
+) -> tuple[list[int], list[float]]:
+    """Minimise `costs @ w` with `columns @ w == goal` and `w >= 0`, by the simplex method.
 
-    return Composition({Element.from_Z(int(z)): float(n) for z, n in amounts.items()})
+    Libraries' solvers take milliseconds to set up a program that has a handful of rows; this one
+    begins with the pure elements, which are always a solution.
+
+    Args:
+        columns: (D, K + D), of which the last D are the elements, an identity.
+        goal: (D,) positive.
+        costs: (K + D,).
+
+    Returns:
+        D columns, and their weights.
+    """
+    size, count = columns.shape
+    basis = list(range(count - size, count))
+    weights = goal.copy()
+    for turn in range(_TURNS):
+        inverse = np.linalg.inv(columns[:, basis])
+        weights = inverse @ goal
+        gains = costs - (costs[basis] @ inverse) @ columns
+        gains[basis] = 0.0
+        better = np.flatnonzero(gains < -_LEAST_GAIN)
+        if not len(better):
+            break
+        # The steepest is fastest, and the first (Bland's rule) never goes in circles.
+        entering = int(better[0] if turn > _TURNS // 2 else np.argmin(gains))
+        change = inverse @ columns[:, entering]
+        positive = np.flatnonzero(change > _SAME)
+        ratios = np.maximum(weights[positive], 0.0) / change[positive]
+        tied = positive[ratios <= ratios.min() + 1e-15]
+        basis[min(tied.tolist(), key=lambda row: basis[row])] = entering
+    return basis, weights.tolist()

@@ -113,6 +113,7 @@ class EvaluationSettings:
             of (V/N)^(1/3), of angles in degrees, of lengths as a share.
         tolerances: the same of uniqueness and novelty: how far two crystals may differ and still
             count as the same one.
+        steps_per_sample: sampling steps (network calls) that one generated structure took.
         protocol: name of the paper's set-up that chose these settings, if one did.
 
     Raises:
@@ -156,6 +157,7 @@ class EvaluationSettings:
         "NAME|L,S,A",
         parse=parse_tolerances,
     )
+    steps_per_sample: float | None = None
     protocol: str | None = None
 
     def __post_init__(self) -> None:
@@ -170,6 +172,9 @@ class EvaluationSettings:
                     raise UserError(f"The setting {title} is a number that is {kind}; not {value}.")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise UserError(f"The seed is a whole number from 0; not {self.seed!r}.")
+        steps = self.steps_per_sample
+        if steps is not None and not (steps > 0 and math.isfinite(steps)):
+            raise UserError(f"Steps per sample are a positive number; not {steps}.")
         if not isinstance(self.thresholds, Thresholds):
             raise UserError(f"Thresholds are made by parse_thresholds; not {self.thresholds!r}.")
         if not isinstance(self.tolerances, Tolerances):

@@ -7,7 +7,7 @@ is a failure.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -103,9 +103,22 @@ def relax(
     yield from in_processes(_relax_together, jobs, count if device == "cpu" else 1)
 
 
-def relax_all(crystals: Crystals, *args: Any, **options: Any) -> Crystals:
-    """Relax crystals; returns them in their order. Arguments are those of `relax`."""
-    found = Crystals.concatenate([Crystals.empty(), *relax(crystals, *args, **options)])
+def relax_all(
+    crystals: Crystals,
+    *args: Any,
+    on_batch: Callable[[Crystals], object] = lambda _: None,
+    **options: Any,
+) -> Crystals:
+    """Relax crystals; returns them in their order. Other arguments are those of `relax`.
+
+    Args:
+        on_batch: called with each batch as it is done.
+    """
+    made = [Crystals.empty()]
+    for batch in relax(crystals, *args, **options):
+        made.append(batch)
+        on_batch(batch)
+    found = Crystals.concatenate(made[1:] or made)
     row = {name: i for i, name in enumerate(found.ids)}
     return found[[row[name] for name in crystals.ids]].with_failures(found.failures)
 

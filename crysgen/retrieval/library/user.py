@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from crysgen.locking import locked
 from crysgen.retrieval.library.entries import USER_SOURCE, Entries, load_entries, pack, save_entries
 from crysgen.retrieval.library.prototypes import primitive_crystal
 from crysmetrics.errors import UserError
 from crysmetrics.folders import data_folder
 from crysmetrics.io import Failure, read
+from crysmetrics.locking import locked
 from crysmetrics.progress import task
 
 VARIABLE = "CRYSGEN_LIBRARY"

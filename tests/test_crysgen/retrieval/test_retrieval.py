@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from crysgen.locking import locked
 from crysgen.retrieval.library.anonymous import (
     composed_permutations,
     species_of,
@@ -41,6 +40,7 @@ from crysgen.retrieval.propose import propose
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.io import Crystals, write
 from crysmetrics.io.elements import ATOMIC_NUMBERS
+from crysmetrics.locking import locked
 from crysmetrics.matching.distances import permuted_distances, rms_distances
 
 Z = ATOMIC_NUMBERS
@@ -324,7 +324,7 @@ ADD = """
 import os, sys
 from pathlib import Path
 from crysgen.retrieval.library import user
-from crysgen.locking import locked
+from crysmetrics.locking import locked
 join = user._join
 def together(new, path):
     Path(f"ready-{os.getpid()}").touch()

@@ -1,0 +1,95 @@
+"""`crysmetrics stability`: how many structures are stable against known phases."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from crysmetrics.cli.options import Finite, listed
+from crysmetrics.cli.request import READING, WITH_TABLE, Request, requested
+
+if TYPE_CHECKING:
+    from crysmetrics.above_hull import StabilitySettings
+
+potentials_option = click.option(
+    "--potential",
+    "potentials",
+    default="chgnet",
+    show_default=True,
+    metavar="LIST",
+    help="Comma-separated: chgnet, 7net-0, 7net-l3i5. Each relaxes what the one before left.",
+)
+agree_option = click.option(
+    "--agree", is_flag=True, help="Stable is what all potentials say is stable."
+)
+hull_option = click.option(
+    "--hull",
+    metavar="FILE.npz",
+    help="Known phases from `crysmetrics hull build`; the Materials Project's by default.",
+)
+
+
+def stability_settings(
+    potentials: str, agree: bool, relaxed: bool, hull: str | None
+) -> StabilitySettings:
+    """Make the settings that these options ask for."""
+    from crysmetrics.above_hull import StabilitySettings
+    from crysmetrics.errors import UserError
+
+    names = tuple(listed(potentials, "--potential"))
+    if agree and len(names) < 2:
+        raise UserError("--agree needs two potentials, such as --potential chgnet,7net-0.")
+    settings = StabilitySettings(names, agree, relaxed, None if hull is None else Path(hull))
+    settings.identity()
+    return settings
+
+
+@click.command()
+@click.argument("gen", metavar="IN")
+@potentials_option
+@agree_option
+@click.option("--relax/--no-relax", "relaxed", default=True, show_default=True)
+@hull_option
+@click.option(
+    "--steps-per-sample",
+    type=Finite(min=0, min_open=True),
+    help="Sampling steps that a structure took, for stability_cost.",
+)
+@click.option(
+    "--histogram",
+    "histogram_path",
+    metavar="FILE",
+    help="Draw energies above the hull (CrysLDM, Figure 2) as .png, .svg or .pdf.",
+)
+@requested(run=("device", "cache", *READING), output=WITH_TABLE)
+def stability(
+    gen: str,
+    potentials: str,
+    agree: bool,
+    relaxed: bool,
+    hull: str | None,
+    steps_per_sample: float | None,
+    histogram_path: str | None,
+    request: Request,
+) -> None:
+    """Share of structures that are stable against decomposition into known phases.
+
+    Structures are relaxed by a potential and compared with the hull of the Materials Project's
+    phases at hand. stable_rate is the share on or below it, metastable_rate that up to 0.1 eV/atom
+    above it. What can't be read, relaxed or compared counts as not stable. --per-structure writes
+    energies, hull and its error for each. Energies are kept in the cache, so that an interrupted
+    run goes on.
+    """
+    from crysmetrics.reporting.hull_plots import check_figure, save_histogram
+
+    request.check_outputs(histogram_path)
+    check_figure(histogram_path)
+    run = replace(request.run, stability=stability_settings(potentials, agree, relaxed, hull))
+    settings = replace(request.settings, steps_per_sample=steps_per_sample)
+    report = replace(request, run=run, settings=settings).evaluate(["stability"], gen)
+    if histogram_path is not None:
+        save_histogram(report, histogram_path)
+    request.show(report)

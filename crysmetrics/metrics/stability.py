@@ -1,0 +1,132 @@
+"""How many structures are stable against decomposition into known phases, and what one costs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crysmetrics.features.sample import Sample
+from crysmetrics.metrics.base import Columns, Measure, Metric, Outcome, Part, Value, undefined
+from crysmetrics.metrics.intervals import share
+from crysmetrics.metrics.settings import EvaluationSettings
+
+METASTABLE = 0.1
+"""eV/atom above the hull up to which a crystal counts as metastable (CrysLDM's "stable")."""
+BINS = np.round(np.arange(-0.5, 2.01, 0.05), 2)
+"""eV/atom, edges of the histogram of CrysLDM's Figure 2; the ends hold what lies beyond."""
+
+
+def stability(gen: Sample, settings: EvaluationSettings) -> Outcome:
+    """Share of structures that are stable against decomposition into known phases.
+
+    Structures are relaxed by a potential; stable_rate is the share on or below the hull of the
+    known phases of the Materials Project, metastable_rate that up to 0.1 eV/atom above it (CrysLDM
+    calls those stable). What can't be read, relaxed or compared counts as not stable. The hull's
+    own error, by the number of known phases in a system, stands beside the shares.
+    """
+    columns = _columns(gen)
+    above, errors = columns["e_above_hull"], columns["hull_error"]
+    return replace(_outcome(above, errors, gen.crystals.num_total, settings), per_structure=columns)
+
+
+class StabilityParts:
+    """The shares of stable structures over parts of the generated set."""
+
+    def __init__(self, settings: EvaluationSettings) -> None:
+        self.settings = settings
+        self.above: list[NDArray[np.float64]] = [np.zeros(0)]
+        self.errors: list[NDArray[np.float64]] = [np.zeros(0)]
+
+    def update(self, part: Part) -> Columns:
+        """Take in the energies of a part."""
+        columns = _columns(part.sample)
+        self.above.append(columns["e_above_hull"])
+        self.errors.append(columns["hull_error"])
+        return columns
+
+    def compute(self, total: int) -> Outcome:
+        """Compute the shares of all structures."""
+        above, errors = np.concatenate(self.above), np.concatenate(self.errors)
+        return _outcome(above, errors, total, self.settings)
+
+
+def _columns(gen: Sample) -> Columns:
+    found = gen.features("e_above_hull")
+    labels = gen.extractors["e_above_hull"].labels
+    return dict(zip(labels, found.values.T, strict=True))
+
+
+def _outcome(
+    above: NDArray[np.float64],
+    errors: NDArray[np.float64],
+    total: int,
+    settings: EvaluationSettings,
+) -> Outcome:
+    known = np.isfinite(above)
+    stable = share(int((above[known] <= 0).sum()), total, n_gen=total)
+    metastable = share(int((above[known] <= METASTABLE).sum()), total, n_gen=total)
+    note = _note(above, errors, total)
+    counts, _ = np.histogram(np.clip(above[known], BINS[0], BINS[-1] - 1e-9), BINS)
+    return Outcome(
+        {
+            "stable_rate": stable.with_note(note) if note else stable,
+            "metastable_rate": metastable.with_note(note) if note else metastable,
+            "stability_cost": _cost(metastable, settings.steps_per_sample, total),
+        },
+        series={"e_above_hull": {"from": BINS[:-1], "to": BINS[1:], "structures": counts}},
+    )
+
+
+def _note(above: NDArray[np.float64], errors: NDArray[np.float64], total: int) -> str:
+    """Say how far the hull itself can be wrong, and how many have no energy."""
+    known = np.isfinite(above)
+    parts = []
+    if failed := total - int(known.sum()):
+        parts.append(f"{failed:,} of {total:,} have no energy and count as not stable")
+    if known.any():
+        inside = int((errors[known] == 0).sum())
+        parts.append(
+            f"{inside:,} have a composition of the known phases; the hull is too high by "
+            f"{np.nanmean(errors[known]):.2f} eV/atom on average over all"
+        )
+    return "; ".join(parts)
+
+
+def _cost(metastable: Value, steps: float | None, total: int) -> Value:
+    if steps is None:
+        return undefined("--steps-per-sample is not given", total)
+    if not metastable.value or metastable.ci95 is None or metastable.stderr is None:
+        return undefined("no structure is stable", total)
+    low, high = metastable.ci95
+    return Value(
+        steps / metastable.value,
+        steps * metastable.stderr / metastable.value**2,
+        (steps / high, steps / low),
+        total,
+    )
+
+
+_HULL = "Known phases of the Materials Project"
+
+MEASURE = Measure(
+    "stability",
+    90,
+    (
+        Metric("stable_rate", "Stable", "share", "higher", f"{_HULL}; at most 0 eV/atom above"),
+        Metric(
+            *("metastable_rate", "Stable within 0.1 eV/atom", "share", "higher"),
+            "CrysLDM, Section 4 (Stability Rate)",
+        ),
+        Metric(
+            *("stability_cost", "Steps per stable structure", "steps", "lower"),
+            "CrysLDM, Section 4 (Stability Cost)",
+        ),
+    ),
+    stability,
+    roles=("gen",),
+    features=("e_above_hull",),
+    settings=("steps_per_sample",),
+    accumulator=StabilityParts,
+)

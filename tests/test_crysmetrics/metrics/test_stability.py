@@ -1,0 +1,118 @@
+"""Shares of stable structures, on crystals whose energies are known without any potential."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sets import one, rocksalt
+
+import crysmetrics
+from crysmetrics import above_hull
+from crysmetrics.above_hull import StabilitySettings, stability
+from crysmetrics.errors import UserError
+from crysmetrics.hull.table import HullTable
+from crysmetrics.io import Crystals
+from crysmetrics.potentials import formation, registry
+from crysmetrics.potentials.base import Potential, Prediction
+
+ELEMENTS = {11: -1.0, 17: -1.5}
+
+
+class Told(Potential):
+    """A potential that reads formation energies from the length of the cell: 5.0 is -1 eV/atom."""
+
+    name, title, elements, sha256 = "told 1", "Told", frozenset({11, 17, 8}), "1" * 64
+    corrected = True
+    more = 0.0
+
+    def evaluate(self, crystals: Crystals) -> Prediction:
+        lengths = np.linalg.norm(crystals.lattices[:, 0], axis=1)
+        base = np.array([np.mean([ELEMENTS.get(z, 0) for z in c.atomic_numbers]) for c in crystals])
+        atoms = len(crystals.atomic_numbers)
+        energies = lengths - 6.0 + base + self.more
+        return Prediction(energies, np.zeros((atoms, 3)), np.zeros((len(crystals), 3, 3)))
+
+
+class Doubter(Told):
+    """The same, but 0.2 eV/atom higher."""
+
+    name, sha256, more = "doubter 1", "2" * 64, 0.2
+
+
+@pytest.fixture
+def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A table that holds NaCl at -1 eV/atom, and two potentials."""
+    for name in ("Told", "Doubter"):
+        monkeypatch.setitem(registry.POTENTIALS, name.lower(), f"{__name__}:{name}")
+    monkeypatch.setattr(
+        formation, "_all_elements", lambda: {"1" * 64: ELEMENTS, "2" * 64: ELEMENTS}
+    )
+    monkeypatch.setattr(above_hull, "torch_device", lambda device: "cpu")
+    path = tmp_path / "known.npz"
+    table = HullTable(
+        ("salt", "other"),
+        ({11: 1, 17: 1}, {11: 2, 17: 2}),
+        np.array([-1.0, -0.4]),
+        np.array([np.nan, np.nan]),
+        "made up",
+    )
+    table.with_errors().save(path)
+    return path
+
+
+def cells() -> Crystals:
+    """Salts on the hull, below it, 0.05 and 0.5 eV/atom above it, and one with another element."""
+    made = [one([11, 17], [[0, 0, 0], [0.5] * 3], a, f"a{a}") for a in (5.0, 4.9, 5.05, 5.5)]
+    return Crystals.concatenate([*made, one([8, 17], [[0, 0, 0], [0.5] * 3], 5.0, "odd")])
+
+
+def test_shares_count_what_failed_as_not_stable(known: Path) -> None:
+    crystals = cells().with_failures([("lost.cif", "is empty")])
+    settings = StabilitySettings(("told",), hull=known)
+    report = crysmetrics.stability(crystals, stability=settings, cache="off", steps_per_sample=30)
+    assert report["stable_rate"] == pytest.approx(2 / 6)
+    assert report["metastable_rate"] == pytest.approx(3 / 6)
+    assert report["stability_cost"] == pytest.approx(30 * 6 / 3)
+    table = report.per_structure["gen"]
+    np.testing.assert_allclose(table.e_above_hull[:4], [0, -0.1, 0.05, 0.5], atol=1e-6)
+    assert np.isnan(table.e_above_hull[4])
+    assert table.hull_error[0] == 0
+    assert any("energy of the element O is not known" in f["reason"] for f in report.failures)
+    assert "2 of 6 have no energy" in str(report.metrics["stable_rate"].note)
+    series = report.outcomes["stability"].series["e_above_hull"]
+    assert series["structures"].sum() == 4
+
+
+def test_two_potentials_must_agree(known: Path) -> None:
+    both = ("told", "doubter")
+    first = stability(cells(), StabilitySettings(both, hull=known))
+    agreed = stability(cells(), StabilitySettings(both, agree=True, hull=known))
+    np.testing.assert_allclose(agreed.e_above_hull[:4], first.e_above_hull[:4] + 0.2)
+    assert set(agreed.formation) == set(both)
+
+
+def test_what_is_unknown_is_refused(known: Path) -> None:
+    with pytest.raises(UserError, match="named once"):
+        StabilitySettings(("told", "told"))
+    with pytest.raises(UserError, match="There is no file"):
+        StabilitySettings(("told",), hull=known.parent / "none.npz").identity()
+    with pytest.raises(UserError, match="Potentials are"):
+        stability(cells(), StabilitySettings(("magic",), hull=known))
+    with pytest.raises(UserError, match="positive"):
+        crysmetrics.stability(cells(), steps_per_sample=0.0)
+
+
+def test_salt_is_stable_and_squeezed_salt_is_not() -> None:
+    pytest.importorskip("chgnet")
+    pytest.importorskip("torch")
+    squeezed = rocksalt(5.0, "squeezed")
+    together = Crystals.concatenate([rocksalt(5.69, "salt"), squeezed])
+    found = stability(together, StabilitySettings(relax=False))
+    assert not found.failures
+    assert abs(found.e_above_hull[0]) < 0.05
+    assert found.e_above_hull[1] > 0.15
+    relaxed = stability(squeezed)
+    assert abs(relaxed.e_above_hull[0]) < 0.05
+    assert found.formation["chgnet"][0] == pytest.approx(-2.1, abs=0.1)
