@@ -41,7 +41,9 @@ class Protocol:
 PROTOCOLS: dict[str, Protocol] = {
     p.name: p
     for p in (
-        Protocol("full", "Every metric, on all structures.", "crysmetrics"),
+        Protocol(
+            *("full", "Every metric that needs no relaxation, on all structures.", "crysmetrics")
+        ),
         Protocol(
             "gemsdiff",
             "Structural validity, EMDs of density and energy, and FAD on all structures, none "
@@ -181,7 +183,7 @@ def plan(
             for measure in measures.values()
             if set(measure.roles) <= set(roles)
             for m in measure.metrics
-            if not wanted.metrics or m.key in wanted.metrics
+            if (m.key in wanted.metrics if wanted.metrics else not measure.on_request)
         ]
     return Plan(
         tuple(n for n, m in measures.items() if any(d.key in keys for d in m.metrics)),

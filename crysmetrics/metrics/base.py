@@ -137,6 +137,8 @@ class Measure:
         accumulator: takes the samples of `roles` but the generated one, and settings; None where
             all structures are needed at once.
         paired: whether it compares each generated structure with one certain reference.
+        on_request: whether it takes so long, as relaxations do, that only those who name it or its
+            metrics get it.
         ranked: whether its metrics also exist for the best of several predictions, as `KEY_topK`.
     """
 
@@ -149,6 +151,7 @@ class Measure:
     settings: tuple[str, ...] = ()
     accumulator: Callable[..., Accumulator] | None = None
     paired: bool = False
+    on_request: bool = False
     ranked: bool = False
 
     def run(self, samples: Mapping[str, Sample], settings: EvaluationSettings) -> Outcome:

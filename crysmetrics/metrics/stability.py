@@ -128,5 +128,6 @@ MEASURE = Measure(
     roles=("gen",),
     features=("e_above_hull",),
     settings=("steps_per_sample",),
+    on_request=True,
     accumulator=StabilityParts,
 )

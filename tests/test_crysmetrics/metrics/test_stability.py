@@ -16,6 +16,7 @@ from crysmetrics.hull.table import HullTable
 from crysmetrics.io import Crystals
 from crysmetrics.potentials import formation, registry
 from crysmetrics.potentials.base import Potential, Prediction
+from crysmetrics.protocols import plan
 
 ELEMENTS = {11: -1.0, 17: -1.5}
 
@@ -83,6 +84,11 @@ def test_shares_count_what_failed_as_not_stable(known: Path) -> None:
     assert "2 of 6 have no energy" in str(report.metrics["stable_rate"].note)
     series = report.outcomes["stability"].series["e_above_hull"]
     assert series["structures"].sum() == 4
+
+
+def test_relaxations_are_for_those_who_ask() -> None:
+    assert "stability" not in plan().measures
+    assert plan(metrics=["stable_rate"]).measures == ("stability",)
 
 
 def test_two_potentials_must_agree(known: Path) -> None:
