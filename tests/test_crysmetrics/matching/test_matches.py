@@ -1,5 +1,6 @@
 """Which crystals are the same, against pymatgen's `fit` and `fit_anonymous`."""
 
+import os
 from itertools import combinations, permutations
 from pathlib import Path
 
@@ -305,9 +306,8 @@ def test_tolerances_are_read_from_names_and_numbers():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("CRYSMETRICS_DATA" not in os.environ, reason="names no folder of data")
 def test_thousands_of_real_pairs_equal_pymatgen():
-    import os
-
     data = Path(os.environ["CRYSMETRICS_DATA"])
     crystals = read(data / "mp20" / "test.csv.gz", workers=1)
     cells = reduce_cells(crystals)
