@@ -72,7 +72,7 @@ def run(
     Raises:
         NothingMadeError: if not a single crystal could be made.
     """
-    from crysgen.samples import Result, describe, symmetric
+    from crysgen.samples import RELAXED_TOLERANCE, Result, describe, symmetric
     from crysmetrics.io.symmetrized import hall_numbers
     from crysmetrics.io.writing import cif_texts
 
@@ -92,7 +92,8 @@ def run(
         everything = [replace(request, sizes=((1, len(candidates)),)) for request in requests]
         different = np.sort(rank(candidates, everything, settings, resources, merge).rows)
         relaxed, unrelaxed = relax(candidates[different], requests, settings, resources, store)
-        candidates = symmetric(relaxed.with_failures(candidates.failures), settings)
+        relaxed = relaxed.with_failures(candidates.failures)
+        candidates = symmetric(relaxed, settings, RELAXED_TOLERANCE)
         failures += unrelaxed
     selection = rank(candidates, requests, settings, resources, merge)
     crystals, table = describe(candidates, selection, requests, settings)

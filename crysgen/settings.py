@@ -27,7 +27,9 @@ class SamplingSettings:
         energies: whether ALIGNN predicts formation energies, which then rank samples from noise.
         relax: whether CHGNet relaxes the likeliest structures, and its energies order them.
         dispersion: whether relaxation adds dispersion (D3) where an element is no metal.
-        symmetrize: CIFs in the space group found, in its conventional cell.
+        symmetrize: None makes samples of models exactly symmetric in the cells they stand in, False
+            leaves them as they are, True puts all crystals into conventional cells of the space
+            groups found.
         tolerance: Å within which symmetry is found.
         space_group: number of the only space group that is wanted; crystals are symmetrised.
         exclude: ids of known structures that must not be proposed.
@@ -44,7 +46,7 @@ class SamplingSettings:
     energies: bool = True
     relax: bool = False
     dispersion: bool = True
-    symmetrize: bool = False
+    symmetrize: bool | None = None
     tolerance: float = 0.1
     space_group: int | None = None
     exclude: tuple[str, ...] = ()
@@ -60,9 +62,9 @@ class SamplingSettings:
             raise UserError(f"Space groups have numbers from 1 to 230; not {self.space_group}.")
 
     @property
-    def makes_symmetric(self) -> bool:
-        """Whether crystals are symmetrised: asked for, or needed for a space group."""
-        return self.symmetrize or self.space_group is not None
+    def conventional_cells(self) -> bool:
+        """Whether crystals are put into conventional cells: asked for, or for a space group."""
+        return bool(self.symmetrize) or self.space_group is not None
 
     def to_json(self) -> dict[str, Any]:
         """Convert to what JSON can hold."""

@@ -56,7 +56,7 @@ class SampleCall:
     method: str
     model: str | None
     steps: int | None
-    symmetrize: bool
+    symmetrize: bool | None
     space_group: str | None
     exclude: str | None
     exclude_file: Path | None
@@ -169,7 +169,12 @@ METHOD: tuple[Option, ...] = (
 """Options that say where candidates come from."""
 
 STRUCTURES: tuple[Option, ...] = (
-    click.option("--symmetrize", is_flag=True, help="CIFs in the space group found, not P1."),
+    click.option(
+        "--symmetrize/--no-symmetrize",
+        default=None,
+        help="CIFs in conventional cells and space groups found; or samples of models as they come "
+        "out. By default those are made exactly symmetric in the cells they stand in, in P1.",
+    ),
     click.option(
         "--space-group",
         metavar="SG",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+from numpy.typing import NDArray
 
 from crysmetrics.io.builder import CrystalsBuilder
 from crysmetrics.io.crystals import Crystals
+from crysmetrics.progress import task
+from crysmetrics.symmetrize import symmetrize_in_place
 from crysmetrics.symmetry import TOLERANCE, cells_of, standard_cell
 
 HALL_NUMBER = "hall_number"
@@ -35,6 +40,32 @@ def symmetrized(crystals: Crystals, tolerance: float = TOLERANCE) -> Crystals:
         builder.add(name, numbers, frac, lattice, source=name, properties=properties)
     built = builder.build()
     return built.with_failures((*crystals.failures, *built.failures))
+
+
+def symmetrized_in_place(
+    crystals: Crystals, tolerance: float, chosen: NDArray[np.bool_] | None = None
+) -> Crystals:
+    """Make the symmetry that crystals nearly have exact, in the cells they stand in.
+
+    One that would not stay what it is stays as it is, see `crysmetrics.symmetrize`. Atoms keep
+    their order, ids, properties and failures are kept.
+
+    Args:
+        crystals: B structures.
+        tolerance: Å beyond which no atom is moved.
+        chosen: (B,) which of them; all by default.
+    """
+    rows = np.arange(len(crystals)) if chosen is None else np.flatnonzero(chosen)
+    lattices, frac = crystals.lattices.copy(), crystals.frac_coords.copy()
+    cells = cells_of(crystals)
+    with task("Making samples symmetric", len(rows)) as advance:
+        for i in rows.tolist():
+            found = symmetrize_in_place(cells[i], tolerance)
+            if found is not None:
+                lattices[i] = found.cell.lattice
+                frac[crystals.offsets[i] : crystals.offsets[i + 1]] = found.cell.frac_coords
+            advance(1)
+    return replace(crystals, lattices=lattices, frac_coords=frac)
 
 
 def hall_numbers(crystals: Crystals) -> list[int]:

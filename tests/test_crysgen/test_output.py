@@ -410,16 +410,30 @@ def test_symmetry_is_found_and_made_exact():
     np.testing.assert_array_equal(exact[1].frac_coords, crystals[1].frac_coords)
 
 
-def test_symmetrised_files_hold_their_space_group(runs, tmp_path, monkeypatch):
-    class Salt(FakeModel):
-        def sample(self, targets, steps=None, on_step=None):
-            made = super().sample(targets, steps, on_step)
-            near = shaken(0.01)[0]
-            for i in range(len(targets)):
-                made.frac_coords[i, :2] += -made.frac_coords[i, :2] + near.frac_coords
-                made.lattices[i] = made.lattices[i] * 0 + near.lattices[0]
-            return made
+class Salt(FakeModel):
+    """Model of rock salt with noise, in primitive cells."""
 
+    def sample(self, targets, steps=None, on_step=None):
+        made = super().sample(targets, steps, on_step)
+        near = shaken(0.01)[0]
+        for i in range(len(targets)):
+            made.frac_coords[i, :2] += -made.frac_coords[i, :2] + near.frac_coords
+            made.lattices[i] = made.lattices[i] * 0 + near.lattices[0]
+        return made
+
+
+@pytest.mark.parametrize(("symmetrize", "groups"), [(None, [225, 225]), (False, [1, 1])])
+def test_samples_of_models_are_symmetric_in_their_own_cells_unless_they_must_not_be(
+    runs, tmp_path, symmetrize, groups
+):
+    requests = ask_formulas([parse_formula("NaCl")], 2, (1,))
+    runs("out", Salt(), requests=requests, symmetrize=symmetrize)
+    made = read(tmp_path / "out")
+    assert made.num_atoms.tolist() == [2, 2]
+    assert space_groups(made, 0.001).tolist() == groups
+
+
+def test_symmetrised_files_hold_their_space_group(runs, tmp_path):
     requests = ask_formulas([parse_formula("NaCl")], 2, (1,))
     runs("out", Salt(), requests=requests, symmetrize=True)
     table = pd.read_csv(tmp_path / "out" / "samples.csv")
