@@ -1,124 +1,363 @@
-"""Train a generator on a GPU within a budget, measure what it uses, and time its sampling.
+"""Train generators on a GPU for minutes each, sample with each, and bring back small files.
 
-Needs only PyTorch, NumPy, safetensors and lightning-fabric beside this repository, and the packed
-data of `python -m crysgen.training.data DATA -o packed.npz`. Run it with `--check` on any CPU
-first: one minute, every step of what follows.
+What to type with a card for ten minutes, beside this repository, PyTorch, NumPy, safetensors and
+lightning-fabric:
 
-    python benchmarks/gpu_training.py packed.npz --run RUN --minutes 8.5
+    python -m crysgen.training.data ../shared/data -o packed.npz          # anywhere, once
+    crysmetrics convert ../shared/data/mp20/test.csv.gz test.npz          # anywhere, once
+    python benchmarks/gpu_training.py benchmarks/gpu_runs/v2.toml packed.npz --test test.npz -o OUT
+    python benchmarks/gpu_tables.py OUT packed.npz --test test.npz        # tables, on a CPU
 
-RUN is resumed if it holds a checkpoint; nothing written there is above 16 MiB.
+With `--check` first, on any CPU: two minutes, every step of what follows, on a few crystals.
+
+RUN.toml: `deadline`, seconds of the whole, after which nothing new begins, and runs are cut so as
+to end `reserve` seconds before; `[abort]` with `after` (seconds of training), `crystals_per_second`
+and `val_loss`: a run that is slower or worse by then ends; `[[runs]]` with `name`, `seconds`, and
+optionally `kind`, `config`, `precision`, `graphs`, and tables `model` and `training` over those of
+the configuration; `[[samples]]` with `set` (`val` or `test`), and optionally `runs`, `seeds`,
+`steps`, `first` (crystals of the set) and a table `settings` of sampling, taken in order.
+
+OUT has no file above 16 MiB; larger ones are cut into NAME.000, NAME.001, ... (`cat` joins them):
+`summary.json`, and for each run `NAME.safetensors` in 16 bits with its card, `NAME.log.csv`, and
+`samples0.zip` and so on with the samples of all.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
+import os
+import shutil
 import sys
+import tempfile
 import time
+import tomllib
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from crysgen.checkpoints import load_model
+from crysgen.checkpoints import BEST, load_model, save_model
 from crysgen.models import model_class
 from crysgen.models.targets import Target
+from crysgen.requests import Draw
+from crysgen.sampling import plan_batches, sample
 from crysgen.training.configs import load_config
 from crysgen.training.data import training_sets
-from crysgen.training.fabric import launch
+from crysgen.training.fabric import device_name, launch
+from crysgen.training.steps import EagerSteps
 from crysgen.training.trainer import Trainer
 from crysmetrics.io import Crystals
-from crysmetrics.training_state import STATE, read_state
 
-PEAK_BF16 = {"NVIDIA H200": 989e12, "NVIDIA H100 80GB HBM3": 989e12}
-"""Dense, by the vendor's datasheets."""
-PUBLISHED_SET = 9046
-"""Crystals of the whole MP-20 test split, which the paper samples in 45 minutes."""
+LARGEST_FILE = 15 << 20
+KEYS = {
+    "": {"deadline", "reserve", "abort", "runs", "samples"},
+    "abort": {"after", "crystals_per_second", "val_loss"},
+    "runs": {"name", "seconds", "kind", "config", "precision", "graphs", "model", "training"},
+    "samples": {"set", "runs", "seeds", "steps", "first", "settings"},
+}
+TINY = {"channels": 32, "pair_channels": 16, "triangle_channels": 8, "layers": 1, "heads": 4}
+TINY |= {"radial": 8, "k": 16}
+FEWEST_SECONDS = 5.0
+"""Of a training that still begins before the deadline."""
 
 
-def main() -> None:
+class Aborted(Exception):
+    """A run that is too slow, or does not learn."""
+
+
+class Watched(Trainer):
+    """A training run that is judged after its first seconds."""
+
+    limits: dict[str, float]
+    rows: list[dict[str, Any]]
+
+    def _validation_due(self) -> bool:
+        if not self.rows and self.limits:
+            return self.seconds >= self.limits.get("after", 20.0)
+        return super()._validation_due()
+
+    def _log(self, row: dict[str, Any]) -> None:
+        super()._log(row)
+        self.rows.append({k: v if k == "stage" else float(v) for k, v in row.items()})
+        rate, loss = self.rows[0]["per_second"], self.rows[0]["val"]
+        if rate < self.limits.get("crystals_per_second", 0):
+            raise Aborted(f"too slow: {rate:.0f} crystals/s")
+        if not loss < self.limits.get("val_loss", np.inf):
+            raise Aborted(f"not learning: validation loss {loss:.3f}")
+
+
+def main(arguments: list[str] | None = None) -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--kind", default="gemsdiff", help="of model")
-    parser.add_argument("--config", default="gpu")
-    parser.add_argument("--minutes", type=float, default=8.5, help="added to those of the run")
-    parser.add_argument("--no-compile", action="store_true")
-    parser.add_argument("--check", action="store_true", help="a minute on the CPU")
-    parser.add_argument("--sample", type=int, default=PUBLISHED_SET, help="crystals to time")
-    arguments = parser.parse_args()
-    cuda = torch.cuda.is_available() and not arguments.check
-    train, val = training_sets([arguments.data], None, 20)
-    if arguments.check:
-        train, val = train[:512], val[:64]
-    settings_of_run: dict[str, Any] = {"minutes": arguments.minutes}
-    if arguments.check:
-        settings_of_run |= {"minutes": 0.4, "val_minutes": 0.2, "batch_atoms": 512, "val_draws": 1}
-    resumed = (arguments.run / STATE).is_file()
-    if resumed:
-        spent = read_state(arguments.run)["seconds"] / 60
-        settings_of_run["minutes"] += spent
-    config, settings = load_config(arguments.kind, arguments.config, settings_of_run)
-    fabric = launch("cuda" if cuda else "cpu", 1, "bf16-mixed")
-    trainer = Trainer(
-        model_class(arguments.kind),
-        config,
-        settings,
-        arguments.run,
-        train,
-        val,
-        {"hardware": torch.cuda.get_device_name() if cuda else "CPU"},
-        fabric=fabric,
-        compiled=cuda and not arguments.no_compile,
+    parser.add_argument("run", type=Path, help="RUN.toml")
+    parser.add_argument("data", type=Path, help="packed data")
+    parser.add_argument("--test", type=Path, help="crystals whose compositions are sampled")
+    parser.add_argument("-o", "--output", type=Path, default=os.environ.get("OUT"))
+    parser.add_argument("--check", action="store_true", help="everything tiny, on the CPU")
+    given = parser.parse_args(arguments)
+    if given.output is None:
+        parser.error("where to write: -o, or the variable OUT")
+    Campaign(read_plan(given.run), given).run()
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """Read RUN.toml, and refuse what it can't mean before a card is paid for."""
+    plan = tomllib.loads(path.read_text(encoding="utf-8"))
+    for part, known in KEYS.items():
+        tables = plan.get(part, []) if part else plan
+        for table in tables if isinstance(tables, list) else [tables]:
+            if unknown := set(table) - known:
+                raise SystemExit(f"{path}: no {', '.join(sorted(unknown))} in [{part}]")
+    names = [run["name"] for run in plan["runs"]]
+    if len(set(names)) < len(names):
+        raise SystemExit(f"{path}: two runs of one name")
+    for run in plan["runs"]:
+        prepared(run)
+    return plan
+
+
+def prepared(run: dict[str, Any], **training: Any) -> tuple[type, Any, Any]:
+    """Return class, configuration and settings of a run."""
+    kind = run.get("kind", "gemsdiff")
+    config, settings = load_config(kind, run.get("config", "gpu"))
+    config = type(config).from_json(config.to_json() | run.get("model", {}))
+    budget = {"minutes": run["seconds"] / 60}
+    return model_class(kind), config, settings.changed(
+        budget | run.get("training", {}) | training
     )
-    if resumed:
-        trainer.resume()
-    flops = flops_of_a_crystal(trainer)
-    first, started = trainer.step, time.perf_counter()
-    trainer.run(save_minutes=2.0, show=True)
-    elapsed = time.perf_counter() - started
-    seen = (trainer.step - first) * len(train) / len(trainer.order.epoch(0))
-    print(f"{trainer.step - first} steps, {seen / elapsed:.0f} crystals/s, warm-up included")
-    if cuda:
-        peak = PEAK_BF16.get(torch.cuda.get_device_name())
-        share = f", {100 * flops * seen / elapsed / peak:.1f} % of peak" if peak else ""
-        print(f"{flops * seen / elapsed / 1e12:.1f} TFLOP/s in products{share}")
-        print(f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB at most")
-    time_sampling(arguments.run, val, 8 if arguments.check else arguments.sample, cuda)
 
 
-def flops_of_a_crystal(trainer: Trainer) -> float:
-    """Floating-point operations of matrix products, forward and backward."""
-    from torch.utils.flop_counter import FlopCounterMode
+class Campaign:
+    """All runs of a file, one after the other."""
 
-    batch = trainer.train.batch(trainer.order.epoch(0)[0])
-    with FlopCounterMode(display=False) as counter:
-        trainer.model.loss(batch, None, trainer.stage)["loss"].backward()
-    trainer.optimizer.zero_grad(set_to_none=True)
-    return float(counter.get_total_flops()) / len(batch)
+    def __init__(self, plan: dict[str, Any], given: argparse.Namespace) -> None:
+        self.plan, self.check = plan, given.check
+        self.begun = time.perf_counter()
+        self.cuda = torch.cuda.is_available() and not given.check
+        self.device = "cuda" if self.cuda else "cpu"
+        self.output = Path(given.output)
+        self.output.mkdir(parents=True, exist_ok=True)
+        self.train, self.val = training_sets([given.data], None, 20)
+        self.scratch = self.output
+        self.sets = {"val": self.val}
+        if given.test is not None:
+            self.sets["test"] = Crystals.load(given.test)
+        if self.check:
+            self.train, self.val = self.train[:300], self.val[:24]
+            self.sets = {name: crystals[:8] for name, crystals in self.sets.items()}
+        self.deadline = 110.0 if self.check else float(plan.get("deadline", 1e9))
+        self.reserve = 30.0 if self.check else float(plan.get("reserve", 0.0))
+        self.summary: dict[str, Any] = {
+            "device": device_name(torch.device(self.device)),
+            "torch": torch.__version__,
+            "runs": {},
+            "samples": {},
+            "not_done": [],
+        }
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the beginning."""
+        return time.perf_counter() - self.begun
+
+    def run(self) -> None:
+        """Train everything, then sample in the order of the file."""
+        say(f"{len(self.train)} crystals to train on, ready after {self.spent:.1f} s")
+        with tempfile.TemporaryDirectory() as scratch:
+            self.scratch = Path(scratch)
+            for run in self.plan["runs"]:
+                self._train(run)
+                self._write_summary()
+            store = Store(self.output)
+            for request in self.plan.get("samples", []):
+                self._sample(request, store)
+                self._write_summary()
+        say(f"done after {self.spent:.0f} s")
+
+    def _weights(self, name: str) -> Path:
+        """Where the weights of a run are, whole."""
+        return self.scratch / f"{name}.safetensors"
+
+    def _write_summary(self) -> None:
+        self.summary["seconds"] = round(self.spent, 1)
+        (self.output / "summary.json").write_text(json.dumps(self.summary, indent=1))
+
+    def _train(self, run: dict[str, Any]) -> None:
+        name = run["name"]
+        left = self.deadline - self.reserve - self.spent
+        seconds = min(6.0 if self.check else float(run["seconds"]), left)
+        if seconds < FEWEST_SECONDS:
+            self.summary["not_done"].append(f"training of {name}")
+            return
+        tiny: dict[str, Any] = {"minutes": seconds / 60, "steps": 0, "epochs": 0}
+        if self.check:
+            tiny |= {"batch_atoms": 256, "val_minutes": 0.05, "val_draws": 1, "warmup_steps": 5}
+        cls, config, settings = prepared(run, **tiny)
+        if self.check and config.network == "pairformer":
+            config = replace(config, network_settings=TINY)
+        precision = "32-true" if self.check else run.get("precision", "bf16-mixed")
+        if self.cuda:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        folder = self.scratch / name
+        trainer = Watched(
+            cls,
+            config,
+            settings,
+            folder,
+            self.train,
+            self.val,
+            {"hardware": self.summary["device"]},
+            fabric=launch(self.device, 1, precision),
+            graphs=True if self.check else run.get("graphs"),
+        )
+        trainer.rows = []
+        trainer.limits = {} if self.check else self.plan.get("abort", {})
+        found: dict[str, Any] = {"weights": sum(p.numel() for p in trainer.model.parameters())}
+        self.summary["runs"][name] = found
+        started = time.perf_counter()
+        graphs = not isinstance(trainer.open_steps(), EagerSteps)
+        found |= {"graphs": graphs, "capture_s": round(time.perf_counter() - started, 1)}
+        say(f"{name}: ready after {found['capture_s']} s, graphs: {graphs}")
+        try:
+            trainer.run(save_minutes=1e6, show=True)
+        except Aborted as error:
+            found["aborted"] = str(error)
+            say(f"{name}: {error}")
+        rates = [row["per_second"] for row in trainer.rows[1:] or trainer.rows]
+        found |= {
+            "steps": trainer.step,
+            "seconds": round(trainer.seconds, 1),
+            "epochs": trainer.epoch,
+            "crystals_per_second": round(float(np.median(rates))) if rates else None,
+            "best_val": trainer.best if np.isfinite(trainer.best) else None,
+        }
+        if self.cuda:
+            found["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
+        if (folder / BEST).is_file():
+            model = load_model(folder / BEST)
+            card = json.loads((folder / BEST).with_suffix(".json").read_text())
+            facts = {k: v for k, v in card.items() if k not in ("format", "kind", "config")}
+            facts.pop("sha256", None)
+            path = self._weights(name)
+            save_model(model, path, facts, dtype=torch.bfloat16)
+            deliver(path, self.output)
+            deliver(path.with_suffix(".json"), self.output)
+            shutil.copy(folder / "log.csv", self.output / f"{name}.log.csv")
+        del trainer
+        gc.collect()
+
+    def _sample(self, request: dict[str, Any], store: Store) -> None:
+        trained = [run["name"] for run in self.plan["runs"]]
+        for name in request.get("runs", trained):
+            for seed in request.get("seeds", [0]):
+                title = title_of(request, name, seed)
+                wanted = self.sets.get(request["set"])
+                path = self._weights(name)
+                if wanted is None or not path.is_file() or self.spent > self.deadline:
+                    self.summary["not_done"].append(f"samples {title}")
+                    continue
+                some = wanted[: request.get("first")]
+                steps = 4 if self.check else request.get("steps")
+                started = time.perf_counter()
+                made = samples(path, some, seed, steps, request.get("settings", {}), self.device)
+                seconds = time.perf_counter() - started
+                store.add(f"{title}.npz", made)
+                found = {"crystals": len(made), "seconds": round(seconds, 2)}
+                self.summary["samples"][title] = found | {
+                    "run": name,
+                    "set": request["set"],
+                    "seed": seed,
+                    "steps": steps,
+                    "settings": request.get("settings", {}),
+                    "asked": len(some),
+                }
+                say(f"{title}: {len(made)} crystals in {seconds:.1f} s")
 
 
-def time_sampling(run: Path, val: Crystals, count: int, cuda: bool) -> None:
-    """Sample `count` crystals of real compositions with all steps."""
-    model = load_model(run, "cuda" if cuda else "cpu")
-    rows = sorted((i % len(val) for i in range(count)), key=lambda i: val.num_atoms[i])
-    targets = [
-        Target(seed, tuple(val.atomic_numbers[val.offsets[i] : val.offsets[i + 1]].tolist()))
-        for seed, i in enumerate(rows)
-    ]
-    started, done = time.perf_counter(), 0
-    while done < count:
-        part = targets[done : done + 2048]
-        model.sample(part)
-        done += len(part)
-    if cuda:
-        torch.cuda.synchronize()
-    elapsed = time.perf_counter() - started
-    print(f"{count} crystals sampled in {elapsed:.1f} s, {model.num_steps} steps")
-    print(json.dumps({"sampled": count, "seconds": round(elapsed, 1)}))
+def title_of(request: dict[str, Any], name: str, seed: int) -> str:
+    """Name samples by all that decides them."""
+    parts = [f"{k}{v:g}" for k, v in request.get("settings", {}).items()]
+    if "steps" in request:
+        parts.append(f"steps{request['steps']}")
+    return "-".join([name, request["set"], *parts, f"seed{seed}"])
+
+
+def samples(
+    path: Path,
+    crystals: Crystals,
+    seed: int,
+    steps: int | None,
+    settings: dict[str, Any],
+    device: str,
+) -> Crystals:
+    """Sample one crystal for each composition, under its id."""
+    model = load_model(path, device)
+    config = replace(model.config, **settings)
+    if (steps or 0) > model.num_steps:  # schedules are functions of t/T
+        config = replace(config, steps=steps)
+    if config != model.config:
+        other = type(model)(config)
+        other.load_state_dict(model.state_dict())
+        model = other.requires_grad_(False).eval().to(device)
+    draws = []
+    for i in range(len(crystals)):
+        atoms = crystals.atomic_numbers[crystals.offsets[i] : crystals.offsets[i + 1]]
+        target = Target(seed * 1_000_003 + i, tuple(atoms.tolist()))
+        draws.append(Draw(i, i, target, 0, seed))
+    parts = list(sample(model, plan_batches(draws, device), steps=steps, device=device))
+    made = Crystals.concatenate(parts)
+    made = made[np.argsort([int(name) for name in made.ids])]
+    return made.with_ids([crystals.ids[int(name)] for name in made.ids])
+
+
+class Store:
+    """Zip files of samples, none too large.
+
+    Args:
+        folder: where they are written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.number = folder, 0
+        self.written: set[Path] = set()
+
+    def add(self, name: str, crystals: Crystals) -> None:
+        """Add a file of crystals."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            crystals.save(path)
+            zipped = self.folder / f"samples{self.number}.zip"
+            held = zipped.stat().st_size if zipped in self.written else 0
+            if held and held + path.stat().st_size > LARGEST_FILE:
+                self.number += 1
+                zipped = self.folder / f"samples{self.number}.zip"
+            with zipfile.ZipFile(zipped, "a" if zipped in self.written else "w") as archive:
+                archive.write(path, name)
+            self.written.add(zipped)
+
+
+def deliver(path: Path, folder: Path) -> None:
+    """Copy a file into a folder, in parts if it is too large."""
+    content = path.read_bytes()
+    if len(content) <= LARGEST_FILE:
+        (folder / path.name).write_bytes(content)
+        return
+    for i, start in enumerate(range(0, len(content), LARGEST_FILE)):
+        part = content[start : start + LARGEST_FILE]
+        (folder / f"{path.name}.{i:03d}").write_bytes(part)
+
+
+def say(text: str) -> None:
+    """Print at once: a machine may be gone before a buffer is full."""
+    print(text, flush=True)
 
 
 if __name__ == "__main__":
