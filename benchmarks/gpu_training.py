@@ -1,7 +1,7 @@
 """Train generators on a GPU for minutes each, sample with each, and bring back small files.
 
 What to type with a card for ten minutes, beside this repository, PyTorch, NumPy, safetensors and
-lightning-fabric:
+lightning-fabric (`--check` of coupled processes on a CPU wants SciPy, too):
 
     python -m crysgen.training.data ../shared/data -o packed.npz          # anywhere, once
     crysmetrics convert ../shared/data/mp20/test.csv.gz test.npz          # anywhere, once
@@ -129,9 +129,7 @@ def prepared(run: dict[str, Any], **training: Any) -> tuple[type, Any, Any]:
     config, settings = load_config(kind, run.get("config", "gpu"))
     config = type(config).from_json(config.to_json() | run.get("model", {}))
     budget = {"minutes": run["seconds"] / 60}
-    return model_class(kind), config, settings.changed(
-        budget | run.get("training", {}) | training
-    )
+    return model_class(kind), config, settings.changed(budget | run.get("training", {}) | training)
 
 
 class Campaign:

@@ -1,0 +1,101 @@
+"""Tables of what benchmarks/gpu_training.py brought back, on a CPU.
+
+    python benchmarks/gpu_tables.py OUT packed.npz --test test.npz
+
+One row for each set of samples; crystals that were asked for and not made count as missed.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import click
+import pandas as pd
+
+import crysmetrics
+from crysgen.training.data import training_sets
+from crysmetrics.io import Crystals
+
+METRICS = "match_rate,rmse,struct_validity,emd_density"
+
+
+@click.command()
+@click.argument("output", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("data", type=click.Path(exists=True, path_type=Path))
+@click.option("--test", type=click.Path(exists=True, path_type=Path), help="As it was sampled.")
+@click.option("--metrics", default=METRICS, show_default=True, help="Of crysmetrics.")
+@click.option("--limit", type=int, help="The first so many samples of each set alone.")
+@click.option("--workers", type=int, default=1, show_default=True)
+def main(
+    output: Path, data: Path, test: Path | None, metrics: str, limit: int | None, workers: int
+) -> None:
+    """Print the trainings and the metrics of their samples as Markdown."""
+    summary = json.loads((output / "summary.json").read_text())
+    runs = pd.DataFrame(summary["runs"]).T
+    click.echo(f"{summary['device']}, PyTorch {summary['torch']}\n")
+    click.echo(runs.to_markdown())
+    if summary["not_done"]:
+        click.echo("\nNot done: " + ", ".join(summary["not_done"]))
+    references = {"val": training_sets([data], None, 20)[1]}
+    if test is not None:
+        references["test"] = Crystals.load(test)
+    rows = []
+    for name, made in brought_back(output):
+        facts = summary["samples"][name.removesuffix(".npz")]
+        if facts["set"] in references:
+            rows.append(row_of(made, references[facts["set"]], facts, metrics, limit, workers))
+    click.echo("\n" + pd.DataFrame(rows).to_markdown(index=False))
+
+
+def brought_back(output: Path) -> list[tuple[str, Crystals]]:
+    """Read all samples of the zip files, by name."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for zipped in sorted(output.glob("samples*.zip")):
+            with zipfile.ZipFile(zipped) as archive:
+                for name in archive.namelist():
+                    path = Path(folder) / "samples.npz"
+                    path.write_bytes(archive.read(name))
+                    found.append((name, Crystals.load(path)))
+    return found
+
+
+def row_of(
+    made: Crystals,
+    reference: Crystals,
+    facts: dict[str, Any],
+    metrics: str,
+    limit: int | None,
+    workers: int,
+) -> dict[str, Any]:
+    """Measure samples against the crystals whose compositions were asked for."""
+    asked = reference[: facts["asked"]][:limit]
+    names = set(asked.ids)
+    made = made[[i for i, name in enumerate(made.ids) if name in names]]
+    report = crysmetrics.evaluate(made, asked, metrics=metrics.split(","), workers=workers)
+    settings = ", ".join(f"{k} {v:g}" for k, v in facts["settings"].items())
+    return {
+        "run": facts["run"],
+        "set": facts["set"],
+        "seed": facts["seed"],
+        "steps": facts["steps"] or "",
+        "settings": settings,
+        "crystals": len(made),
+        **{k: shown(v.value, v.stderr) for k, v in report.metrics.items()},
+        "s": facts["seconds"],
+    }
+
+
+def shown(value: float | None, error: float | None) -> str:
+    """Show a value with its standard error, where there is one."""
+    if value is None:
+        return ""
+    return f"{value:.3f}" + (f" ± {error:.3f}" if error is not None else "")
+
+
+if __name__ == "__main__":
+    main()
