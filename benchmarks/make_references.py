@@ -30,7 +30,7 @@ def main(data: Path) -> None:
     path = references.build(
         "mp20-test-bt",
         sample,
-        ["crystalnn", "alignn"],
+        ["crystalnn", "alignn", "cdvae_mp20", "space_group"],
         source=SOURCE,
         folder=Path(references.__file__).parent,
         overwrite=True,
