@@ -189,9 +189,12 @@ def show(
         return
     screen = console(stderr=json_path == "-")
     screen.print(report.table())
+    remarks: dict[str, list[str]] = {}
     for key, value in report.metrics.items():
-        if value.reason or value.note:
-            screen.print(f"{key}: {value.reason or value.note}")
+        if remark := value.reason or value.note:
+            remarks.setdefault(remark, []).append(key)
+    for remark, keys in remarks.items():
+        screen.print(f"{', '.join(keys)}: {remark}")
     show_failures(report, screen, notes)
 
 

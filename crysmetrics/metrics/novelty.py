@@ -118,7 +118,7 @@ MEASURE = Measure(
     "novelty",
     76,
     (
-        Metric("novelty", "Novelty", "share", "higher", MATCHER, gated=True),
+        Metric("novelty", "Novelty", "share", "higher", MATCHER),
         *(
             Metric(key, kind.capitalize(), "share", "higher", MATCHER)
             for key, kind in _KINDS.items()

@@ -113,7 +113,7 @@ MEASURE = Measure(
         Metric(
             *(key, _label(parts), "share", "higher", _MATTERGEN),
             biased="unique" in parts,
-            gated=key in ("sun", "msun"),
+            gated=key == "msun",
         )
         for key, parts in COMBINATIONS.items()
     ),

@@ -165,8 +165,8 @@ def _is_count(value: Any) -> bool:
 def check_comparable(documents: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise `IncomparableError` unless all results have been made alike.
 
-    Protocols, settings, extractors of features and references must be the same wherever two
-    results both have them.
+    Protocols, settings, extractors of features, references and training sets must be the same
+    wherever two results both have them.
     """
     items = list(documents.items())
     first_name, first = items[0]
@@ -190,10 +190,11 @@ def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
         one, two = (d["extractors"][name] for d in (a, b))
         if one["hash"] != two["hash"]:
             yield _different_features(name, one["version"], two["version"])
-    references = [d["inputs"].get("ref") for d in (a, b)]
-    if all(references) and references[0]["sha256"] != references[1]["sha256"]:
-        one, two = (r.get("path") or "a set without a name" for r in references)
-        yield f"references {one} and {two} differ"
+    for role, title in (("ref", "references"), ("train", "training sets")):
+        sets = [d["inputs"].get(role) for d in (a, b)]
+        if all(sets) and sets[0]["sha256"] != sets[1]["sha256"]:
+            one, two = (s.get("path") or "a set without a name" for s in sets)
+            yield f"{title} {one} and {two} differ"
 
 
 def _different_features(name: str, one: str, two: str) -> str:

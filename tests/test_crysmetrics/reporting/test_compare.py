@@ -124,6 +124,15 @@ def test_incomparable_results_are_refused(save, path, value, says):
     assert says in run("compare", base, cand, status=2).stderr
 
 
+def test_other_training_sets_are_refused(save):
+    documents = [document(novelty=(0.5, 0.1)) for _ in range(2)]
+    for found, sha256 in zip(documents, ("one", "two"), strict=True):
+        found["inputs"]["train"] = {"path": "train", "read": 9, "failed": 0, "sha256": sha256}
+    base, cand = save("base.json", documents[0]), save("cand.json", documents[1])
+    assert "training sets train and train differ" in run("compare", base, cand, status=2).stderr
+    run("compare", base, base)
+
+
 def test_what_does_not_matter(save):
     other = changed(("versions", "numpy"), "9")
     other["timing"] = {"total": 3.0}
