@@ -18,24 +18,30 @@ class Noise:
         num_atoms: (B,).
         dimensions: of a cell's vector.
         draws: how many there are.
+        width: numbers of an atom: three for a position alone.
     """
 
     def __init__(
-        self, seeds: Sequence[int], num_atoms: Tensor, dimensions: int, draws: int
+        self,
+        seeds: Sequence[int],
+        num_atoms: Tensor,
+        dimensions: int,
+        draws: int,
+        width: int = 3,
     ) -> None:
         counts = num_atoms.tolist()
         size = max(counts, default=0)
         self._cells = torch.zeros(draws, len(counts), dimensions)
-        self._positions = torch.zeros(draws, len(counts), size, 3)
+        self._positions = torch.zeros(draws, len(counts), size, width)
         for row, (seed, count) in enumerate(zip(seeds, counts, strict=True)):
             generator = torch.Generator().manual_seed(int(seed))
-            numbers = torch.randn(draws, dimensions + 3 * count, generator=generator)
+            numbers = torch.randn(draws, dimensions + width * count, generator=generator)
             self._cells[:, row] = numbers[:, :dimensions]
-            self._positions[:, row, :count] = numbers[:, dimensions:].unflatten(1, (count, 3))
+            self._positions[:, row, :count] = numbers[:, dimensions:].unflatten(1, (count, width))
         self._next = 0
 
     def draw(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw numbers (B, D) and (B, N, 3), of the type, device and padding of `like`."""
+        """Draw numbers (B, D) and (B, N, W), of the type, device and padding of `like`."""
         return next(self.rest(like, 1))
 
     def rest(self, like: Tensor, count: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,0 +1,438 @@
+"""CrysLDM: latent diffusion of atoms and cell, with diffusion of positions.
+
+Khastagir et al., "CrysLDM: Latent Diffusion Model for Crystal Material Generation", AI4Mat at ICLR
+2025: Algorithms 1 and 2 with the corrections that CONTRIBUTING.md lists, and what it adds: exact
+compositions, deterministic steps, and refinement of given crystals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from crysgen.diffusion.lattice import normalize_lengths, restore_lengths
+from crysgen.diffusion.noise import Noise, spread_steps
+from crysgen.diffusion.positions import uniform
+from crysgen.diffusion.schedules import strided_steps
+from crysgen.diffusion.torus import remove_mean
+from crysgen.matrices import determinants
+from crysgen.models.base import Model, OnStep
+from crysgen.models.crysldm_config import CrysLDMConfig
+from crysgen.models.crysldm_networks import Decoder, Denoiser, Encoder, Latents, atom_means
+from crysgen.models.crysldm_process import LatentDiffusion, WayBack
+from crysgen.models.targets import Target
+from crysgen.networks.cspnet import CSPNet
+from crysgen.training.batch import Batch, pad_atomic_numbers
+
+AUTOENCODER, DIFFUSION = "autoencoder", "diffusion"
+_COUNT_STREAM = 1
+"""Set apart from a crystal's noise: the random number that decides how many atoms it has."""
+
+
+class _Encoding(NamedTuple):
+    """A batch on its way through the autoencoder.
+
+    Attributes:
+        atomic_numbers: (B, N).
+        frac_coords: (B, N, 3).
+        cells: (B, 3, 3) in units of the model.
+        noise: normal numbers of the latents.
+    """
+
+    atomic_numbers: Tensor
+    frac_coords: Tensor
+    cells: Tensor
+    noise: Latents
+
+
+class _Noising(NamedTuple):
+    """A batch on its way through the diffusion.
+
+    Attributes:
+        encoding: of the clean crystals.
+        steps: (B,) int.
+        noise: of the latents.
+        frac_coords: (B, N, 3) noisy.
+        displacement: (B, N, 3) to be predicted, in units of its size.
+        told: (B, N) atomic numbers that the denoiser is told; 0 for none.
+    """
+
+    encoding: _Encoding
+    steps: Tensor
+    noise: Latents
+    frac_coords: Tensor
+    displacement: Tensor
+    told: Tensor
+
+
+class _State(NamedTuple):
+    """Crystals on the way back.
+
+    Attributes:
+        mask: (B, N) where atoms are.
+        told: (B, N) atomic numbers that are known; 0 where the model chooses.
+        latents: noisy.
+        frac_coords: (B, N, 3) noisy.
+    """
+
+    mask: Tensor
+    told: Tensor
+    latents: Latents
+    frac_coords: Tensor
+
+
+class CrysLDM(Model):
+    """An autoencoder and a diffusion of its latents.
+
+    Args:
+        config: with scale and sizes of the training data.
+    """
+
+    kind: ClassVar[str] = "crysldm"
+    paper: ClassVar[str] = (
+        "CrysLDM (Khastagir et al., CrysLDM: Latent Diffusion Model for Crystal Material "
+        "Generation, 2025)"
+    )
+    Config = CrysLDMConfig
+    accepts = frozenset({"atomic_numbers", "num_atoms"})
+    stages = (AUTOENCODER, DIFFUSION)
+    sampling_settings = frozenset(
+        {"latent_noise", "position_noise", "corrector", "refine_strength"}
+    )
+
+    config: CrysLDMConfig
+
+    def __init__(self, config: CrysLDMConfig) -> None:
+        super().__init__()
+        self.config = config
+        latent, outer = config.latent_channels, config.autoencoder_settings
+        self.encoder = Encoder(CSPNet(**outer), latent)
+        self.decoder = Decoder(CSPNet(**outer), latent)
+        self.denoiser = Denoiser(CSPNet(**config.denoiser_settings), latent)
+        self.process = LatentDiffusion(config.steps, config.latent_betas, config.position_sigmas)
+
+    @property
+    def num_steps(self) -> int:
+        """T, the paper's integration steps; with the corrector each calls the network twice."""
+        return self.config.steps
+
+    @property
+    def refine_strength(self) -> float:
+        """See `Noises`."""
+        return self.config.refine_strength
+
+    @classmethod
+    def fitted(cls, config: CrysLDMConfig, train: Batch) -> CrysLDMConfig:
+        """Return the configuration with the scale of cells and the numbers of atoms."""
+        cells = normalize_lengths(train.lattices.double(), train.num_atoms)
+        return replace(
+            config,
+            lattice_scale=float(cells.square().mean().sqrt()),
+            atom_counts=tuple(torch.bincount(train.num_atoms)[1:].tolist()),
+        )
+
+    def parameters_of(self, stage: str) -> Iterable[nn.Parameter]:
+        """See `Model`."""
+        if stage == DIFFUSION:
+            return self.denoiser.parameters()
+        return [*self.encoder.parameters(), *self.decoder.parameters()]
+
+    # --- training -----------------------------------------------------------------------------
+
+    def loss(
+        self, batch: Batch, generator: torch.Generator | None = None, stage: str = DIFFUSION
+    ) -> dict[str, Tensor]:
+        """Compute the losses of Algorithm 1.
+
+        Returns:
+            Of the autoencoder `loss`, its parts `types`, `cell` and `kl`, the share of atoms whose
+            type is found again, `type_accuracy`, and the root mean square error of lattice vectors'
+            components in Å, `lattice_error`. Of the diffusion `loss`, `atoms`, `cell`, `position`.
+        """
+        return self.prepared_loss(self.prepare(batch, generator, stage), stage)
+
+    @torch.no_grad()
+    def prepare(
+        self,
+        batch: Batch,
+        generator: torch.Generator | None = None,
+        stage: str = DIFFUSION,
+        parts: int = 1,
+    ) -> _Encoding | _Noising:
+        """See `Prepares`; steps are spread evenly over each of `parts` batches of equal size."""
+        device, mask = batch.lattices.device, batch.mask
+
+        def normal(like: Tensor) -> Tensor:
+            return torch.randn(like.shape, generator=generator, device=device).to(batch.lattices)
+
+        def latents() -> Latents:
+            shape = (*mask.shape, self.config.latent_channels)
+            return Latents(normal(mask.new_empty(shape)), normal(batch.lattices))
+
+        with _full_precision(batch.lattices):
+            encoding = _Encoding(
+                batch.atomic_numbers, batch.frac_coords, self._units(batch), latents()
+            )
+            if stage == AUTOENCODER:
+                return encoding
+            share = len(batch) // parts
+            steps = torch.cat(
+                [spread_steps(share, self.num_steps, generator, device) for _ in range(parts)]
+            )
+            noise = latents()
+            noisy, displacement = self.process.noised_positions(
+                batch.frac_coords, mask, steps, normal(batch.frac_coords)
+            )
+            chance = torch.rand((len(batch), 1), generator=generator, device=device)
+            told = torch.where(chance < self.config.told_share, batch.atomic_numbers, 0)
+        return _Noising(encoding, steps, noise, noisy, displacement, told)
+
+    def prepared_loss(
+        self, prepared: _Encoding | _Noising, stage: str = DIFFUSION
+    ) -> dict[str, Tensor]:
+        """See `Prepares`."""
+        if isinstance(prepared, _Noising):
+            return self._diffusion_loss(prepared)
+        return self._autoencoder_loss(prepared)
+
+    def _autoencoder_loss(self, encoding: _Encoding) -> dict[str, Tensor]:
+        """Compute Eq. 5: means over crystals of the means over their atoms."""
+        numbers, frac, cells, noise = encoding
+        mask = numbers > 0
+        distribution = self.encoder(numbers, frac, cells, mask)
+        logits, decoded = self.decoder(distribution.sample(noise), frac, mask)
+        with _full_precision(cells):
+            places = (numbers - 1).clamp_min(0)
+            surprise = -logits.log_softmax(-1).gather(-1, places[..., None])[..., 0]
+            types = atom_means(surprise, mask).mean()
+            error = (decoded - cells).square().sum((1, 2))
+            cell, kl = error.mean(), distribution.divergence(mask).mean()
+            right = (logits.argmax(-1) == places).to(cells)
+            spread = (error.detach() / 9).sqrt()[:, None, None]
+            angstrom = self.config.lattice_scale * restore_lengths(spread, mask.sum(1))
+            return {
+                "loss": types + self.config.lattice_weight * cell + self.config.kl_weight * kl,
+                "types": types,
+                "cell": cell,
+                "kl": kl,
+                "type_accuracy": atom_means(right, mask).mean(),
+                "lattice_error": angstrom.mean(),
+            }
+
+    def _diffusion_loss(self, noising: _Noising) -> dict[str, Tensor]:
+        """Compute the loss of Algorithm 1, line 24, with errors of ε per number."""
+        encoding, steps, noise, frac, displacement, told = noising
+        mask = encoding.atomic_numbers > 0
+        with torch.no_grad():
+            distribution = self.encoder(
+                encoding.atomic_numbers, encoding.frac_coords, encoding.cells, mask
+            )
+        with _full_precision(frac):
+            clean = distribution.sample(encoding.noise)
+            noisy = self.process.noised_latents(clean, steps, noise)
+            wanted = self.process.velocities(clean, steps, noise)
+        velocities, moves = self.denoiser(noisy, frac, self._share(steps, frac), told, mask)
+        with _full_precision(frac):
+            # ε is sqrt(ᾱ) v and what is known, so that its errors are those of v times sqrt(ᾱ).
+            signal, _ = self.process.levels(steps, frac)
+            of_atoms = (signal * (velocities.atoms - wanted.atoms)).square().mean(-1)
+            atoms = atom_means(of_atoms, mask).mean()
+            cell = (signal * (velocities.cell - wanted.cell)).square().mean()
+            errors = remove_mean(moves - displacement, mask).square().mean(-1)
+            position = atom_means(errors, mask).mean()
+            loss = (
+                self.config.type_loss * atoms
+                + self.config.lattice_loss * cell
+                + self.config.position_loss * position
+            )
+        return {"loss": loss, "atoms": atoms, "cell": cell, "position": position}
+
+    def _share(self, steps: Tensor, like: Tensor) -> Tensor:
+        return (steps / self.num_steps).to(like)
+
+    def _units(self, batch: Batch) -> Tensor:
+        """Return cells (B, 3, 3) in units of the model."""
+        return normalize_lengths(batch.lattices, batch.num_atoms) / self.config.lattice_scale
+
+    # --- the latent space ----------------------------------------------------------------------
+
+    @torch.no_grad()
+    def encoded(self, batch: Batch) -> Latents:
+        """Return the mean latents of crystals, which with positions are all that is decoded."""
+        frac, mask = batch.frac_coords, batch.mask
+        found = self.encoder(batch.atomic_numbers, frac, self._units(batch), mask).mean
+        return Latents(found.atoms * mask[..., None], found.cell)
+
+    @torch.no_grad()
+    def decoded(
+        self, latents: Latents, frac_coords: Tensor, mask: Tensor, told: Tensor | None = None
+    ) -> Batch:
+        """Return the crystals of latents and positions, right-handed.
+
+        Args:
+            latents: of B crystals.
+            frac_coords: (B, N, 3).
+            mask: (B, N) where atoms are.
+            told: (B, N) atomic numbers that are known; 0 where they are decoded.
+        """
+        logits, cells = self.decoder(latents, frac_coords, mask)
+        numbers = logits.argmax(-1) + 1
+        if told is not None:
+            numbers = torch.where(told > 0, told, numbers)
+        lattices = self.config.lattice_scale * restore_lengths(cells.double(), mask.sum(1))
+        # The mirror image -L of a left-handed cell is as likely, and has the same Gram matrix.
+        lattices = torch.where(determinants(lattices)[:, None, None] < 0, -lattices, lattices)
+        return Batch(numbers * mask, frac_coords * mask[..., None], lattices)
+
+    # --- forward process ------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def noise(self, batch: Batch, step: int, seeds: Sequence[int]) -> Batch:
+        """See `Noises`: latents and positions after `step` steps, decoded.
+
+        Atoms change as much as the cell does. After 0 steps it is what the autoencoder makes of the
+        crystals.
+        """
+        like, mask = next(self.parameters()), batch.mask
+        clean = batch.to(like.device, like.dtype)
+        steps = torch.full((len(batch),), step, device=like.device)
+        latents, frac = self.encoded(clean), clean.frac_coords
+        if step:
+            draw, moves, _ = self._split(next(self._noise(seeds, mask, 1).rest(frac)))
+            latents = self.process.noised_latents(latents, steps, draw)
+            frac = self.process.noised_positions(frac, mask, steps, moves).frac_coords
+        made = self.decoded(latents, frac, mask)
+        return made.to(batch.lattices.device, batch.lattices.dtype)
+
+    def refine(self, batch: Batch, seeds: Sequence[int], strength: float | None = None) -> Batch:
+        """See `Noises.refine`; atoms stay as they are."""
+        share = self.refine_strength if strength is None else strength
+        if not 0 < share <= 1:
+            raise ValueError(f"strength must be above 0 and at most 1, not {share}")
+        like = next(self.parameters())
+        start = batch.to(like.device, like.dtype)
+        first = max(1, round(share * self.num_steps))
+        return self._walked(*self._begun(start.atomic_numbers, start.mask, seeds, start, first))
+
+    # --- sampling -------------------------------------------------------------------------------
+
+    def sample(
+        self,
+        targets: Sequence[Target],
+        steps: int | None = None,
+        on_step: OnStep | None = None,
+    ) -> Batch:
+        """Sample crystals by Algorithm 2; see `Model.sample`."""
+        return self._walked(*self.begin(targets, steps), on_step)
+
+    def _walked(
+        self, state: _State, way: Sequence[WayBack], on_step: OnStep | None = None
+    ) -> Batch:
+        """Take all steps of a way back."""
+        for done, inputs in enumerate(way):
+            state = self.step(state, inputs)
+            if on_step is not None:
+                on_step(done + 1, len(way))
+        return self.finish(state)
+
+    def begin(
+        self, targets: Sequence[Target], steps: int | None = None
+    ) -> tuple[_State, list[WayBack]]:
+        """See `Stepwise`. Atoms that nobody asked for are as many as training crystals have."""
+        sizes = [self._size(target) for target in targets]
+        told = [
+            target.atomic_numbers or (0,) * size
+            for target, size in zip(targets, sizes, strict=True)
+        ]
+        mask = pad_atomic_numbers([(1,) * size for size in sizes]) > 0
+        seeds = [target.seed for target in targets]
+        device = self.device
+        return self._begun(pad_atomic_numbers(told).to(device), mask.to(device), seeds, steps=steps)
+
+    def _size(self, target: Target) -> int:
+        """Return the number of atoms of a crystal; N ~ p(N) where it is left to the model."""
+        if target.size is not None:
+            return target.size
+        counts = np.array(self.config.atom_counts or (1,), dtype=np.float64)
+        chance = np.random.default_rng([_COUNT_STREAM, target.seed]).random()
+        return 1 + int(np.searchsorted(counts.cumsum() / counts.sum(), chance, side="right"))
+
+    @torch.no_grad()
+    def _begun(
+        self,
+        told: Tensor,
+        mask: Tensor,
+        seeds: Sequence[int],
+        start: Batch | None = None,
+        first: int | None = None,
+        steps: int | None = None,
+    ) -> tuple[_State, list[WayBack]]:
+        """Begin at pure noise, or at `start` noised to the step `first`."""
+        first = self.num_steps if first is None else first
+        wanted = self.num_steps if steps is None else steps
+        plan = strided_steps(first, max(1, min(first, round(wanted * first / self.num_steps))))
+        weights = next(self.parameters())
+        zeros = torch.zeros(*mask.shape, 3, dtype=weights.dtype, device=mask.device)
+        draws = self._noise(seeds, mask, 1 + len(plan)).rest(zeros)
+        latents, moves, _ = self._split(next(draws))
+        if start is None:
+            frac = uniform(moves) * mask[..., None]
+        else:
+            now = torch.full((len(mask),), first, device=mask.device)
+            latents = self.process.noised_latents(self.encoded(start), now, latents)
+            frac = self.process.noised_positions(start.frac_coords, mask, now, moves).frac_coords
+        way = []
+        for (t, s), draw in zip(pairwise(plan), draws, strict=False):
+            noise, moves, correction = self._split(draw)
+            now, then = (torch.full((), step, device=mask.device) for step in (t, s))
+            way.append(WayBack(now, then, noise, moves, correction))
+        return _State(mask, told, latents, frac), way
+
+    def _noise(self, seeds: Sequence[int], mask: Tensor, draws: int) -> Noise:
+        """Make the random numbers of crystals: each draw for latents, positions and corrector."""
+        return Noise(seeds, mask.sum(1), 9, draws, self.config.latent_channels + 6)
+
+    def _split(self, draw: tuple[Tensor, Tensor]) -> tuple[Latents, Tensor, Tensor]:
+        cell, atoms = draw
+        of_latents, moves, correction = atoms.split([self.config.latent_channels, 3, 3], -1)
+        return Latents(of_latents, cell.unflatten(-1, (3, 3))), moves, correction
+
+    @torch.no_grad()
+    def step(self, state: _State, inputs: WayBack) -> _State:
+        """See `Stepwise`. The corrector comes first, at the noise that latents have, too."""
+        mask, told, latents, frac = state
+        process = self.process
+        if self.config.corrector:
+            _, displacement = self._predicted(state, inputs.step)
+            frac = process.corrected(frac, displacement, inputs, mask, self.config.corrector)
+            state = state._replace(frac_coords=frac)
+        velocities, displacement = self._predicted(state, inputs.step)
+        return _State(
+            mask,
+            told,
+            process.latents_before(latents, velocities, inputs, self.config.latent_noise),
+            process.positions_before(frac, displacement, inputs, mask, self.config.position_noise),
+        )
+
+    def _predicted(self, state: _State, step: Tensor) -> tuple[Latents, Tensor]:
+        """Predict velocities of latents and displacements (B, N, 3) of positions."""
+        mask, told, latents, frac = state
+        steps = step.expand(len(mask))
+        velocities, moves = self.denoiser(latents, frac, self._share(steps, frac), told, mask)
+        return velocities, remove_mean(moves, mask) * self.process.sizes(steps, frac)
+
+    @torch.no_grad()
+    def finish(self, state: _State) -> Batch:
+        """See `Stepwise`."""
+        return self.decoded(state.latents, state.frac_coords, state.mask, state.told)
+
+
+def _full_precision(like: Tensor) -> torch.autocast:
+    """Switch off 16-bit autocast, in which only the networks may compute."""
+    return torch.autocast(like.device.type, enabled=False)

@@ -1,0 +1,131 @@
+"""Diffusion of CrysLDM: latents by DDPM, positions as wrapped normals, and the way back."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from crysgen.diffusion.positions import NoisyPositions, ScoreProcess
+from crysgen.diffusion.schedules import Exploding, Preserving, exploding_geometric, linear_betas
+from crysgen.diffusion.torus import remove_mean, wrap
+from crysgen.models.crysldm_networks import Latents
+
+
+class WayBack(NamedTuple):
+    """One step back, but for the crystals.
+
+    Attributes:
+        step: () int64, from which.
+        earlier: () int64, to which.
+        latents: normal numbers for the latents.
+        positions: (B, N, 3) normal numbers for positions.
+        correction: (B, N, 3) normal numbers for the corrector.
+    """
+
+    step: Tensor
+    earlier: Tensor
+    latents: Latents
+    positions: Tensor
+    correction: Tensor
+
+
+class LatentDiffusion(nn.Module):
+    """The process on latents and fractional coordinates.
+
+    Args:
+        steps: T.
+        betas: (β_1, β_T) of the latents, linear between.
+        sigmas: (σ_1, σ_T) of positions, geometric between.
+    """
+
+    def __init__(self, steps: int, betas: tuple[float, float], sigmas: tuple[float, float]) -> None:
+        super().__init__()
+        self.latents = Preserving(linear_betas(steps, *betas))
+        self.positions = ScoreProcess(Exploding(exploding_geometric(steps, *sigmas)))
+
+    def noised_latents(self, clean: Latents, steps: Tensor, noise: Latents) -> Latents:
+        """Return latents after `steps` (B,) of the forward process (Eq. 8)."""
+        signal, sigma = self.levels(steps, clean.cell)
+        atoms, cell = (signal * z + sigma * e for z, e in zip(clean, noise, strict=True))
+        return Latents(atoms, cell)
+
+    def velocities(self, clean: Latents, steps: Tensor, noise: Latents) -> Latents:
+        """Return what the denoiser should give."""
+        signal, sigma = self.levels(steps, clean.cell)
+        atoms, cell = (signal * e - sigma * z for z, e in zip(clean, noise, strict=True))
+        return Latents(atoms, cell)
+
+    def noised_positions(
+        self, frac_coords: Tensor, mask: Tensor, steps: Tensor, noise: Tensor
+    ) -> NoisyPositions:
+        """Return positions after `steps` (B,) and displacements in units of their size (Eq. 12)."""
+        noisy = self.positions.noised(frac_coords, mask, steps, noise)
+        return NoisyPositions(noisy.frac_coords, noisy.displacement / self.sizes(steps, noise))
+
+    def levels(self, steps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return sqrt(ᾱ) and sqrt(1 - ᾱ) of latents after `steps`, each (B, 1, 1)."""
+        signal, sigma = self.latents.signal(steps), self.latents.sigma(steps)
+        return signal.to(like)[..., None, None], sigma.to(like)[..., None, None]
+
+    def sizes(self, steps: Tensor, like: Tensor) -> Tensor:
+        """Return the size (B, 1, 1) of displacements at `steps`."""
+        return self.positions.unknown(steps).to(like)
+
+    def latents_before(
+        self, noisy: Latents, velocities: Latents, way: WayBack, factor: float
+    ) -> Latents:
+        """Draw latents one step earlier (Algorithm 2, lines 5 and 6).
+
+        Args:
+            noisy: latents at the step.
+            velocities: predicted.
+            way: the step.
+            factor: of the noise: 1 for DDPM, 0 for DDIM's deterministic step (Song et al., 2021).
+        """
+        signal, sigma = self.levels(way.step, noisy.cell)
+        signal_then, sigma_then = self.levels(way.earlier, noisy.cell)
+        variance = self.latents.posterior(way.step, way.earlier).variance.to(noisy.cell)
+        jitter = factor * variance.sqrt()
+        left = (sigma_then.square() - jitter.square()).clamp_min(0).sqrt()
+        found = []
+        for z, v, e in zip(noisy, velocities, way.latents, strict=True):
+            clean, noise = signal * z - sigma * v, sigma * z + signal * v
+            found.append(signal_then * clean + left * noise + jitter * e)
+        return Latents(*found)
+
+    def positions_before(
+        self, frac_coords: Tensor, displacement: Tensor, way: WayBack, mask: Tensor, factor: float
+    ) -> Tensor:
+        """Draw positions one step earlier (Algorithm 2, line 8, for any earlier step).
+
+        Args:
+            frac_coords: (B, N, 3) at the step.
+            displacement: (B, N, 3) predicted, which is σ² times the score.
+            way: the step.
+            mask: (B, N) where atoms are.
+            factor: of the noise; 1 draws as the paper does, 0 follows DDIM's deterministic step.
+        """
+        schedule = self.positions.schedule
+        now, then = (schedule.sigma(t).to(frac_coords) for t in (way.step, way.earlier))
+        variance = schedule.posterior(way.step, way.earlier).variance.to(frac_coords)
+        jitter = factor * variance.sqrt()
+        left = (then.square() - jitter.square()).clamp_min(0).sqrt()
+        noise = remove_mean(way.positions, mask)
+        return wrap(frac_coords + (1 - left / now) * displacement + jitter * noise)
+
+    def corrected(
+        self, frac_coords: Tensor, displacement: Tensor, way: WayBack, mask: Tensor, size: float
+    ) -> Tensor:
+        """Take one step of Langevin dynamics at the noise of the step (Algorithm 2, line 11).
+
+        Args:
+            frac_coords: (B, N, 3) at the step.
+            displacement: (B, N, 3) predicted.
+            way: the step.
+            mask: (B, N) where atoms are.
+            size: of the step, in units of σ².
+        """
+        steps = way.step.expand(len(frac_coords))
+        noise = remove_mean(way.correction, mask)
+        return self.positions.corrected(frac_coords, displacement, steps, size, noise)

@@ -1,0 +1,133 @@
+"""CSPNet: messages between all pairs of a cell's atoms (CrysLDM, Appendix C; DiffCSP, Section 4.3).
+
+A message knows the fractional difference of its pair, as sines and cosines, which are the same for
+every image, and the lattice as its Gram matrix. With lattice vectors as rows, L, that is L Lᵀ: the
+paper's LᵀL belongs to columns, and would turn with the crystal here. There is no search for
+neighbours and nothing that depends on distances, so latent lattices, which are in no unit, do too.
+
+Features are the same under rotation, reflection and translation, but not for another choice of
+cell vectors: cells have to be reduced, as those of training are. So it is no `Network`, whose
+features and heads hold for any cell.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+GRAM = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+"""Entries of the symmetric matrix that are read."""
+
+
+class CSPNet(nn.Module):
+    """Layers of messages on features of atoms, dense: shapes follow from those of the inputs.
+
+    Args:
+        channels: width of atoms' features and of messages.
+        layers: how many.
+        frequencies: of the sines and cosines of fractional differences; DiffCSP has 128.
+    """
+
+    def __init__(self, channels: int = 128, layers: int = 4, frequencies: int = 10) -> None:
+        super().__init__()
+        self.channels, self.frequencies = channels, frequencies
+        self.blocks = nn.ModuleList(
+            Messages(channels, 6 * frequencies, len(GRAM)) for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, nodes: Tensor, frac_coords: Tensor, lattices: Tensor, mask: Tensor) -> Tensor:
+        """Return features (B, N, C) of atoms; without meaning on padding.
+
+        Args:
+            nodes: (B, N, C) first features.
+            frac_coords: (B, N, 3), wrapped or not.
+            lattices: (B, 3, 3) rows, in units in which entries are about 1.
+            mask: (B, N) where atoms are.
+        """
+        waves = pair_waves(frac_coords, self.frequencies)
+        gram = gram_entries(lattices)
+        present = mask.to(frac_coords)
+        weights = present / present.sum(1, keepdim=True).clamp_min(1)
+        for block in self.blocks:
+            nodes = block(nodes, waves, gram, weights)
+        normed: Tensor = self.norm(nodes)
+        return normed
+
+
+class Messages(nn.Module):
+    """One layer (Eqs. 13 and 14): messages of all pairs, and an update of atoms.
+
+    The first layer of ρ_m is a sum of one matrix for each of its inputs, so that only what belongs
+    to pairs is multiplied for each pair. Messages are averaged over atoms, as in DiffCSP's
+    program, where the paper sums them: features do not grow with the cell.
+    """
+
+    def __init__(self, channels: int, waves: int, gram: int) -> None:
+        super().__init__()
+        self.before = nn.LayerNorm(channels)
+        self.ends = nn.Linear(channels, 2 * channels)
+        self.waves = nn.Linear(waves, channels, bias=False)
+        self.gram = nn.Linear(gram, channels, bias=False)
+        self.message = nn.Linear(channels, channels)
+        self.inner = nn.Linear(2 * channels, channels)
+        self.outer = nn.Linear(channels, channels)
+
+    def forward(self, nodes: Tensor, waves: Tensor, gram: Tensor, weights: Tensor) -> Tensor:
+        """Update atoms (B, N, C).
+
+        Args:
+            nodes: (B, N, C).
+            waves: (B, N, N, F) of pairs.
+            gram: (B, 6) of lattices.
+            weights: (B, N) 1/N where atoms are, 0 on padding.
+        """
+        normed = self.before(nodes)
+        first, second = self.ends(normed).chunk(2, -1)
+        receiving = first + self.gram(gram)[:, None]
+        pairs = silu(self.waves(waves) + receiving[:, :, None] + second[:, None])
+        messages = silu(self.message(pairs))
+        mean = (messages * weights[:, None, :, None].to(messages)).sum(2)
+        update = self.outer(silu(self.inner(torch.cat([normed, mean.to(normed)], -1))))
+        return nodes + update
+
+
+def pair_waves(frac_coords: Tensor, frequencies: int) -> Tensor:
+    """Compute sines and cosines (B, N, N, 6 K) of 2πk (x_j - x_i) for k = 1 to K (ψ_FT of Eq. 13).
+
+    By the sums of angles, from those of single atoms: a few products for each pair.
+    """
+    orders = torch.arange(1, frequencies + 1, dtype=frac_coords.dtype, device=frac_coords.device)
+    # Wrapped first: sines of large angles lose digits.
+    wrapped = frac_coords - frac_coords.floor()
+    angles = (2 * math.pi * wrapped[..., None] * orders).flatten(-2)
+    sines, cosines = angles.sin(), angles.cos()
+    first_sine, second_sine = sines[:, :, None], sines[:, None]
+    first_cosine, second_cosine = cosines[:, :, None], cosines[:, None]
+    return torch.cat(
+        [
+            second_sine * first_cosine - second_cosine * first_sine,
+            second_cosine * first_cosine + second_sine * first_sine,
+        ],
+        -1,
+    )
+
+
+def gram_entries(lattices: Tensor) -> Tensor:
+    """Compute the six different entries (B, 6) of L Lᵀ, for lattice vectors as rows (B, 3, 3).
+
+    As sums of products, which are not rounded to 16 bits where matrix products are.
+    """
+    products = (lattices[:, :, None] * lattices[:, None]).sum(-1)
+    return torch.stack([products[:, i, j] for i, j in GRAM], -1)
+
+
+def combine_rows(weights: Tensor, lattices: Tensor) -> Tensor:
+    """Combine lattice vectors: M L (B, 3, 3), which turns with L where M does not (Eq. 15).
+
+    The paper's L M belongs to columns.
+    """
+    return (weights[..., None] * lattices[..., None, :, :]).sum(-2)

@@ -1,0 +1,424 @@
+"""CrysLDM: symmetries of both stages, its process against the paper, training and sampling."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from sets import random_crystals
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from crysgen.checkpoints import load_model
+from crysgen.cli import main
+from crysgen.graphs import map_tensors, tensors_of
+from crysgen.models.base import Noises, Prepares, Stepwise, refuse_targets
+from crysgen.models.crysldm import AUTOENCODER, DIFFUSION, CrysLDM
+from crysgen.models.crysldm_config import CrysLDMConfig
+from crysgen.models.crysldm_networks import Latents
+from crysgen.models.crysldm_process import LatentDiffusion, WayBack
+from crysgen.models.targets import Target
+from crysgen.training.batch import Batch
+from crysgen.training.configs import config_names, load_config
+from crysgen.training.settings import TrainingSettings
+from crysgen.training.trainer import Trainer
+
+pytest.importorskip("lightning_fabric", reason="the extra `train` is not installed")
+
+SMALL = {"channels": 16, "layers": 1, "frequencies": 3}
+CONFIG = CrysLDMConfig(
+    autoencoder_settings=SMALL, denoiser_settings=SMALL, latent_channels=4, steps=12
+)
+BOTH = pytest.mark.parametrize("stage", [AUTOENCODER, DIFFUSION])
+
+
+def crystals_of(count: int, seed: int = 1) -> Batch:
+    return Batch.from_crystals(random_crystals(count, seed=seed), torch.float64)
+
+
+def model_of(batch: Batch, config: CrysLDMConfig = CONFIG) -> CrysLDM:
+    """Random weights, in double precision, that bend and move things visibly."""
+    torch.manual_seed(0)
+    model = CrysLDM(CrysLDM.fitted(config, batch)).double().eval()
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights += 0.05 * torch.randn_like(weights)
+    return model
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def turns(count: int, determinant: int) -> torch.Tensor:
+    matrices = np.linalg.qr(np.random.default_rng(0).normal(size=(count, 3, 3)))[0]
+    return torch.tensor(matrices * (determinant * np.linalg.det(matrices))[:, None, None])
+
+
+def chemistry(batch: Batch) -> list[tuple[list[int], np.ndarray]]:
+    return [
+        (sorted(one.atomic_numbers.tolist()), one.lattices[0] @ one.lattices[0].T)
+        for one in batch.to_crystals()
+    ]
+
+
+# --- symmetries ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("determinant", [1, -1], ids=["rotation", "reflection"])
+def test_latents_and_what_is_decoded_turn_with_the_crystal(determinant: int) -> None:
+    batch = crystals_of(6)
+    model, turn = model_of(batch), turns(6, determinant)
+    plain = model.encoded(batch)
+    turned = model.encoded(batch.with_geometry(batch.frac_coords, batch.lattices @ turn))
+    assert (turned.atoms - plain.atoms).abs().max() < 1e-9
+    assert (turned.cell - plain.cell @ turn).abs().max() < 1e-9
+    assert plain.cell.abs().amax((1, 2)).min() > 0.1
+    assert plain.atoms.std() > 0.01
+    logits, cells = model.decoder(plain, batch.frac_coords, batch.mask)
+    found, bent = model.decoder(turned, batch.frac_coords, batch.mask)
+    assert ((found - logits) * batch.mask[..., None]).abs().max() < 1e-9
+    assert (bent - cells @ turn).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("determinant", [1, -1], ids=["rotation", "reflection"])
+def test_the_denoiser_turns_shifts_and_permutes_with_what_it_sees(determinant: int) -> None:
+    batch = crystals_of(6)
+    model, turn = model_of(batch), turns(6, determinant)
+    noisy = model.encoded(batch)
+    share = torch.linspace(0, 1, 6).double()
+    told = batch.atomic_numbers * (torch.arange(6) % 2)[:, None]
+    plain, moves = model.denoiser(noisy, batch.frac_coords, share, told, batch.mask)
+    order = torch.randperm(batch.mask.shape[1], generator=seeded())
+    seen = Latents(noisy.atoms[:, order], noisy.cell @ turn)
+    shifted = (batch.frac_coords + torch.rand(6, 1, 3).double())[:, order]
+    found, moved = model.denoiser(seen, shifted, share, told[:, order], batch.mask[:, order])
+    there = batch.mask[:, order, None]
+    assert ((found.atoms - plain.atoms[:, order]) * there).abs().max() < 1e-9
+    assert (found.cell - plain.cell @ turn).abs().max() < 1e-9
+    assert ((moved - moves[:, order]) * there).abs().max() < 1e-9
+    assert moves.abs().max() > 0.01
+    assert plain.cell.abs().max() > 0.01
+
+
+@BOTH
+@torch.no_grad()
+def test_losses_do_not_depend_on_padding_or_the_orientation_of_crystals(stage: str) -> None:
+    """Noise is normal in every direction; with none of it losses are the same at once."""
+    batch = crystals_of(4)
+    model = model_of(batch)
+    prepared = model.prepare(batch, seeded(), stage)
+    plain = model.prepared_loss(prepared, stage)
+    wider = map_tensors(
+        lambda x: (
+            x
+            if x.ndim < 2 or x.shape[1:] == (3, 3)
+            else torch.cat([x, torch.zeros_like(x[:, :2])], 1)
+        ),
+        prepared,
+    )
+    for name, value in model.prepared_loss(wider, stage).items():
+        assert float(value) == pytest.approx(float(plain[name]), rel=1e-9), name
+    turn = turns(4, 1)
+    turned = map_tensors(lambda x: x @ turn if x.shape[1:] == (3, 3) else x, prepared)
+    for name, value in model.prepared_loss(turned, stage).items():
+        assert float(value) == pytest.approx(float(plain[name]), rel=1e-9), name
+
+
+# --- the process ---------------------------------------------------------------------------------
+
+
+def latents(count: int, seed: int) -> Latents:
+    generator = seeded(seed)
+    shapes = ((count, 5, 4), (count, 3, 3))
+    return Latents(*(torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes))
+
+
+def way_back(step: int, earlier: int, noise: Latents, moves: torch.Tensor) -> WayBack:
+    return WayBack(torch.tensor(step), torch.tensor(earlier), noise, moves, moves)
+
+
+def test_steps_are_those_of_algorithm_2() -> None:
+    process = LatentDiffusion(10, (1e-3, 0.2), (0.005, 0.5))
+    t = 7
+    betas = torch.linspace(1e-3, 0.2, 10, dtype=torch.float64)
+    alpha_bar = torch.cumprod(1 - betas, 0)
+    beta, now, then = betas[t - 1], alpha_bar[t - 1], alpha_bar[t - 2]
+    clean, noise, fresh = latents(3, 0), latents(3, 1), latents(3, 2)
+    steps = torch.full((3,), t)
+    noisy = process.noised_latents(clean, steps, noise)
+    velocities = process.velocities(clean, steps, noise)
+    moves = torch.randn(3, 5, 3, dtype=torch.float64)
+    moves = moves - moves.mean(1, keepdim=True)
+    found = process.latents_before(noisy, velocities, way_back(t, t - 1, fresh, moves), 1.0)
+    for z, e, new, mine in zip(noisy, noise, fresh, found, strict=True):
+        mean = (z - beta / (1 - now).sqrt() * e) / (1 - beta).sqrt()
+        wanted = mean + (beta * (1 - then) / (1 - now)).sqrt() * new
+        assert (mine - wanted).abs().max() < 1e-9
+    sigma = 0.005 * 100 ** (torch.arange(10, dtype=torch.float64) / 9)
+    wide, narrow = sigma[t - 1], sigma[t - 2]
+    frac, score = torch.rand(3, 5, 3).double(), torch.randn(3, 5, 3).double()
+    mask = torch.ones(3, 5, dtype=torch.bool)
+    way = way_back(t, t - 1, fresh, moves)
+    mine = process.positions_before(frac, wide**2 * score, way, mask, 1.0)
+    drift = (wide**2 - narrow**2) * score
+    jitter = narrow * (wide**2 - narrow**2).sqrt() / wide * moves
+    assert ((mine - frac - drift - jitter + 0.5) % 1 - 0.5).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, 1.0])
+def test_true_predictions_lead_back_to_the_crystal(factor: float) -> None:
+    process = LatentDiffusion(10, (1e-3, 0.2), (0.005, 0.5))
+    clean, noise = latents(3, 0), latents(3, 1)
+    mask = torch.ones(3, 5, dtype=torch.bool)
+    frac = torch.rand(3, 5, 3, generator=seeded()).double()
+    now = process.noised_latents(clean, torch.full((3,), 10), noise)
+    place = (frac + 0.2 * torch.randn(3, 5, 3, generator=seeded(1)).double()) % 1
+    for t, s in ((10, 6), (6, 1), (1, 0)):
+        steps = torch.full((3,), t)
+        signal, sigma = process.levels(steps, frac)
+        left = Latents(*((z - signal * c) / sigma for z, c in zip(now, clean, strict=True)))
+        moves = torch.randn(3, 5, 3, generator=seeded(t)).double()
+        way = way_back(t, s, latents(3, t), moves)
+        velocities = process.velocities(clean, steps, left)
+        now = process.latents_before(now, velocities, way, factor)
+        path = (frac - place + 0.5) % 1 - 0.5
+        place = process.positions_before(place, path, way, mask, factor)
+    assert all((a - b).abs().max() < 1e-9 for a, b in zip(now, clean, strict=True))
+    assert ((place - frac + 0.5) % 1 - 0.5).abs().max() < 1e-9
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+@BOTH
+def test_the_second_half_of_the_loss_waits_for_no_value(stage: str) -> None:
+    """Tensors without values raise wherever one is asked for; gradients included."""
+    batch = crystals_of(4)
+    model = CrysLDM(CrysLDM.fitted(CONFIG, batch)).double()
+    prepared = model.prepare(batch, seeded(), stage)
+    assert all(len(tensor) == len(batch) for tensor in tensors_of(prepared))
+    with FakeTensorMode(allow_non_fake_inputs=False) as mode:
+        fake = map_tensors(mode.from_tensor, prepared)
+        state = {name: mode.from_tensor(x) for name, x in model.state_dict().items()}
+        buffers = {name: mode.from_tensor(x) for name, x in model.named_buffers()}
+        everything = {**buffers, **state}
+        losses = torch.func.functional_call(_Loss(model), _named(everything), (fake, stage))
+        losses["loss"].backward()
+    with pytest.raises(Exception, match="data"), FakeTensorMode() as mode:
+        mode.from_tensor(torch.ones(1)).item()
+
+
+class _Loss(torch.nn.Module):
+    def __init__(self, model: CrysLDM) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, prepared, stage):
+        return self.model.prepared_loss(prepared, stage)
+
+
+def _named(tensors):
+    return {f"model.{name}": tensor for name, tensor in tensors.items()}
+
+
+def test_protocols() -> None:
+    model = CrysLDM(CONFIG)
+    assert isinstance(model, Prepares)
+    assert isinstance(model, Stepwise)
+    assert isinstance(model, Noises)
+
+
+def test_each_stage_trains_what_is_its_own() -> None:
+    batch = crystals_of(4)
+    model = model_of(batch)
+    names = {stage: {id(p) for p in model.parameters_of(stage)} for stage in model.stages}
+    assert names[AUTOENCODER] | names[DIFFUSION] == {id(p) for p in model.parameters()}
+    assert not names[AUTOENCODER] & names[DIFFUSION]
+    for stage, own in names.items():
+        model.zero_grad()
+        model.loss(batch, seeded(), stage)["loss"].backward()
+        moved = {id(p) for p in model.parameters() if p.grad is not None and p.grad.any()}
+        assert moved <= own
+        assert len(moved) > 0.8 * len(own)
+
+
+def test_an_overfitted_autoencoder_gives_back_crystals_and_latents_of_unit_size() -> None:
+    batch = Batch.from_crystals(random_crystals(4, seed=1), torch.float32)
+    torch.manual_seed(0)
+    model = CrysLDM(CrysLDM.fitted(CONFIG, batch))
+    optimizer = torch.optim.AdamW(model.parameters_of(AUTOENCODER), lr=1e-2)
+    generator = seeded()
+    for _ in range(150):
+        losses = model.loss(batch, generator, AUTOENCODER)
+        optimizer.zero_grad()
+        losses["loss"].backward()
+        optimizer.step()
+    made = model.decoded(model.encoded(batch), batch.frac_coords, batch.mask)
+    assert torch.equal(made.atomic_numbers, batch.atomic_numbers)
+    lengths = made.lattices.norm(dim=-1) / batch.lattices.norm(dim=-1)
+    assert (lengths - 1).abs().max() < 0.05
+    assert float(losses["type_accuracy"]) == 1
+    assert 0 < float(losses["lattice_error"]) < 0.3
+    # `noise` at 0 steps is the same.
+    again = model.noise(batch, 0, range(len(batch)))
+    assert torch.equal(again.atomic_numbers, batch.atomic_numbers)
+    torch.testing.assert_close(again.lattices.double(), made.lattices, rtol=1e-5, atol=1e-4)
+
+
+def trainer(folder: Path) -> Trainer:
+    crystals = random_crystals(24, seed=0)
+    settings = TrainingSettings(
+        steps=8, batch_atoms=40, val_steps=2, val_draws=1, stages={AUTOENCODER: {"share": 1.0}}
+    )
+    return Trainer(CrysLDM, CONFIG, settings, folder, crystals[:20], crystals[20:])
+
+
+@pytest.mark.parametrize("stop", [2, 6])
+def test_a_run_resumed_in_either_stage_goes_on_bit_for_bit(tmp_path: Path, stop: int) -> None:
+    whole = trainer(tmp_path / "whole")
+    whole.run()
+    trainer(tmp_path / "broken").run(stop_after=stop)
+    resumed = trainer(tmp_path / "broken")
+    resumed.resume()
+    assert resumed.step == stop
+    resumed.run()
+    assert resumed.stage == DIFFUSION
+    for name, weights in whole.model.state_dict().items():
+        assert torch.equal(weights, resumed.model.state_dict()[name]), name
+
+
+# --- sampling ------------------------------------------------------------------------------------
+
+
+def test_atoms_are_as_many_as_asked_or_as_in_the_training_data() -> None:
+    batch = crystals_of(40, seed=2)
+    model = model_of(batch, replace(CONFIG, steps=2))
+    targets = [Target(seed) for seed in range(300)]
+    counts = torch.bincount(model.sample(targets).num_atoms, minlength=9) / 300
+    wanted = torch.bincount(batch.num_atoms, minlength=9) / 40
+    assert (counts - wanted).abs().max() < 0.1
+    assert counts[wanted == 0].sum() == 0
+    some = [Target(0, num_atoms=7), Target(1, (8, 3, 3)), Target(2, (22, 8, 8, 20, 8))]
+    made = model.sample(some)
+    assert made.num_atoms.tolist() == [7, 3, 5]
+    assert made.atomic_numbers[1, :3].tolist() == [8, 3, 3]
+    assert made.atomic_numbers[2, :5].tolist() == [22, 8, 8, 20, 8]
+    assert (torch.linalg.det(made.lattices) > 0).all()
+    refuse_targets(model, [*targets, *some])
+
+
+def test_a_seed_decides_a_crystal_in_whatever_batch() -> None:
+    model = model_of(crystals_of(10))
+    targets = [Target(seed, num_atoms=None if seed % 2 else 3) for seed in range(6)]
+    whole = chemistry(model.sample(targets))
+    for target, (atoms, metric) in zip(targets, whole, strict=True):
+        ((mine, own),) = chemistry(model.sample([target]))
+        assert mine == atoms
+        assert np.allclose(own, metric, rtol=1e-6)
+    assert len({str(atoms) for atoms, _ in whole}) > 2
+    fewer = chemistry(model.sample(targets, steps=3))
+    assert not np.allclose(fewer[0][1], whole[0][1])
+
+
+def test_sampling_is_one_step_repeated_with_shapes_that_stay() -> None:
+    model = model_of(crystals_of(10))
+    targets = [Target(seed) for seed in range(4)]
+    told: list[tuple[int, int]] = []
+    wanted = model.sample(targets, 5, lambda done, total: told.append((done, total)))
+    assert told == [(i, 5) for i in range(1, 6)]
+    state, way = model.begin(targets, 5)
+    shapes = [tensor.shape for tensor in tensors_of(state)]
+    first = [tensor.shape for tensor in tensors_of(way[0])]
+    for inputs in way:
+        assert [tensor.shape for tensor in tensors_of(inputs)] == first
+        state = model.step(state, inputs)
+        assert [tensor.shape for tensor in tensors_of(state)] == shapes
+    made = model.finish(state)
+    assert torch.equal(made.frac_coords, wanted.frac_coords)
+    assert torch.equal(made.lattices, wanted.lattices)
+
+
+def test_refinement_keeps_atoms_and_moves_with_its_strength() -> None:
+    batch = crystals_of(5)
+    model = model_of(batch)
+    seeds = list(range(5))
+    little, much = (model.refine(batch, seeds, share) for share in (0.1, 1.0))
+    for made in (little, much):
+        assert torch.equal(made.atomic_numbers, batch.atomic_numbers)
+    moved = [
+        (((made.frac_coords - batch.frac_coords + 0.5) % 1 - 0.5).abs() * batch.mask[..., None])
+        for made in (little, much)
+    ]
+    assert moved[0].mean() < moved[1].mean() / 2
+    with pytest.raises(ValueError, match="strength"):
+        model.refine(batch, seeds, 0.0)
+
+
+def test_without_corrector_and_noise_sampling_is_another() -> None:
+    batch = crystals_of(5)
+    targets = [Target(1, num_atoms=4)]
+    plain = model_of(batch).sample(targets)
+    for change in ({"corrector": 0.0}, {"latent_noise": 0.0}, {"position_noise": 0.0}):
+        assert set(change) <= CrysLDM.sampling_settings
+        other = model_of(batch, replace(CONFIG, **change)).sample(targets)
+        same = torch.allclose(other.frac_coords, plain.frac_coords)
+        assert not same or not torch.allclose(other.lattices, plain.lattices)
+
+
+# --- configurations and commands -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"latent_betas": [0.5, 0.1]}, "latent_betas"),
+        ({"position_sigmas": [0.005, 2.0]}, "position_sigmas"),
+        ({"told_share": 1.5}, "told_share must be from 0 to 1"),
+        ({"denoiser_settings": {"depth": 2}}, "CSPNet has no setting 'depth'"),
+        ({"autoencoder_settings": {"channels": 1024, "layers": 1024}}, "weights"),
+        ({"atom_counts": [0, 0]}, "atom_counts"),
+        ({"kl_weight": -1.0}, "kl_weight"),
+    ],
+)
+def test_settings_that_can_not_be_are_named(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CrysLDMConfig.from_json(settings)
+
+
+def test_presets_are_models_of_the_size_they_say() -> None:
+    assert config_names("crysldm") == ["default", "mp20", "perov5"]
+    for name in config_names("crysldm"):
+        config, settings = load_config("crysldm", name)
+        assert 0 < settings.of_stage(AUTOENCODER, CrysLDM.stages).minutes < settings.minutes
+        with torch.device("meta"):
+            weights = sum(p.numel() for p in CrysLDM(config).parameters())
+        assert weights < 7e6
+        assert CrysLDMConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_the_command_trains_both_stages_and_samples_a_composition(tmp_path: Path) -> None:
+    random_crystals(30, seed=3).save(tmp_path / "data.npz")
+    model = {"autoencoder_settings": SMALL, "denoiser_settings": SMALL, "steps": 4}
+    training = {"val_steps": 3, "batch_atoms": 60, "val_draws": 1}
+    (tmp_path / "config.json").write_text(json.dumps({"model": model, "training": training}))
+    command = [
+        "train",
+        "crysldm",
+        "--data",
+        str(tmp_path / "data.npz"),
+        "-o",
+        str(tmp_path / "run"),
+    ]
+    command += ["--config", str(tmp_path / "config.json"), "--steps", "6", "--device", "cpu"]
+    result = CliRunner().invoke(main, [*command, "--quiet"])
+    assert result.exit_code == 0, result.output
+    log = (tmp_path / "run" / "log.csv").read_text()
+    assert "autoencoder" in log
+    assert "diffusion" in log
+    made = load_model(tmp_path / "run").sample([Target(5, (3, 3, 8))])
+    assert made.atomic_numbers.tolist() == [[3, 3, 8]]
