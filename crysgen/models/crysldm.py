@@ -408,11 +408,12 @@ class CrysLDM(Model):
         """See `Stepwise`. The corrector comes first, at the noise that latents have, too."""
         mask, told, latents, frac = state
         process = self.process
+        steps, _ = inputs.rows(len(mask))
         if self.config.corrector:
-            _, displacement = self._predicted(state, inputs.step)
+            _, displacement = self._predicted(state, steps)
             frac = process.corrected(frac, displacement, inputs, mask, self.config.corrector)
             state = state._replace(frac_coords=frac)
-        velocities, displacement = self._predicted(state, inputs.step)
+        velocities, displacement = self._predicted(state, steps)
         return _State(
             mask,
             told,
@@ -420,10 +421,9 @@ class CrysLDM(Model):
             process.positions_before(frac, displacement, inputs, mask, self.config.position_noise),
         )
 
-    def _predicted(self, state: _State, step: Tensor) -> tuple[Latents, Tensor]:
+    def _predicted(self, state: _State, steps: Tensor) -> tuple[Latents, Tensor]:
         """Predict velocities of latents and displacements (B, N, 3) of positions."""
         mask, told, latents, frac = state
-        steps = step.expand(len(mask))
         velocities, moves = self.denoiser(latents, frac, self._share(steps, frac), told, mask)
         return velocities, remove_mean(moves, mask) * self.process.sizes(steps, frac)
 

@@ -69,7 +69,8 @@ class CrysLDMConfig(ModelConfig):
         for settings in (self.autoencoder_settings, self.denoiser_settings):
             check_settings(CSPNet, settings)
             with torch.device("meta"):  # takes no memory
-                weights = sum(p.numel() for p in CSPNet(**settings).parameters())
+                layer = CSPNet(**{**settings, "layers": 1})
+            weights = settings.get("layers", 1) * sum(p.numel() for p in layer.parameters())
             if weights > LARGEST_NETWORK:
                 raise ValueError(f"the network would have {weights:.1e} weights")
         at_least("latent_channels", self.latent_channels, 1, 1024)

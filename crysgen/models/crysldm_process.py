@@ -29,6 +29,10 @@ class WayBack(NamedTuple):
     positions: Tensor
     correction: Tensor
 
+    def rows(self, size: int) -> tuple[Tensor, Tensor]:
+        """Return both steps for each crystal (B,): to look up a single one, a GPU would wait."""
+        return self.step.expand(size), self.earlier.expand(size)
+
 
 class LatentDiffusion(nn.Module):
     """The process on latents and fractional coordinates.
@@ -66,7 +70,7 @@ class LatentDiffusion(nn.Module):
     def levels(self, steps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return sqrt(ᾱ) and sqrt(1 - ᾱ) of latents after `steps`, each (B, 1, 1)."""
         signal, sigma = self.latents.signal(steps), self.latents.sigma(steps)
-        return signal.to(like)[..., None, None], sigma.to(like)[..., None, None]
+        return signal.to(like)[:, None, None], sigma.to(like)[:, None, None]
 
     def sizes(self, steps: Tensor, like: Tensor) -> Tensor:
         """Return the size (B, 1, 1) of displacements at `steps`."""
@@ -83,10 +87,11 @@ class LatentDiffusion(nn.Module):
             way: the step.
             factor: of the noise: 1 for DDPM, 0 for DDIM's deterministic step (Song et al., 2021).
         """
-        signal, sigma = self.levels(way.step, noisy.cell)
-        signal_then, sigma_then = self.levels(way.earlier, noisy.cell)
-        variance = self.latents.posterior(way.step, way.earlier).variance.to(noisy.cell)
-        jitter = factor * variance.sqrt()
+        steps, earlier = way.rows(len(noisy.cell))
+        signal, sigma = self.levels(steps, noisy.cell)
+        signal_then, sigma_then = self.levels(earlier, noisy.cell)
+        spread = self.latents.posterior(steps, earlier).spread.to(noisy.cell)
+        jitter = factor * spread[:, None, None]
         left = (sigma_then.square() - jitter.square()).clamp_min(0).sqrt()
         found = []
         for z, v, e in zip(noisy, velocities, way.latents, strict=True):
@@ -107,9 +112,13 @@ class LatentDiffusion(nn.Module):
             factor: of the noise; 1 draws as the paper does, 0 follows DDIM's deterministic step.
         """
         schedule = self.positions.schedule
-        now, then = (schedule.sigma(t).to(frac_coords) for t in (way.step, way.earlier))
-        variance = schedule.posterior(way.step, way.earlier).variance.to(frac_coords)
-        jitter = factor * variance.sqrt()
+        steps, earlier = way.rows(len(frac_coords))
+        numbers = (
+            schedule.sigma(steps),
+            schedule.sigma(earlier),
+            factor * schedule.posterior(steps, earlier).spread,
+        )
+        now, then, jitter = (number.to(frac_coords)[:, None, None] for number in numbers)
         left = (then.square() - jitter.square()).clamp_min(0).sqrt()
         noise = remove_mean(way.positions, mask)
         return wrap(frac_coords + (1 - left / now) * displacement + jitter * noise)
@@ -126,6 +135,6 @@ class LatentDiffusion(nn.Module):
             mask: (B, N) where atoms are.
             size: of the step, in units of σ².
         """
-        steps = way.step.expand(len(frac_coords))
+        steps, _ = way.rows(len(frac_coords))
         noise = remove_mean(way.correction, mask)
         return self.positions.corrected(frac_coords, displacement, steps, size, noise)
