@@ -51,7 +51,7 @@ _SHOWN_METRICS = {
     "match_rate_valid": "Match rate of valid crystals",
     "rmse": "RMSE",
     "symmetric_share": "Share above P1 within 0.1 Å",
-    "space_group_jsd": "Divergence of space groups (JSD)",
+    "space_group_jsd": "Distance of space groups (JSD)",
 }
 
 
