@@ -100,9 +100,8 @@ def swapped(crystals: Crystals) -> Crystals:
 def shares(found: Stability) -> list[str]:
     """Shares on the hull and near it, of all."""
     above = found.e_above_hull
-    return [f"{np.mean(above <= 0):.1%}", f"{np.mean(above <= METASTABLE):.1%}"] + [
-        str(int(np.isnan(above).sum()))
-    ]
+    parts = [f"{np.mean(above <= limit):.1%}" for limit in (0.0, METASTABLE)]
+    return [*parts, str(int(np.isnan(above).sum()))]
 
 
 def roc_area(scores: NDArray[np.float64], good: NDArray[np.bool_]) -> float:

@@ -11,6 +11,7 @@ _COMMANDS = {
     "sample": "crysgen.cli.sample",
     "train": "crysgen.cli.train",
     "noise": "crysgen.cli.noise",
+    "explore": "crysgen.cli.explore",
     "models": "crysgen.cli.models",
     "library": "crysgen.cli.library",
 }

@@ -45,10 +45,35 @@ def distributions(report: Report) -> list[Figure]:
         values = _columns(report, column)
         if values is not None:
             found.append(_histogram(title, unit, *values, whole=whole))
+    above = energies_above_hull(report)
+    if above is not None:
+        found.append(above)
     groups = _columns(report, "space_group")
     if groups is not None:
         found.append(_space_groups(*groups))
     return found
+
+
+def energies_above_hull(report: Report) -> Figure | None:
+    """Draw the histogram of energies above the hull (CrysLDM, Figure 2), if there are any."""
+    outcome = report.outcomes.get("stability")
+    curve = outcome.series.get("e_above_hull") if outcome is not None else None
+    if curve is None or not (total := int(np.sum(curve["structures"]))):
+        return None
+    edges = np.append(curve["from"], curve["to"][-1])
+    shares = np.asarray(curve["structures"]) / total
+    chart = Chart(
+        "Energy above the hull of generated structures",
+        f"Histogram of {total:,} structures; {shares[edges[:-1] < 0].sum():.1%} lie below 0 and "
+        f"{shares[edges[1:] <= 0.1 + 1e-9].sum():.1%} below 0.1 eV/atom.",
+        (float(edges[0]), float(edges[-1])),
+        (0, 1.08 * float(shares.max())),
+        "Energy above the hull (eV/atom)",
+        "share of structures",
+    )
+    chart.area(edges, shares, "gen")
+    chart.vertical(0.1)
+    return Figure("Energy above the hull", chart.render(), _SETS[:1])
 
 
 def _columns(report: Report, name: str) -> tuple[NDArray[Any], NDArray[Any]] | None:

@@ -17,6 +17,7 @@ from crysmetrics.io import Crystals
 from crysmetrics.potentials import formation, registry
 from crysmetrics.potentials.base import Potential, Prediction
 from crysmetrics.protocols import plan
+from crysmetrics.reporting.figures import energies_above_hull
 
 ELEMENTS = {11: -1.0, 17: -1.5}
 
@@ -84,6 +85,9 @@ def test_shares_count_what_failed_as_not_stable(known: Path) -> None:
     assert "2 of 6 have no energy" in str(report.metrics["stable_rate"].note)
     series = report.outcomes["stability"].series["e_above_hull"]
     assert series["structures"].sum() == 4
+    figure = energies_above_hull(report)
+    assert figure is not None
+    assert "75.0% below 0.1 eV/atom" in figure.svg
 
 
 def test_relaxations_are_for_those_who_ask() -> None:

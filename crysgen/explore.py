@@ -1,0 +1,300 @@
+"""Explore a chemical system: sample its compositions, relax, and look for what the hull lacks.
+
+Compositions are taken from the most plausible on, some at a time. Their crystals are proposed by
+`crysgen.generation`, relaxed by each potential, and compared with the hull of known phases
+(`crysmetrics.above_hull`), then with one another. What is finished stays in the folder, so that
+a later call, or one with more time, goes on where this one stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crysgen.compositions.formulas import Formula
+from crysgen.compositions.systems import compositions
+from crysgen.generation import generate
+from crysgen.settings import Resources, SamplingSettings
+from crysmetrics.above_hull import StabilitySettings, stability
+from crysmetrics.errors import InputError, UserError
+from crysmetrics.hull import ConvexHull
+from crysmetrics.hull.table import (
+    SHIPPED,
+    HullTable,
+    amounts_of,
+    formula,
+    load_hull,
+    reduced,
+)
+from crysmetrics.io import Crystals
+from crysmetrics.io.atomic import atomic_file
+from crysmetrics.io.csv_files import write_csv
+from crysmetrics.io.json_files import write_json
+from crysmetrics.io.writing import cif_texts
+from crysmetrics.locking import locked
+from crysmetrics.progress import task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = "crysgen-explore/1"
+"""Name and version of the format of records."""
+TABLE, RECORD = "candidates.csv", "explore.json"
+"""Names of the table of candidates and of the record."""
+TOGETHER = 4
+"""Compositions that are finished together."""
+_PIECES = "pieces"
+_SHOWN = 0.1
+"""eV/atom above the hull up to which candidates are written as CIF."""
+
+
+@dataclass(frozen=True)
+class ExploreSettings:
+    """What decides the results of an exploration.
+
+    Attributes:
+        system: atomic numbers.
+        count: structures of each composition.
+        max_atoms: of a cell.
+        method: a name of `crysgen.proposers.base.METHODS`.
+        seed: of all draws.
+        stability: potentials, and known phases.
+    """
+
+    system: tuple[int, ...]
+    count: int = 4
+    max_atoms: int = 12
+    method: str = "retrieval"
+    seed: int = 0
+    stability: StabilitySettings = StabilitySettings()  # noqa: RUF009 (frozen)
+
+    def request(self) -> dict[str, Any]:
+        """Say what must be equal for an exploration to be continued."""
+        own = {k: v for k, v in asdict(self).items() if k != "stability"}
+        request = {**own, "stability": self.stability.identity()}
+        plain: dict[str, Any] = json.loads(json.dumps(request))
+        return plain
+
+
+def explore(
+    settings: ExploreSettings, folder: Path, *, resources: Resources, minutes: float | None = None
+) -> pd.DataFrame:
+    """Explore a chemical system into a folder, or go on there.
+
+    Args:
+        settings: what is explored, and how.
+        folder: new, or of the same exploration.
+        resources: workers and device.
+        minutes: after which no further compositions are begun; None for all of them.
+
+    Returns:
+        Candidates, the lowest above the hull first; see `_candidates` for the columns.
+
+    Raises:
+        UserError: if the system makes no sense, or the folder holds something else.
+    """
+    deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    formulas = [
+        f
+        for f in compositions(settings.system, settings.max_atoms, subsystems=True)
+        if len(f.elements) > 1
+    ]
+    parts = [formulas[i : i + TOGETHER] for i in range(0, len(formulas), TOGETHER)]
+    with _open(folder, settings) as pieces:
+        with task("Exploring", len(formulas)) as advance:
+            for number, part in enumerate(parts):
+                path = pieces / f"{number:05d}.npz"
+                late = deadline is not None and time.monotonic() > deadline
+                if not path.exists() and not late:
+                    _piece(part, settings, resources).save(path)
+                advance(len(part))
+        paths = sorted(pieces.glob("*.npz"))
+        found = Crystals.concatenate([Crystals.empty(), *map(Crystals.load, paths)][bool(paths) :])
+        done = sum(len(parts[int(path.stem)]) for path in paths)
+        return _finish(found, settings, folder, done, len(formulas))
+
+
+def _piece(
+    formulas: Sequence[Formula], settings: ExploreSettings, resources: Resources
+) -> Crystals:
+    """Make, relax and compare the crystals of some compositions."""
+    sampling = SamplingSettings(
+        method=settings.method,
+        seed=settings.seed,
+        max_atoms=settings.max_atoms,
+        energies=False,
+    )
+    made = []
+    for asked in formulas:
+        try:
+            crystals = generate(
+                asked.text, settings.count, settings=sampling, resources=resources
+            ).crystals
+        except UserError:  # no known structure has such a formula, most often
+            continue
+        names = [f"{asked.text}_{i:02d}" for i in range(1, len(crystals) + 1)]
+        made.append(_bare(crystals, names))
+    if not made:
+        return Crystals.empty()
+    together = Crystals.concatenate(made)
+    found = stability(
+        together, settings.stability, device=resources.device, workers=resources.workers
+    )
+    properties = {
+        "above_known": found.e_above_hull,
+        **{f"formation_{name}": energies for name, energies in found.formation.items()},
+    }
+    kept = np.flatnonzero(np.isfinite(found.e_above_hull))
+    relaxed = _bare(found.relaxed, together.ids, properties)
+    return relaxed[kept] if len(kept) else Crystals.empty()
+
+
+def _bare(
+    crystals: Crystals, names: Sequence[str], properties: Mapping[str, Any] | None = None
+) -> Crystals:
+    """Crystals under other names, with these properties alone."""
+    return Crystals(
+        crystals.atomic_numbers,
+        crystals.frac_coords,
+        crystals.lattices,
+        crystals.num_atoms,
+        tuple(names),
+        dict(properties or {}),
+    )
+
+
+def _finish(
+    found: Crystals, settings: ExploreSettings, folder: Path, done: int, total: int
+) -> pd.DataFrame:
+    """Write candidates, figures and record of all that is there."""
+    from crysmetrics.reporting.hull_plots import save_diagram
+
+    table = load_hull(settings.stability.hull or SHIPPED)
+    names = settings.stability.potentials
+    candidates = _candidates(found, table, names)
+    row = {name: i for i, name in enumerate(found.ids)}
+    shown = [name for name in candidates["name"] if name in row]
+    near = candidates[candidates.e_above_hull <= _SHOWN]["name"].tolist()
+    (folder / "structures").mkdir(exist_ok=True)
+    for name, text in cif_texts(found[[row[n] for n in shown if n in set(near)]]):
+        with atomic_file(folder / "structures" / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    with atomic_file(folder / TABLE) as temporary:
+        write_csv(candidates, temporary)
+    size = len(settings.system)
+    diagram = _diagram(candidates, table, settings.system)
+    if size <= 4:
+        save_diagram(diagram, folder / "hull.html")
+        if size < 4:
+            save_diagram(diagram, folder / "hull.png")
+    result = {
+        **{"compositions": done, "of": total, "candidates": len(candidates)},
+        "on_hull": on_hull(diagram),
+    }
+    write_json({"schema": SCHEMA, "request": settings.request(), "result": result}, folder / RECORD)
+    return candidates
+
+
+def _candidates(found: Crystals, table: HullTable, potentials: Sequence[str]) -> pd.DataFrame:
+    """Compare what was found with known phases and with one another; the lowest first.
+
+    Energies are in eV/atom. `e_above_known` is that above the hull of known phases, negative where
+    something new may be stable; `e_above_hull` that above the hull of known and found phases.
+    """
+    import pandas as pd
+
+    from crysmetrics.symmetry import find_space_groups
+
+    amounts = [amounts_of(crystal.atomic_numbers) for crystal in found]
+    energies = found.properties.get(f"formation_{potentials[0]}", np.zeros(0))
+    hull = table.hull
+    both = ConvexHull(
+        [*hull.compositions, *amounts], np.concatenate([hull.energies, np.asarray(energies)])
+    )
+    groups = find_space_groups(found).numbers if len(found) else np.zeros(0)
+    rows = []
+    for i, composition in enumerate(amounts):
+        rows.append(
+            {
+                "name": found.ids[i],
+                "formula": formula(composition),
+                "num_atoms": int(found.num_atoms[i]),
+                "space_group": int(groups[i]) if np.isfinite(groups[i]) else 0,
+                "e_above_hull": both.e_above_hull(composition, float(energies[i])),
+                "e_above_known": float(found.properties["above_known"][i]),
+                **{
+                    f"formation_energy_{name}": float(found.properties[f"formation_{name}"][i])
+                    for name in potentials
+                },
+                "known_composition": reduced(composition) in table.known,
+                "competing_phases": table.competing(composition),
+            }
+        )
+    columns = ["name", "formula", "num_atoms", "space_group", "e_above_hull", "e_above_known"]
+    made = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+    made = made.sort_values(["e_above_hull", "name"], ignore_index=True)
+    return made.round({name: 4 for name in made.columns if name.startswith(("e_above", "form"))})
+
+
+def on_hull(diagram: Any) -> list[dict[str, str]]:
+    """List the compounds on the hull: formula, and the id of a known phase or name of a candidate.
+
+    Args:
+        diagram: pymatgen's, of known phases and candidates.
+    """
+    found = [
+        {"formula": entry.composition.reduced_formula, "phase": str(entry.attribute)}
+        for entry in diagram.stable_entries
+        if not entry.composition.is_element
+    ]
+    return sorted(found, key=lambda phase: phase["formula"])
+
+
+def _diagram(candidates: pd.DataFrame, table: HullTable, system: Sequence[int]) -> Any:
+    """Phase diagram of known phases and of the lowest candidate of each composition."""
+    from pymatgen.analysis.phase_diagram import PDEntry
+
+    from crysmetrics.reporting.hull_plots import phase_diagram
+
+    more = []
+    energy = next((c for c in candidates.columns if c.startswith("formation_energy_")), None)
+    if energy is not None:
+        lowest = candidates.sort_values(energy).drop_duplicates("formula")
+        for row in lowest.to_dict("records"):
+            entry = PDEntry(row["formula"], 0.0, attribute=row["name"])
+            total = row[energy] * entry.composition.num_atoms
+            more.append(PDEntry(entry.composition, total, attribute=row["name"]))
+    return phase_diagram(table, system, more)
+
+
+@contextmanager
+def _open(folder: Path, settings: ExploreSettings) -> Iterator[Path]:
+    """Open the folder of an exploration, new or to be continued; locked within this block."""
+    request = settings.request()
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file, where a folder should be written.")
+    path = folder / _PIECES / "request.json"
+    if folder.exists() and any(folder.iterdir()) and not path.exists():
+        raise UserError(f"{folder} holds other things than an exploration; not replaced.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} can't be written ({error.strerror}).") from error
+    with locked(path.parent / "lock", f"Another process is writing to {folder}."):
+        if path.exists():
+            try:
+                before = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise InputError(f"{path} is damaged; take {folder} away.") from error
+            if before != request:
+                raise UserError(f"{folder} holds another exploration; choose another name.")
+        else:
+            write_json(request, path)
+        yield path.parent
