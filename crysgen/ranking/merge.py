@@ -19,9 +19,9 @@ from crysmetrics.io import Crystals
 UNSCORED = 0.15
 """Probability of all candidates without a score together, where others have scores."""
 NOVEL = 0.02
-"""Probability of all structures together that only candidates without a score have: on `val` no
-proposal of the library is right for 0.13 of the compositions, and a sample from noise is right for
-0.13 of all."""
+"""Probability of all structures together that only candidates without a score have: on `val` five
+samples of `gemsdiff-mp-v2` are right for 0.017 of the compositions for which none of twenty
+proposals of the library is (0.896 and 0.913 within them)."""
 ENERGY_SCALE = 0.05
 """Difference of energies in eV/atom that makes a candidate without a score e times as likely."""
 
