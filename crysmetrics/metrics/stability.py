@@ -55,7 +55,20 @@ class StabilityParts:
 def _columns(gen: Sample) -> Columns:
     found = gen.features("e_above_hull")
     labels = gen.extractors["e_above_hull"].labels
-    return dict(zip(labels, found.values.T, strict=True))
+    return {**dict(zip(labels, found.values.T, strict=True)), "decomposition": _decompositions(gen)}
+
+
+def _decompositions(gen: Sample) -> NDArray[np.object_]:
+    """Name the known phases that each structure competes with, and their shares of the atoms."""
+    from crysmetrics.above_hull import DEFAULT
+    from crysmetrics.hull.table import SHIPPED, amounts_of, load_hull
+
+    table = load_hull((gen.run.stability or DEFAULT).hull or SHIPPED)
+    found = np.full(len(gen), "", dtype=object)
+    for i, crystal in enumerate(gen.crystals):
+        mixture = table.hull.mixture(amounts_of(crystal.atomic_numbers))
+        found[i] = " + ".join(f"{share:.3f} {name}" for name, _, share in table.names(mixture))
+    return found
 
 
 def _outcome(

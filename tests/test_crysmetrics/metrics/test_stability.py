@@ -81,6 +81,8 @@ def test_shares_count_what_failed_as_not_stable(known: Path) -> None:
     np.testing.assert_allclose(table.e_above_hull[:4], [0, -0.1, 0.05, 0.5], atol=1e-6)
     assert np.isnan(table.e_above_hull[4])
     assert table.hull_error[0] == 0
+    assert table.decomposition[0] == "1.000 NaCl"
+    assert table.decomposition[4] == "0.500 Cl + 0.500 O"
     assert any("energy of the element O is not known" in f["reason"] for f in report.failures)
     assert "2 of 6 have no energy" in str(report.metrics["stable_rate"].note)
     series = report.outcomes["stability"].series["e_above_hull"]
