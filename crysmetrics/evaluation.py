@@ -87,8 +87,11 @@ def with_energies_of(gen: Any, path: str | os.PathLike[str], run: Run | None = N
     Raises:
         UserError: if either can't be used.
     """
+    from crysmetrics.features.e_above_hull import use_given
+
     sample = as_sample(gen, "gen", run)
     sample.crystals = with_energies(sample.crystals, path)
+    use_given(sample)
     return sample
 
 

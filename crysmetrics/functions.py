@@ -115,14 +115,19 @@ def sun(gen: Any, train: Any, energies: Any = None, **options: Any) -> Report:
         gen: generated structures: Crystals, a path, or pymatgen structures.
         train: the training set, likewise.
         energies: path of a table of energies above the hull (`id` or `file`, `e_above_hull` in
-            eV/atom); the property `e_above_hull` of `gen` by default.
-        options: `tolerances`, `workers`, `cache`.
+            eV/atom); by default those that `stability` computes, if it is given, or the property
+            `e_above_hull` of `gen`.
+        options: `tolerances`, `workers`, `cache`, `device`, `stability` (a `StabilitySettings`).
     """
+    from crysmetrics.metrics.sun import has_energies
+
     run, settings = run_and_settings(options)
     sample = as_sample(gen, "gen", run)
     if energies is not None:
         sample = with_energies_of(sample, energies, run)
     names = ["uniqueness", "symmetric_share", "novelty", "sun"]
+    if has_energies(sample):
+        names.insert(0, "stability")
     return evaluate_measures(names, sample, settings=settings, train=train, run=run)
 
 

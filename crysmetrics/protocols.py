@@ -76,18 +76,23 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         Protocol(
             "crysldm",
-            "Validity and EMDs of 1,000 structures.",
+            "Validity and EMDs of 1,000 structures, and how many are at most 0.1 eV/atom above the "
+            "hull when relaxed, which takes hours on a CPU.",
             "CrysLDM, Section 5 and Table 1",
-            ("comp_validity", "struct_validity", "emd_num_elements", "emd_density"),
+            (
+                *("comp_validity", "struct_validity", "emd_num_elements", "emd_density"),
+                *("metastable_rate", "stability_cost"),
+            ),
             {"limit": 1000},
         ),
         Protocol(
             "mattergen",
-            "Of 1,024 relaxed structures: unique and novel within pymatgen's default tolerances, "
-            "and at most 0.1 eV/atom above the hull (msun). Needs --train.",
+            "Of 1,024 structures: unique and novel within pymatgen's default tolerances, and at "
+            "most 0.1 eV/atom above the hull when relaxed (msun). Needs --train; relaxes unless "
+            "--energies are given.",
             "Zeni et al. 2025 (MatterGen), Figure 2",
             (
-                *("uniqueness", "novelty", "unique_novel"),
+                *("stable_rate", "metastable_rate", "uniqueness", "novelty", "unique_novel"),
                 *("sun", "msun", "metastable_unique", "metastable_novel"),
             ),
             {"limit": 1024, "tolerances": TOLERANCES["pymatgen"]},

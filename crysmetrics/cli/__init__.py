@@ -15,6 +15,7 @@ _COMMANDS = {
     **{name.replace("_", "-"): "crysmetrics.cli.families" for name in family_names()},
     "fad": "crysmetrics.cli.fad",
     "match": "crysmetrics.cli.match",
+    "sun": "crysmetrics.cli.sun",
     "energy": "crysmetrics.cli.fad",
     "stability": "crysmetrics.cli.stability",
     "relax": "crysmetrics.cli.relax",

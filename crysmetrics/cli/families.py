@@ -10,13 +10,7 @@ from typing import Any
 
 import click
 
-from crysmetrics.cli.options import (
-    energies_option,
-    gen_argument,
-    listed,
-    ref_argument,
-    train_argument,
-)
+from crysmetrics.cli.options import gen_argument, listed, ref_argument, train_argument
 from crysmetrics.cli.request import (
     FINGERPRINTS,
     NETWORK,
@@ -141,27 +135,3 @@ def frechet(gen: str, ref: str, features: str, request: Request) -> None:
     request.check_outputs()
     measures = [f"frechet_{name}" for name in names]
     request.show(request.evaluate(measures, gen, ref))
-
-
-@click.command()
-@gen_argument
-@train_argument
-@energies_option
-@requested(run=run_options(family("sun").features), settings=("tolerances",), output=WITH_TABLE)
-def sun(gen: str, train: str, energies: str | None, request: Request) -> None:
-    """Stable, unique, novel and symmetric: shares of each and of all combinations.
-
-    Stable structures lie on the convex hull (e_above_hull <= 0), metastable ones at most 0.1
-    eV/atom above it. Energies are those of --energies, such as crysmetrics stability writes, or of
-    a column or property e_above_hull of GEN; a structure without one counts as not stable.
-    """
-    from crysmetrics.evaluation import as_sample, with_energies_of
-
-    request.check_outputs()
-    with request.progress():
-        if energies is None:
-            sample = as_sample(gen, "gen", request.run)
-        else:
-            sample = with_energies_of(gen, energies, request.run)
-    measures = ["uniqueness", "symmetric_share", "novelty", "sun"]
-    request.show(request.evaluate(measures, sample, train=train))

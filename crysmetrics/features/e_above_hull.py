@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from importlib.metadata import version
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crysmetrics.above_hull import DEFAULT, stability
-from crysmetrics.features.extractor import Extractor, Run
+from crysmetrics.features.extractor import Extractor, Features, Run
+from crysmetrics.features.sample import Sample
 from crysmetrics.io import Crystals
+from crysmetrics.io.energies import ENERGY
 
 E_ABOVE_HULL, HULL_ENERGY, COMPETING, HULL_ERROR = range(4)
 """Columns; behind them stand the formation energies by each potential."""
+_LABELS = ("e_above_hull", "hull_energy", "competing_phases", "hull_error")
 _TOGETHER = 32
 """Structures whose energies are kept at once."""
 
@@ -34,9 +38,31 @@ def extractor(name: str, run: Run) -> Extractor:
         values[list(found.failures)] = np.nan
         return values, dict(found.failures)
 
-    labels = ("e_above_hull", "hull_energy", "competing_phases", "hull_error")
     energies = (f"formation_energy_{potential}" for potential in settings.potentials)
     made_by = f"crysmetrics 1, pymatgen {version('pymatgen')}"
     return Extractor(
-        name, made_by, (*labels, *energies), compute, settings.identity(), batch=_TOGETHER
+        name, made_by, (*_LABELS, *energies), compute, settings.identity(), batch=_TOGETHER
     )
+
+
+def use_given(sample: Sample) -> bool:
+    """Take a set's property `e_above_hull` (eV/atom) for its energies above the hull.
+
+    Returns:
+        Whether any structure has one; if not, nothing is changed.
+    """
+    given = sample.crystals.properties.get(ENERGY)
+    if given is None or given.dtype.kind not in "fiu" or not np.isfinite(given).any():
+        return False
+    values = np.full((len(given), len(_LABELS)), np.nan)
+    values[:, E_ABOVE_HULL] = np.where(np.isfinite(given), given, np.nan)
+    missing = np.flatnonzero(np.isnan(values[:, E_ABOVE_HULL])).tolist()
+    failures = dict.fromkeys(missing, "no energy is given; it counts as not stable")
+
+    def compute(_: Crystals, __: int | None) -> tuple[NDArray[np.float64], dict[int, str]]:
+        return values, failures
+
+    found = hashlib.sha256(values[:, E_ABOVE_HULL].tobytes()).hexdigest()
+    given_by = Extractor(ENERGY, "as given", _LABELS, compute, {"sha256": found}, cached=False)
+    sample.preset(given_by, Features(values, failures))
+    return True

@@ -88,6 +88,10 @@ class Sample:
         """Use these features, made earlier by this extractor, instead of computing them."""
         self._preset[extractor.name] = (extractor, features)
 
+    def has_features(self, name: str) -> bool:
+        """Tell whether features of this name are there already."""
+        return name in self._features or name in self._preset
+
     def failed_features(self) -> list[tuple[str, str]]:
         """List (id, reason) of every structure whose features failed."""
         ids = self.crystals.ids

@@ -98,7 +98,7 @@ def _note(above: NDArray[np.float64], errors: NDArray[np.float64], total: int) -
     parts = []
     if failed := total - int(known.sum()):
         parts.append(f"{failed:,} of {total:,} have no energy and count as not stable")
-    if known.any():
+    if np.isfinite(errors[known]).any():  # energies that were given come without
         inside = int((errors[known] == 0).sum())
         parts.append(
             f"{inside:,} have a composition of the known phases; the hull is too high by "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
@@ -15,11 +15,10 @@ from crysmetrics.metrics.base import Measure, Metric, Outcome, Value, undefined
 from crysmetrics.metrics.intervals import share
 from crysmetrics.metrics.sameness import groups, known_crystals
 from crysmetrics.metrics.settings import EvaluationSettings
+from crysmetrics.metrics.stability import METASTABLE
 
-STABLE, METASTABLE = 0.0, 0.1
-"""eV/atom above the hull at which a structure still counts as (meta)stable."""
-_ROUNDING = 1e-6
-"""eV/atom within which an energy is on the hull."""
+STABLE = 0.0
+"""eV/atom above the hull at which a structure still counts as stable."""
 
 _MATTERGEN = "Zeni et al. 2025 (MatterGen)"
 
@@ -31,8 +30,8 @@ def sun(gen: Sample, train: Sample, settings: EvaluationSettings) -> Outcome:
     eV/atom above it (MatterGen's S.U.N. is msun here); unique and novel as those metrics say,
     symmetric what is above P1 within 0.1 Å. Of structures that are the same crystal, one counts
     where uniqueness is asked for, if any of them is all the rest. Energies are those of
-    --energies, or of the property e_above_hull of GEN; a structure without one counts as not
-    stable. All structures are the denominator, those that can't be read among them.
+    --energies, of --potential, or of the property e_above_hull of GEN; a structure without one
+    counts as not stable. All structures are the denominator, those that can't be read among them.
     """
     total, known = gen.crystals.num_total, len(train)
     labels = groups(gen, settings.tolerances)
@@ -41,16 +40,17 @@ def sun(gen: Sample, train: Sample, settings: EvaluationSettings) -> Outcome:
         "novel": comparable & (known_crystals(gen, train, settings.tolerances) < 0),
         "symmetric": gen.features("space_group").values[:, 0] > 1,
     }
-    energies = _energies(gen)
-    if energies is not None:
-        has["stable"] = energies <= STABLE + _ROUNDING
-        has["metastable"] = energies <= METASTABLE + _ROUNDING
+    columns: dict[str, NDArray[Any]] = {}
+    if has_energies(gen):
+        energies = columns[ENERGY] = gen.features(ENERGY).values[:, 0]
+        has["stable"] = energies <= STABLE
+        has["metastable"] = energies <= METASTABLE
     values: dict[str, Value] = {}
     for key, parts in COMBINATIONS.items():
         if any(part not in has for part in parts if part != "unique"):
             values[key] = undefined(
-                "GEN has no energies above the hull; crysmetrics stability computes them, and "
-                "--energies reads them",
+                "GEN has no energies above the hull; crysmetrics stability --per-structure writes "
+                "them, and --energies reads them",
                 total,
                 known,
             )
@@ -58,28 +58,24 @@ def sun(gen: Sample, train: Sample, settings: EvaluationSettings) -> Outcome:
         chosen = np.logical_and.reduce([comparable, *(has[p] for p in parts if p != "unique")])
         count = len(np.unique(labels[chosen])) if "unique" in parts else int(chosen.sum())
         values[key] = share(count, total, total, known)
-    columns = dict(has)
-    if energies is not None:
-        columns[ENERGY] = energies
-    return Outcome(values, columns, failures=tuple(_without_energy(gen, energies)))
+    return Outcome(values, {**has, **columns})
 
 
-def _energies(gen: Sample) -> NDArray[np.float64] | None:
-    """(B,) eV/atom above the hull, NaN where there is none; None if no structure has one."""
-    found = gen.crystals.properties.get(ENERGY)
-    if found is None or found.dtype.kind not in "fiu":
-        return None
-    energies = found.astype(np.float64)
-    return energies if np.isfinite(energies).any() else None
+def has_energies(gen: Sample) -> bool:
+    """Tell whether energies above the hull are given, or a potential to compute them with is."""
+    from crysmetrics.features.e_above_hull import use_given
+
+    return gen.has_features(ENERGY) or gen.run.stability is not None or use_given(gen)
 
 
-def _without_energy(
-    gen: Sample, energies: NDArray[np.float64] | None
-) -> Iterator[Mapping[str, str]]:
-    if energies is not None:
-        for i in np.flatnonzero(~np.isfinite(energies)):
-            reason = "has no energy above the hull, and counts as not stable"
-            yield {"input": "gen", "file": gen.crystals.ids[i], "reason": reason}
+def without_energies() -> tuple[str, ...]:
+    """List the keys of what can't be said without energies, but for `sun` and `msun`."""
+    asks = ("stable", "metastable")
+    return tuple(
+        key
+        for key, parts in COMBINATIONS.items()
+        if parts[0] in asks and key not in ("sun", "msun")
+    )
 
 
 def _combinations() -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -108,7 +104,7 @@ def _label(parts: tuple[str, ...]) -> str:
 
 MEASURE = Measure(
     "sun",
-    78,
+    91,  # after stability, whose energies it takes
     tuple(
         Metric(
             *(key, _label(parts), "share", "higher", _MATTERGEN),

@@ -21,7 +21,13 @@ CONTRACT_KEYS = set(
     "cov_precision cov_recall_marginal cov_precision_marginal amsd_recall amsd_precision "
     "amcd_recall amcd_precision struct_diversity comp_diversity fad fad_inf kad fd_crystalnn "
     "fd_cgcnn match_rate match_rate_valid rmse metre crmse uniqueness novelty stable_rate "
-    "metastable_rate stability_cost symmetric_share symmetric_share_tight space_group_jsd".split()
+    "metastable_rate stability_cost sun msun symmetric_share symmetric_share_tight "
+    "space_group_jsd uniqueness_amd novelty_known_composition novelty_new_composition "
+    "novelty_new_system novelty_amd leakage_composition leakage_prototype leakage_crystal "
+    "unique_novel unique_symmetric novel_symmetric unique_novel_symmetric sun_symmetric "
+    "msun_symmetric stable_unique stable_novel stable_symmetric stable_unique_symmetric "
+    "stable_novel_symmetric metastable_unique metastable_novel metastable_symmetric "
+    "metastable_unique_symmetric metastable_novel_symmetric".split()
 )
 
 

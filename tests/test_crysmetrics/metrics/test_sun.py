@@ -100,7 +100,14 @@ def test_energies_come_from_a_table(tmp_path, monkeypatch):
     result = CliRunner().invoke(main, [*args, "--energies", str(tmp_path / "stability.csv")])
     assert result.exit_code == 0, result.output
     assert "msun" in result.output
-    assert "r1: has no energy above the hull" in result.output
+    assert "r1: e_above_hull failed: no energy is given" in result.output
+    assert "stable_rate" in result.output
+    both = CliRunner().invoke(main, [*args, "--energies", "x.csv", "--potential", "chgnet"])
+    assert both.exit_code == 2
+    assert "not both" in both.output
+    plain = CliRunner().invoke(main, args)
+    assert "msun" in plain.output
+    assert "stable_novel" not in plain.output
     named = with_energies(made(), tmp_path / "stability.csv").properties["e_above_hull"]
     np.testing.assert_array_equal(named, [*ENERGIES[:4], np.nan, *ENERGIES[5:]])
 
