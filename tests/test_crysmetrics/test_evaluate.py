@@ -16,7 +16,7 @@ from crysmetrics.evaluation import as_sample
 from crysmetrics.features import cgcnn
 from crysmetrics.io import Crystals, write
 from crysmetrics.metrics.description import reduced_formulas
-from crysmetrics.metrics.registry import all_measures
+from crysmetrics.metrics.registry import all_measures, all_metrics
 from crysmetrics.metrics.settings import EvaluationSettings
 from crysmetrics.metrics.validity import valid_structures
 from crysmetrics.protocols import PROTOCOLS, plan
