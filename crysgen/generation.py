@@ -207,4 +207,8 @@ def _failures(
 
 
 def _failure(request: CompositionRequest, reason: str) -> dict[str, str]:
-    return {"formula": request.formula.text, "ref_id": request.ref_id, "reason": reason}
+    return {
+        "formula": request.formula.text or request.label,
+        "ref_id": request.ref_id,
+        "reason": reason,
+    }

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from crysgen.settings import SamplingSettings
     from crysmetrics.io import Crystals
 
+FREE_LABEL = "crystal"
+"""Beginning of the names of files where the model chooses compositions."""
+
 SEED_BITS = 53
 """Length of seeds: whole numbers that every reader of JSON and CSV holds exactly."""
 
@@ -36,17 +39,20 @@ class CompositionRequest:
     """A composition, and how many samples of it are wanted in which cells.
 
     Attributes:
-        formula: as written; of a given structure, the whole cell.
+        formula: as written; of a given structure, the whole cell; without elements where the model
+            chooses them.
         sizes: (formula units in the cell, number of samples), the likeliest size first.
         ref_id: the structure whose cell is meant; "" for a formula.
         all_units: every cell size that may be proposed, also where there are too few samples for
             each; those of `sizes` if empty.
+        num_atoms: of a cell whose elements the model chooses; None to leave that to it, too.
     """
 
     formula: Formula
     sizes: tuple[tuple[int, int], ...]
     ref_id: str = ""
     all_units: tuple[int, ...] = ()
+    num_atoms: int | None = None
 
     @property
     def units(self) -> tuple[int, ...]:
@@ -64,9 +70,14 @@ class CompositionRequest:
         return bool(self.ref_id)
 
     @property
+    def is_free(self) -> bool:
+        """Whether the model chooses the composition."""
+        return not self.formula.elements
+
+    @property
     def label(self) -> str:
         """Beginning of the names of its files."""
-        return self.ref_id or self.formula.text
+        return self.ref_id or self.formula.text or FREE_LABEL
 
 
 @dataclass(frozen=True)
@@ -116,12 +127,14 @@ def draws(requests: Sequence[CompositionRequest], seed: int) -> list[Draw]:
     used: Counter[tuple[int, ...]] = Counter()
     for position, request in enumerate(requests):
         for units, count in request.sizes:
-            atoms = request.formula.times(units).atoms
+            atoms = request.formula.times(units).atoms or (0,) * (request.num_atoms or 0)
             cell = tuple(sorted(atoms))
             for _ in range(count):
                 index = used[cell]
                 used[cell] += 1
                 target = Target(derived_seed(seed, atoms, index), atoms)
+                if request.is_free:
+                    target = Target(target.seed, None, request.num_atoms)
                 found.append(Draw(len(found), position, target, index, seed))
     return found
 
@@ -152,6 +165,16 @@ def ask_formulas(
         )
         for formula, n in times.items()
     ]
+
+
+def ask_free(count: int, num_atoms: int | None = None) -> list[CompositionRequest]:
+    """Request `count` crystals whose composition the model chooses.
+
+    Args:
+        count: of crystals.
+        num_atoms: of a cell; None to leave that to the model, too.
+    """
+    return [CompositionRequest(Formula((), ()), ((1, count),), num_atoms=num_atoms)]
 
 
 def read_structures(
@@ -294,7 +317,10 @@ def ask_path(
 
 def digest(requests: Sequence[CompositionRequest]) -> str:
     """Hash requests (SHA-256), so that an interrupted run knows them again."""
-    rows = [[a.ref_id, a.formula.elements, a.formula.amounts, a.sizes] for a in requests]
+    rows = [
+        [a.ref_id, a.formula.elements, a.formula.amounts, a.sizes, *[a.num_atoms] * a.is_free]
+        for a in requests
+    ]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 

@@ -36,7 +36,7 @@ shape of a batch is recorded as a graph."""
 _SMALL = 6
 """Atoms up to which cells of any size share a batch on a GPU; above, the largest has at most twice
 as many as the smallest, so that one search for neighbours suits them (`crysgen.networks`)."""
-_UNKNOWN_SIZE = 20
+UNKNOWN_SIZE = 20
 """Atoms assumed for a cell whose size the model chooses."""
 _BYTES_AN_ATOM = 2_000_000
 """On a GPU, neighbours and messages included; too low a guess costs one retry."""
@@ -82,7 +82,7 @@ def plan_batches(
 
 
 def _size(draw: Draw) -> int:
-    return draw.target.size or _UNKNOWN_SIZE
+    return draw.target.size or UNKNOWN_SIZE
 
 
 def _groups(

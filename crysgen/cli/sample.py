@@ -17,14 +17,19 @@ if TYPE_CHECKING:
     from crysgen.samples import Result
 
 
+FREE_NAME = "crystals"
+"""Beginning of the name of a folder where the model chooses compositions."""
+
+
 @click.command()
 @sample_options
 @user_errors
 def sample(**given: Any) -> None:
-    """Generate crystals of exact compositions.
+    """Generate crystals of exact compositions, or of a model's choice.
 
-    Writes CIFs, samples.csv and request.json. A run that was interrupted goes on when the same
-    command is given again.
+    Without a composition, --model must be one that chooses compositions itself. Writes CIFs,
+    samples.csv and request.json. A run that was interrupted goes on when the same command is given
+    again.
     """
     from crysgen.cli.sample_report import show
     from crysgen.output import refuse_taken
@@ -48,8 +53,15 @@ def _requests(call: SampleCall) -> list[CompositionRequest]:
     from crysmetrics.errors import UserError
 
     ways = [call.composition, call.compositions is not None, call.system is not None]
+    if call.is_free and call.model is not None:
+        return _free(call)
     if sum(map(bool, ways)) != 1:
-        raise UserError("Give one of --composition, --compositions and --system.")
+        raise UserError(
+            "Give one of --composition, --compositions and --system, or a --model that chooses "
+            "compositions itself."
+        )
+    if call.num_atoms is not None:
+        raise UserError("--num-atoms goes with no composition: --max-atoms limits cells of one.")
     if call.system is None and (call.subsystems or call.max_compositions):
         raise UserError("--subsystems and --max-compositions go with --system.")
     units = parse_formula_units(call.formula_units)
@@ -62,6 +74,25 @@ def _requests(call: SampleCall) -> list[CompositionRequest]:
             return ask_path(call.compositions, count, units, call.max_atoms, *columns)
     formulas = [parse_formula(text) for text in call.composition]
     return ask_formulas(formulas, count, units, call.max_atoms)
+
+
+def _free(call: SampleCall) -> list[CompositionRequest]:
+    """Request crystals of compositions that the model chooses."""
+    from crysgen.requests import ask_free
+    from crysmetrics.errors import UserError
+
+    if call.method not in ("auto", "diffusion"):
+        raise UserError(f"--method {call.method} needs compositions: give --composition, say.")
+    if call.formula_units != "auto" or call.subsystems or call.max_compositions:
+        raise UserError(
+            "--formula-units, --subsystems and --max-compositions go with compositions."
+        )
+    if call.relax:
+        raise UserError(
+            "Only structures of one composition are ranked after relaxation; `crysmetrics relax` "
+            "relaxes those of a model's choice."
+        )
+    return ask_free(call.count or DEFAULT_COUNT, call.num_atoms)
 
 
 def _of_system(call: SampleCall, units: tuple[int, ...] | None) -> list[CompositionRequest]:
@@ -89,7 +120,9 @@ def _announce(call: SampleCall, requests: list[CompositionRequest]) -> None:
     from crysgen.compositions.formula_units import MAX_ATOMS
 
     largest = max(
-        units * request.formula.num_atoms for request in requests for units, _ in request.sizes
+        units * (request.num_atoms or request.formula.num_atoms)
+        for request in requests
+        for units, _ in request.sizes
     )
     if largest > MAX_ATOMS:
         echo(
@@ -102,6 +135,8 @@ def _announce(call: SampleCall, requests: list[CompositionRequest]) -> None:
     total = sum(request.count for request in requests)
     if len(requests) > 1:
         text = f"{len(requests):,} compositions, {total:,} structures."
+    elif requests[0].is_free:
+        text = f"{total:,} structures of compositions that the model chooses."
     else:
         request = requests[0]
         parts = [f"{n} of {units * request.formula.num_atoms} atoms" for units, n in request.sizes]
@@ -118,9 +153,12 @@ def _run(
     from crysgen.output import check_folder, free_folder, open_run
     from crysgen.proposers.base import build_methods
     from crysgen.requests import request_record
+    from crysgen.sampling import UNKNOWN_SIZE
 
     atoms = sum(
-        n * units * request.formula.num_atoms for request in requests for units, n in request.sizes
+        n * units * (request.num_atoms or request.formula.num_atoms or UNKNOWN_SIZE)
+        for request in requests
+        for units, n in request.sizes
     )
     interpret_small_work(atoms)
     settings, resources = call.settings(), call.resources()
@@ -154,7 +192,7 @@ def _default_name(call: SampleCall, requests: list[CompositionRequest]) -> str:
     elif call.compositions is not None:
         base = Path(call.compositions).resolve().name.split(".")[0]
     else:
-        base = "-".join(request.formula.text for request in requests[:3])
+        base = "-".join(request.formula.text or FREE_NAME for request in requests[:3])
         if len(requests) > 3:
             base += f"-and-{len(requests) - 3}-more"
     return f"{base}-seed{call.seed}"

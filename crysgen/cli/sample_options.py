@@ -52,6 +52,7 @@ class SampleCall:
     count: int | None
     formula_units: str
     max_atoms: int
+    num_atoms: int | None
     output: Path | None
     method: str
     model: str | None
@@ -73,17 +74,25 @@ class SampleCall:
     quiet: bool
     overwrite: bool
 
+    @property
+    def is_free(self) -> bool:
+        """Whether the model chooses compositions."""
+        return not self.composition and self.compositions is None and self.system is None
+
     def settings(self) -> SamplingSettings:
-        """Collect what decides the result."""
+        """Collect what decides the result.
+
+        Crystals of all compositions are not ranked by energies, which do not compare.
+        """
         from crysgen.settings import SamplingSettings
 
         return SamplingSettings(
-            method=self.method,
+            method="diffusion" if self.is_free else self.method,
             model=self.model,
             steps=self.steps,
             seed=self.seed,
             max_atoms=self.max_atoms,
-            energies=self.energies,
+            energies=self.energies and not self.is_free,
             relax=self.relax,
             dispersion=self.dispersion,
             symmetrize=self.symmetrize,
@@ -128,7 +137,7 @@ COMPOSITIONS: tuple[Option, ...] = (
         "count",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Structures of each composition, over all its cell sizes.  "
+        help="Structures of each composition, over all its cell sizes; or in all.  "
         f"[default: {DEFAULT_COUNT}]",
     ),
     click.option(
@@ -144,6 +153,12 @@ COMPOSITIONS: tuple[Option, ...] = (
         default=20,
         show_default=True,
         help="Of a cell. Models may have seen none larger than 20.",
+    ),
+    click.option(
+        "--num-atoms",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Of a cell, where the model chooses the composition.",
     ),
 )
 """Options that say which compositions and cells."""

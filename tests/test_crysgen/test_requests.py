@@ -7,6 +7,7 @@ from sets import one, random_crystals, rocksalt
 from crysgen.compositions.formulas import Formula, parse_formula
 from crysgen.requests import (
     ask_formulas,
+    ask_free,
     ask_path,
     ask_structures,
     derived_seed,
@@ -30,6 +31,24 @@ def test_a_formula_asked_twice_gets_twice_as_many():
     found = requests("Li2O", "NaCl", "Li2O", count=5)
     assert [(a.formula.text, a.count) for a in found] == [("Li2O", 10), ("NaCl", 5)]
     assert all(not a.is_exact for a in found)
+
+
+def test_crystals_of_a_model_s_choice_have_targets_without_atoms():
+    (request,) = ask_free(3)
+    made = draws([request], seed=4)
+    assert request.is_free
+    assert not ask_formulas([parse_formula("Li2O")], 1)[0].is_free
+    assert [draw.target.given for draw in made] == [frozenset()] * 3
+    assert len({draw.seed for draw in made}) == 3
+    assert [draw.seed for draw in draws(ask_free(5), seed=4)[:3]] == [d.seed for d in made]
+    sized = draws(ask_free(3, 7), seed=4)
+    assert {draw.target.num_atoms for draw in sized} == {7}
+    assert not {draw.seed for draw in sized} & {draw.seed for draw in made}
+    again = sized[0].again(1)
+    assert again.target.num_atoms == 7
+    assert again.seed != sized[0].seed
+    found = {digest(ask_free(3, atoms)) for atoms in (None, 6, 7)}
+    assert len(found) == 3
 
 
 def test_formula_files(tmp_path):

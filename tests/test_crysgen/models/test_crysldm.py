@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
 from fake_gpu import Watch, on_fake_gpu, without_autocast
 from sets import random_crystals
 
-from crysgen.checkpoints import load_model
+from crysgen.checkpoints import DEFAULT_MODEL
 from crysgen.cli import main
 from crysgen.graphs import map_tensors, tensors_of
 from crysgen.graphs.stepwise import StepGraphs
@@ -420,24 +421,67 @@ def test_presets_are_models_of_the_size_they_say() -> None:
         assert CrysLDMConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
-def test_the_command_trains_both_stages_and_samples_a_composition(tmp_path: Path) -> None:
-    random_crystals(30, seed=3).save(tmp_path / "data.npz")
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the command over both stages."""
+    folder = tmp_path_factory.mktemp("crysldm")
+    random_crystals(30, seed=3).save(folder / "data.npz")
     model = {"autoencoder_settings": SMALL, "denoiser_settings": SMALL, "steps": 4}
     training = {"val_steps": 3, "batch_atoms": 60, "val_draws": 1}
-    (tmp_path / "config.json").write_text(json.dumps({"model": model, "training": training}))
-    command = [
-        "train",
-        "crysldm",
-        "--data",
-        str(tmp_path / "data.npz"),
-        "-o",
-        str(tmp_path / "run"),
-    ]
-    command += ["--config", str(tmp_path / "config.json"), "--steps", "6", "--device", "cpu"]
-    result = CliRunner().invoke(main, [*command, "--quiet"])
-    assert result.exit_code == 0, result.output
-    log = (tmp_path / "run" / "log.csv").read_text()
-    assert "autoencoder" in log
-    assert "diffusion" in log
-    made = load_model(tmp_path / "run").sample([Target(5, (3, 3, 8))])
-    assert made.atomic_numbers.tolist() == [[3, 3, 8]]
+    (folder / "config.json").write_text(json.dumps({"model": model, "training": training}))
+    options = ["--config", str(folder / "config.json"), "--steps", "6", "--device", "cpu"]
+    data = ["--data", str(folder / "data.npz"), "-o", str(folder / "run")]
+    command("train", "crysldm", *data, *options, "--quiet")
+    return folder / "run"
+
+
+def command(*arguments: str, status: int = 0) -> str:
+    result = CliRunner().invoke(main, list(arguments))
+    assert result.exit_code == status, result.output
+    assert "Traceback" not in result.output
+    return result.output
+
+
+def test_the_command_trains_both_stages(run: Path) -> None:
+    stages = [line.split(",")[0] for line in (run / "log.csv").read_text().splitlines()[1:]]
+    assert stages == ["autoencoder", "diffusion"]
+    assert (run / "best.autoencoder.safetensors").is_file()
+
+
+def test_crystals_of_the_model_s_choice_are_sampled_by_the_command(
+    run: Path, tmp_path: Path
+) -> None:
+    base = ("sample", "--model", str(run), "--device", "cpu", "--quiet", "--workers", "1")
+    command(*base, "-n", "5", "-o", str(tmp_path / "out"))
+    table = pd.read_csv(tmp_path / "out" / "samples.csv")
+    assert list(table["file"]) == [f"crystal_{i:04d}.cif" for i in range(1, 6)]
+    assert table["formula"].nunique() > 1
+    assert set(table["num_atoms"]) <= {2, 3, 4, 5, 6}
+    # A folder without a name is named after the seed.
+    with CliRunner().isolated_filesystem(tmp_path):
+        command(*base, "-n", "3", "--num-atoms", "7")
+        assert set(pd.read_csv(Path("crystals-seed0") / "samples.csv")["num_atoms"]) == {7}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "retrieval"], "--method retrieval needs compositions"),
+        (["--relax"], "crysmetrics relax"),
+        (["--formula-units", "2"], "go with compositions"),
+        (["--composition", "Li2O", "--num-atoms", "6"], "--num-atoms goes with no composition"),
+    ],
+)
+def test_what_goes_with_compositions_alone_is_refused(
+    options: list[str], message: str, run: Path, tmp_path: Path
+) -> None:
+    base = ["sample", "--model", str(run), "-n", "2", "-o", str(tmp_path / "out")]
+    assert message in " ".join(command(*base, *options, status=2).split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_must_be_told_atoms_says_so(tmp_path: Path) -> None:
+    base = ["sample", "-n", "2", "-o", str(tmp_path / "out"), "--device", "cpu"]
+    text = command(*base, "--model", DEFAULT_MODEL, status=2)
+    assert "kind gemsdiff must be told the atoms of a cell" in " ".join(text.split())
+    assert "or a --model that chooses" in " ".join(command(*base, status=2).split())
