@@ -14,6 +14,7 @@ _COMMANDS = {
     "explore": "crysgen.cli.explore",
     "models": "crysgen.cli.models",
     "library": "crysgen.cli.library",
+    "wyckoff": "crysgen.cli.wyckoff",
 }
 
 

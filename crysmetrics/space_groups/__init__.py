@@ -1,0 +1,1 @@
+"""Space groups as arrays: operations, Wyckoff positions, and what each allows a lattice to be."""
