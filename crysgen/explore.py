@@ -26,6 +26,7 @@ from crysmetrics.above_hull import StabilitySettings, stability
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.hull import ConvexHull
 from crysmetrics.hull.table import (
+    ON_HULL,
     SHIPPED,
     HullTable,
     amounts_of,
@@ -196,7 +197,7 @@ def _finish(
             save_diagram(diagram, folder / "hull.png")
     result = {
         **{"compositions": done, "of": total, "candidates": len(candidates)},
-        "on_hull": on_hull(diagram),
+        "on_hull": on_hull(diagram, table),
     }
     write_json({"schema": SCHEMA, "request": settings.request(), "result": result}, folder / RECORD)
     return candidates
@@ -243,16 +244,18 @@ def _candidates(found: Crystals, table: HullTable, potentials: Sequence[str]) ->
     return made.round({name: 4 for name in made.columns if name.startswith(("e_above", "form"))})
 
 
-def on_hull(diagram: Any) -> list[dict[str, str]]:
+def on_hull(diagram: Any, table: HullTable) -> list[dict[str, str]]:
     """List the compounds on the hull: formula, and the id of a known phase or name of a candidate.
 
     Args:
         diagram: pymatgen's, of known phases and candidates.
+        table: of the known phases; those that it has above the hull are left out.
     """
+    above = {name for name, e in zip(table.ids, table.published, strict=True) if e > ON_HULL}
     found = [
         {"formula": entry.composition.reduced_formula, "phase": str(entry.attribute)}
         for entry in diagram.stable_entries
-        if not entry.composition.is_element
+        if not entry.composition.is_element and entry.attribute not in above
     ]
     return sorted(found, key=lambda phase: phase["formula"])
 

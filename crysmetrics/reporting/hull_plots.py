@@ -45,6 +45,9 @@ def save_histogram(report: Report, path: str | Path) -> None:
 def phase_diagram(table: HullTable, elements: Sequence[int], more: Sequence[Any] = ()) -> Any:
     """Make pymatgen's `PhaseDiagram` of a chemical system.
 
+    A phase that is published above the hull has that distance in its name: what it decomposes
+    into may be missing in the table, so that it lies on the hull of those that are there.
+
     Args:
         table: known phases.
         elements: atomic numbers.
@@ -52,12 +55,16 @@ def phase_diagram(table: HullTable, elements: Sequence[int], more: Sequence[Any]
     """
     from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 
+    from crysmetrics.hull.table import ON_HULL
+
     hull = table.hull_of_phases
     entries = [PDEntry(composition({z: 1}), 0.0) for z in elements]
     for i in hull.phases_within(elements):
         known = composition(table.compositions[i])
         energy = float(hull.energies[i]) * known.num_atoms
-        entries.append(PDEntry(known, energy, attribute=table.ids[i]))
+        above = float(table.published[i])
+        name = f"{known.reduced_formula} (+{above:.3f})" if above > ON_HULL else None
+        entries.append(PDEntry(known, energy, name=name, attribute=table.ids[i]))
     return PhaseDiagram([*entries, *more])
 
 
