@@ -1,6 +1,8 @@
 """Make the shipped library: `python -m crysgen.retrieval.library.build --data DIR -o FILE`.
 
-Only rows marked `train` enter, so that whatever is measured on `val` and `test` was never seen.
+First come rows marked `train`, which benchmarks and training use: whatever is measured on `val` and
+`test` was never seen. Behind them comes all else that is known, for users alone: rows of `val` and
+`test`, cells of more than 20 atoms, and structures that everybody knows (`named_structures`).
 """
 
 from __future__ import annotations
@@ -15,15 +17,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysgen.retrieval.library.anonymous import Counts
-from crysgen.retrieval.library.entries import Entries, pack, save_entries
+from crysgen.retrieval.library.entries import Entries, load_entries, pack, save_entries
 from crysgen.retrieval.library.hull_estimates import estimated_above_hull
+from crysgen.retrieval.library.named_structures import (
+    AFLOW,
+    ASE,
+    aflow_prototypes,
+    element_structures,
+)
 from crysgen.retrieval.library.prototypes import (
     PrimitiveCrystal,
+    niggli_cells,
     primitive_crystal,
     sort_into_prototypes,
 )
 from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals, read
+from crysmetrics.io.builder import from_pymatgen
+from crysmetrics.parallel import in_processes
 from crysmetrics.progress import show_progress, task
 
 MAX_ATOMS = 20
@@ -39,6 +50,7 @@ _CC = "CC BY 4.0"
 _MP, _OQMD = ("Materials Project", _CC), ("OQMD", _CC)
 _ALEXANDRIA, _JARVIS = ("Alexandria", _CC), ("JARVIS", "public domain (NIST)")
 TABLES = {
+    "mp20_test": ("mp20/test.csv.gz", _MP),
     "mp20_val": ("mp20/val.csv.gz", _MP),
     "mp20_extra": ("mp20/extra.csv.gz", _MP),
     "mp": ("cif_folders/mp.zip", _MP),
@@ -55,22 +67,35 @@ _ENERGY = "formation_energy_per_atom"
 _HULL = ("e_above_hull", "energy_above_hull")
 
 
-def train_rows(data: Path) -> tuple[Crystals, NDArray[np.uint8], NDArray[np.float64]]:
-    """Read the crystals marked `train` with at most 20 atoms, their databases and e_above_hull.
+Rows = tuple[Crystals, NDArray[np.uint8], NDArray[np.float64]]
+"""Crystals, their databases as indices into `SOURCES`, and their e_above_hull in eV/atom."""
+
+
+def train_rows(data: Path) -> Rows:
+    """Read the crystals marked `train` with at most 20 atoms; see `read_rows`."""
+    return read_rows(data, ("train",), MAX_ATOMS)
+
+
+def read_rows(data: Path, splits: Sequence[str], most_atoms: int | None = None) -> Rows:
+    """Read the crystals of some splits, their databases and e_above_hull.
 
     Args:
         data: the folder with `splits.csv.gz`.
+        splits: `train`, `val`, `test`.
+        most_atoms: of a cell; None for any number.
 
     Raises:
         UserError: if it has none.
     """
     import pandas as pd
 
-    splits = data / "splits.csv.gz"
-    if not splits.is_file():
-        raise UserError(f"{data} is not the data folder: it has no {splits.name}.")
-    table = pd.read_csv(splits, dtype={"id": str}, keep_default_na=False)
-    table = table[(table.split == "train") & (table.num_atoms <= MAX_ATOMS)]
+    index = data / "splits.csv.gz"
+    if not index.is_file():
+        raise UserError(f"{data} is not the data folder: it has no {index.name}.")
+    table = pd.read_csv(index, dtype={"id": str}, keep_default_na=False)
+    table = table[table.split.isin(splits)]
+    if most_atoms is not None:
+        table = table[table.num_atoms <= most_atoms]
     parts, sources, hulls = [], [], []
     for name, (file, database) in TABLES.items():
         rows = table[table.source == name]
@@ -115,9 +140,77 @@ def _concatenated(parts: list[Crystals], keep: NDArray[np.int64]) -> Crystals:
 
 def build(data: Path) -> Entries:
     """Make the library of a data folder, sorted into prototypes."""
+    return extended(build_benchmark(data), data)
+
+
+def build_benchmark(data: Path) -> Entries:
+    """Make the part of the library that benchmarks may see, sorted into prototypes."""
+    crystals, source, hull = train_rows(data)
+    entries = packed(crystals, source, hull, SOURCES)
+    estimate = estimated_above_hull(entries, formation_energies(data))
+    entries = replace(entries, hull_estimate=estimate.astype(np.float16))
+    return sorted_entries(entries)
+
+
+def extended(benchmark: Entries, data: Path, workers: int | None = None) -> Entries:
+    """Put all that is known behind the entries that benchmarks may see.
+
+    Args:
+        benchmark: sorted into prototypes; these entries and matches stay as they are.
+        data: the folder with `splits.csv.gz`.
+        workers: processes.
+    """
+    crystals, source, hull = read_rows(data, ("train", "val", "test"))
+    # What is too far above the hull, or no crystal, has been left out of the benchmark's part.
+    new = [i for i, name in enumerate(crystals.ids) if name not in benchmark.position]
+    named, kinds, names = named_crystals()
+    whole = Crystals.concatenate([replace(crystals[new], properties={}), named])
+    entries = packed(
+        whole,
+        np.concatenate([source[new], kinds]),
+        np.concatenate([hull[new], np.where(kinds == len(SOURCES) + 1, 0.0, np.nan)]),
+        (*SOURCES, AFLOW, ASE),
+    )
+    together = benchmark.joined(entries)
+    estimate = estimated_above_hull(together, formation_energies(data)).astype(np.float16)
+    count = len(benchmark)
+    estimate[:count] = benchmark.hull_estimate
+    together = replace(together, hull_estimate=estimate, num_benchmark=count, names=names)
+    return sort_rest(together, workers)
+
+
+def named_crystals() -> tuple[Crystals, NDArray[np.uint8], dict[str, str]]:
+    """Collect the structures that everybody knows.
+
+    Returns:
+        Crystals; their source, counted on behind `SOURCES`; and names of prototypes by id.
+    """
+    prototypes = list(aflow_prototypes())
+    elements = list(element_structures())
+    structures = [item[2] for item in prototypes] + [item[1] for item in elements]
+    ids = [item[0] for item in prototypes] + [item[0] for item in elements]
+    crystals = from_pymatgen(structures, ids)
+    kinds = [len(SOURCES) + name.startswith("ase-") for name in crystals.ids]
+    names = {name: label for name, label, _ in prototypes}
+    return crystals, np.array(kinds, dtype=np.uint8), names
+
+
+def packed(
+    crystals: Crystals,
+    source: NDArray[np.uint8],
+    hull: NDArray[np.float64],
+    sources: tuple[tuple[str, str], ...],
+) -> Entries:
+    """Reduce crystals to primitive cells and pack those that are real ones.
+
+    Args:
+        crystals: B.
+        source: (B,) index into `sources`.
+        hull: (B,) eV/atom; NaN where unknown.
+        sources: databases and licences.
+    """
     from crysmetrics.geometry import min_distances
 
-    crystals, source, hull = train_rows(data)
     volumes = crystals.volumes / crystals.num_atoms
     good = (
         (min_distances(crystals) > LEAST_DISTANCE)
@@ -137,16 +230,13 @@ def build(data: Path) -> Entries:
         key=lambda k: (cells[k].counts, k_rank(int(source[chosen[k]])), -cells[k].space_group, k),
     )
     index = chosen[order]
-    entries = pack(
+    return pack(
         [crystals.ids[i] for i in index],
         [cells[k] for k in order],
         source[index],
-        SOURCES,
+        sources,
         hull[index],
     )
-    estimate = estimated_above_hull(entries, formation_energies(data))
-    entries = replace(entries, hull_estimate=estimate.astype(np.float16))
-    return sorted_entries(entries)
 
 
 def k_rank(source: int) -> int:
@@ -179,6 +269,56 @@ def sorted_entries(entries: Entries) -> Entries:
     )
 
 
+def sort_rest(entries: Entries, workers: int | None = None) -> Entries:
+    """Sort the entries that are not sorted yet into prototypes, old and new.
+
+    Args:
+        entries: of which the first ones are sorted; their matches stay.
+        workers: processes.
+    """
+    sorted_before = entries.sorted_entries
+    groups = [
+        (counts, members)
+        for counts, members in entries.by_counts.items()
+        if members[-1] >= sorted_before
+    ]
+    rank_of = {int(entry): k for k, entry in enumerate(entries.representatives)}
+    known = [[k for k, i in enumerate(m.tolist()) if i in rank_of] for _, m in groups]
+    jobs = [
+        (entries.cells(members), counts, found, int((members < sorted_before).sum()))
+        for (counts, members), found in zip(groups, known, strict=True)
+    ]
+    representatives = entries.representatives.tolist()
+    parts: list[NDArray[np.int64]] = []
+    with task("prototypes", len(jobs)) as advance:
+        results = in_processes(_sort_group, jobs, workers)
+        for (_, members), before, (found, matches) in zip(groups, known, results, strict=True):
+            ranks = [rank_of[int(members[k])] for k in before]
+            fresh = found[len(before) :]
+            ranks += range(len(representatives), len(representatives) + len(fresh))
+            representatives += members[fresh].tolist()
+            rows = [members[matches.entry], np.array(ranks)[matches.representative]]
+            parts.append(np.stack([*rows, np.array(matches.permutation)], axis=1))
+            advance(1)
+    old = np.stack(
+        [entries.match_entry, entries.match_representative, entries.match_permutation], axis=1
+    )
+    rows_ = np.concatenate([old.astype(np.int64), *parts])
+    rows_ = rows_[np.argsort(rows_[:, 0], kind="stable")]
+    return replace(
+        entries,
+        representatives=np.array(representatives, dtype=np.int32),
+        match_entry=rows_[:, 0].astype(np.int32),
+        match_representative=rows_[:, 1].astype(np.int32),
+        match_permutation=rows_[:, 2].astype(np.uint8),
+        sorted_entries=len(entries),
+    )
+
+
+def _sort_group(cells: Any, counts: Counts, known: list[int], new: int) -> Any:
+    return sort_into_prototypes(niggli_cells(cells), counts, known, new)
+
+
 def sort_into(entries: Entries, counts: Counts, members: NDArray[np.int64]) -> Any:
     """Sort the entries of one anonymous formula into prototypes."""
     return sort_into_prototypes(entries.niggli_cells(members), counts)
@@ -188,12 +328,23 @@ def main(given: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description="Make the library of known structures.")
     parser.add_argument("--data", type=Path, required=True, help="folder with splits.csv.gz")
+    parser.add_argument(
+        "--benchmark", type=Path, help="library whose benchmark part is kept as it is"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--workers", type=int)
     arguments = parser.parse_args(given)
     with show_progress():
-        entries = build(arguments.data)
+        if arguments.benchmark is None:
+            first = build_benchmark(arguments.data)
+        else:
+            first = load_entries(arguments.benchmark)
+        entries = extended(first, arguments.data, arguments.workers)
     save_entries(entries, arguments.output)
-    print(f"{len(entries)} crystals, {len(entries.representatives)} prototypes: {arguments.output}")
+    print(
+        f"{len(entries)} crystals, {len(first)} of them for benchmarks, "
+        f"{len(entries.representatives)} prototypes: {arguments.output}"
+    )
 
 
 if __name__ == "__main__":

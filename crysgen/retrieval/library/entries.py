@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,8 @@ _STORED = {
     "match_permutation": "hit_renaming",
 }
 """Names of arrays in library files, where they differ from those of `Entries`."""
+_PER_ENTRY = ("source", "kinds", "lattices", "space_groups", "e_above_hull", "hull_estimate")
+_PER_MATCH = ("match_entry", "match_representative", "match_permutation")
 GRID = 65520
 """Number of steps along a cell edge in which positions are stored; holds thirds to eighths."""
 
@@ -58,6 +60,8 @@ class Entries:
         match_permutation: (M,) permutation that turns the entry's species into those of the
             representative; see `prototypes.sort_into_prototypes`.
         sorted_entries: entries before this one have been matched.
+        num_benchmark: the first so many entries are those of `benchmark`; None for all.
+        names: what prototypes are called (`B1, rock salt`), by id of the entry that shows each.
     """
 
     ids: tuple[str, ...]
@@ -76,6 +80,8 @@ class Entries:
     match_representative: NDArray[np.int32]
     match_permutation: NDArray[np.uint8]
     sorted_entries: int = field(default=0)
+    num_benchmark: int | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -128,20 +134,47 @@ class Entries:
 
     def niggli_cells(self, chosen: NDArray[np.int64]) -> ReducedCells:
         """Reduce some entries to Niggli cells, which the matcher compares."""
-        return niggli_cells(
-            [
-                (
-                    self.lattices[i].astype(np.float64),
-                    self.frac(i),
-                    np.repeat(np.arange(int(self.kinds[i])), self.counts(i)),
-                )
-                for i in chosen.tolist()
-            ]
-        )
+        return niggli_cells(self.cells(chosen))
+
+    def cells(
+        self, chosen: NDArray[np.int64]
+    ) -> list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]]:
+        """Unpack lattices (3, 3), fractional coordinates (n, 3) and species (n,) of entries."""
+        return [
+            (
+                self.lattices[i].astype(np.float64),
+                self.frac(i),
+                np.repeat(np.arange(int(self.kinds[i])), self.counts(i)),
+            )
+            for i in chosen.tolist()
+        ]
 
     def source_of(self, i: int) -> tuple[str, str]:
         """Name the database of an entry, and its licence."""
         return self.sources[int(self.source[i])]
+
+    def benchmark(self) -> Entries:
+        """Take the entries that benchmarks may see, as if there were no others."""
+        count = len(self) if self.num_benchmark is None else self.num_benchmark
+        if count == len(self):
+            return self
+        species, atoms = int(self.species_offsets[count]), int(self.atom_offsets[count])
+        # Representatives of the others' prototypes stand behind; entries match these as well.
+        known = self.representatives[self.representatives < count]
+        matches = (self.match_entry < count) & (self.match_representative < len(known))
+        return replace(
+            self,
+            ids=self.ids[:count],
+            **{name: getattr(self, name)[:count] for name in _PER_ENTRY},
+            elements=self.elements[:species],
+            species_counts=self.species_counts[:species],
+            frac_coords=self.frac_coords[:atoms],
+            representatives=known,
+            **{name: getattr(self, name)[matches] for name in _PER_MATCH},
+            sorted_entries=min(count, self.sorted_entries),
+            num_benchmark=None,
+            names={},
+        )
 
     def joined(self, other: Entries) -> Entries:
         """Append those entries of `other` that have new ids; they are not matched yet."""
@@ -160,8 +193,7 @@ class Entries:
             other.hull_estimate[keep],
         )
         arrays: dict[str, Any] = {}
-        for name in ("source", "kinds", "elements", "species_counts", "frac_coords", "lattices",
-                     "space_groups", "e_above_hull", "hull_estimate"):  # fmt: skip
+        for name in (*_PER_ENTRY, "elements", "species_counts", "frac_coords"):
             arrays[name] = np.concatenate([getattr(self, name), getattr(part, name)])
         return replace(self, ids=self.ids + part.ids, sources=tuple(names), **arrays)
 
@@ -221,7 +253,13 @@ def save_entries(entries: Entries, path: str | Path) -> None:
     """
     from crysmetrics.io.atomic import atomic_file
 
-    head = {"schema": SCHEMA, "sources": entries.sources, "sorted": entries.sorted_entries}
+    head = {
+        "schema": SCHEMA,
+        "sources": entries.sources,
+        "sorted": entries.sorted_entries,
+        "benchmark": entries.num_benchmark,
+        "names": dict(entries.names),
+    }
     arrays: dict[str, NDArray[Any]] = {
         "head": _text(json.dumps(head)),
         "ids": _text("\n".join(entries.ids)),
@@ -234,8 +272,12 @@ def save_entries(entries: Entries, path: str | Path) -> None:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
-def load_entries(path: str | Path) -> Entries:
+def load_entries(path: str | Path, everything: bool = False) -> Entries:
     """Read a library file.
+
+    Args:
+        path: of the file.
+        everything: also the structures that benchmarks and training must not see; never there.
 
     Raises:
         InputError: if the file can't be read, is no library, or is damaged.
@@ -260,13 +302,19 @@ def load_entries(path: str | Path) -> Entries:
     arrays.setdefault("hull_estimate", nothing)
     try:
         sources = tuple((str(name), str(licence)) for name, licence in head["sources"])
-        entries = Entries(sources=sources, sorted_entries=int(head["sorted"]), **arrays)
+        entries = Entries(
+            sources=sources,
+            sorted_entries=int(head["sorted"]),
+            num_benchmark=head.get("benchmark"),
+            names=head.get("names", {}),
+            **arrays,
+        )
         fault = _fault(entries)
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise InputError(f"{path} is damaged: its parts do not fit together.") from error
     if fault:
         raise InputError(f"{path} is damaged: {fault}.")
-    return entries
+    return entries if everything else entries.benchmark()
 
 
 def _fault(entries: Entries) -> str | None:
@@ -314,6 +362,8 @@ def _fault(entries: Entries) -> str | None:
             (entries.match_representative, len(entries.representatives)),
         )
     )
+    share = entries.num_benchmark
+    known &= share is None or (isinstance(share, int) and 0 <= share <= count)
     if not (parallel and known and inside and (np.diff(entries.match_entry) >= 0).all()):
         return "its prototypes are of no crystals"
     return None
