@@ -32,7 +32,8 @@ SCHEMA = "crysgen/1"
 """Name and version of the format of records."""
 COLUMNS = (
     *("file", "formula", "num_atoms", "space_group", "density", "volume_per_atom"),
-    *("min_distance", "predicted_formation_energy_per_atom", "method", "prototype_id"),
+    *("min_distance", "predicted_formation_energy_per_atom", "status", "prototype"),
+    *("method", "prototype_id"),
     *("score", "rank", "ref_id", "seed"),
 )
 """Columns of the table of samples."""

@@ -46,6 +46,7 @@ class CompositionRequest:
         all_units: every cell size that may be proposed, also where there are too few samples for
             each; those of `sizes` if empty.
         num_atoms: of a cell whose elements the model chooses; None to leave that to it, too.
+        any_cell: whether known structures are given whatever their number of atoms.
     """
 
     formula: Formula
@@ -53,6 +54,7 @@ class CompositionRequest:
     ref_id: str = ""
     all_units: tuple[int, ...] = ()
     num_atoms: int | None = None
+    any_cell: bool = False
 
     @property
     def units(self) -> tuple[int, ...]:
@@ -162,6 +164,7 @@ def ask_formulas(
             formula,
             tuple(share_out(formula, n * count, units, max_atoms).items()),
             all_units=tuple(likelihoods(formula, max_atoms) if units is None else units),
+            any_cell=units is None,
         )
         for formula, n in times.items()
     ]

@@ -20,7 +20,7 @@ from crysmetrics.io import Crystals
 if TYPE_CHECKING:
     import pandas as pd
 
-_KEPT = ("method", "prototype_id", "seed")
+_KEPT = ("status", "method", "prototype_id", "seed")
 """Properties of candidates that are columns of the table."""
 _OF_MODELS = ("diffusion", "refine")
 """Methods whose crystals come from a model, and are symmetric by accident only."""
@@ -166,6 +166,7 @@ def _table(
     """Make the rows of `samples.csv`; they describe the files as they are written."""
     import pandas as pd
 
+    from crysgen.retrieval.library.names import prototype_names
     from crysmetrics.io.file_names import file_names
     from crysmetrics.metrics.emd import densities
 
@@ -177,6 +178,7 @@ def _table(
         "density": densities(crystals).round(5),
         "volume_per_atom": (crystals.volumes / crystals.num_atoms).round(5),
         "ref_id": [requests[p].ref_id for p in crystals.properties["request"].tolist()],
+        "prototype": prototype_names(crystals, settings.tolerance),
         **{name: crystals.properties[name] for name in _KEPT},
         **measured,
     }

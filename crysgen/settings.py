@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from crysgen.compositions.formula_units import MAX_ATOMS
+from crysgen.proposers.base import LIBRARIES
 from crysmetrics.device import refuse_missing_device
 from crysmetrics.errors import UserError
 
@@ -22,6 +23,7 @@ class SamplingSettings:
         method: a name of `crysgen.proposers.base.METHODS`.
         model: name or path of a diffusion model; None for the default one.
         steps: of the reverse diffusion; None for all of the model's.
+        library: `known` for all that is known, `benchmark` for what benchmarks may see.
         seed: from which every structure's own seed follows.
         max_atoms: of a cell.
         energies: whether ALIGNN predicts formation energies, which then rank samples from noise.
@@ -41,6 +43,7 @@ class SamplingSettings:
     method: str = "auto"
     model: str | None = None
     steps: int | None = None
+    library: str = "known"
     seed: int = 0
     max_atoms: int = MAX_ATOMS
     energies: bool = True
@@ -52,6 +55,10 @@ class SamplingSettings:
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.library not in LIBRARIES:
+            raise UserError(
+                f"There is no library {self.library!r}; known are {', '.join(LIBRARIES)}."
+            )
         if not 0 <= self.seed <= LARGEST_SEED:
             raise UserError(f"Seeds are whole numbers from 0 to {LARGEST_SEED}, not {self.seed}.")
         if not (math.isfinite(self.tolerance) and self.tolerance > 0):

@@ -60,7 +60,7 @@ def main(data: Path, split: str, limit: int | None, methods: str, energies: str,
     resources = Resources(device=device, workers=workers, cache="off")
     with_energies = {"both": (False, True), "yes": (True,), "no": (False,)}[energies]
     ways = [
-        (name, SamplingSettings(method=name, energies=e, model=model))
+        (name, SamplingSettings(method=name, energies=e, model=model, library="benchmark"))
         for name in methods.split(",")
         for e in with_energies
     ]
@@ -68,7 +68,9 @@ def main(data: Path, split: str, limit: int | None, methods: str, energies: str,
         ways += [
             (
                 f"{name}, CHGNet",
-                SamplingSettings(method=name, energies=with_energies[-1], relax=True),
+                SamplingSettings(
+                    method=name, energies=with_energies[-1], relax=True, library="benchmark"
+                ),
             )
             for name in methods.split(",")
         ]

@@ -4,7 +4,8 @@ python benchmarks/csp/textbook.py --method auto
 
 A structure is right if its space group is the tabulated one and the edges of its conventional cell
 are within 3 % (`textbook.csv`; any of the polymorphs listed counts). No number is tuned on these;
-for that there are other well-known crystals in `textbook_tuning.csv` (`relaxed_order.py`).
+for that there are other well-known crystals in `textbook_tuning.csv` (`--tuning`). With `--library
+known` structures come first that users find in the library, as these do.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import pandas as pd
 
 from crysgen import generate
 from crysgen.compositions.formulas import parse_formula
-from crysgen.proposers.base import METHODS
-from crysgen.retrieval.library.prototypes import PrimitiveCrystal
+from crysgen.proposers.base import LIBRARIES, METHODS
+from crysgen.retrieval.proposals.proposal import as_crystals
 from crysgen.settings import Resources, SamplingSettings
 from crysmetrics.io import Crystals
 from crysmetrics.symmetry import cells_of, standard_cell
@@ -31,6 +32,10 @@ TOPS = (1, 5)
 
 @click.command()
 @click.option("--method", type=click.Choice(list(METHODS)), default="auto", show_default=True)
+@click.option(
+    "--library", type=click.Choice(list(LIBRARIES)), default="benchmark", show_default=True
+)
+@click.option("--tuning", is_flag=True, help="The 71 crystals that numbers are tuned on.")
 @click.option("-n", "count", default=16, show_default=True, help="Structures of each formula.")
 @click.option("--others", is_flag=True, help="Without library entries of the very formula.")
 @click.option("--energies/--no-energies", default=True, help="Ranked by predicted energies too.")
@@ -40,6 +45,8 @@ TOPS = (1, 5)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="CSV with all ranks.")
 def main(
     method: str,
+    library: str,
+    tuning: bool,
     count: int,
     others: bool,
     energies: bool,
@@ -49,13 +56,16 @@ def main(
     output: Path | None,
 ) -> None:
     """Print the rank of the right crystal, and what comes first."""
-    table = pd.read_csv(Path(__file__).with_name("textbook.csv"))
+    name = "textbook_tuning.csv" if tuning else "textbook.csv"
+    table = pd.read_csv(Path(__file__).with_name(name))
     ranks: dict[str, int | None] = {}
     for text, rows in table.groupby("formula", sort=False):
         if only and text not in only:
             continue
         exclude = entries_of(str(text)) if others else ()
-        settings = SamplingSettings(method=method, exclude=exclude, energies=energies, relax=relax)
+        settings = SamplingSettings(
+            method=method, exclude=exclude, energies=energies, relax=relax, library=library
+        )
         made = generate([str(text)], count, settings=settings, resources=Resources(workers=workers))
         right = [k for k, crystal in enumerate(made.crystals) if is_right(crystal, rows)]
         ranks[str(text)] = right[0] + 1 if right else None
@@ -71,28 +81,14 @@ def main(
 def entries_of(text: str, rows: pd.DataFrame | None = None) -> tuple[str, ...]:
     """Ids of the library's entries with a formula, whatever their cell; if polymorphs are given,
     only of these."""
-    from crysgen.compositions.formulas import Formula
     from crysgen.retrieval.library.library import Library
 
     entries = Library.load(extra=[]).entries
-    wanted = parse_formula(text).reduced.counts
-    found = []
-    for i in range(len(entries)):
-        species = entries.species(i)
-        if set(species.tolist()) == set(wanted):
-            own = Formula.of_atoms(np.repeat(species, entries.counts(i))).reduced.counts
-            if own == wanted and (
-                rows is None or is_right(as_crystal(entries.crystal(i)), rows, WIDE)
-            ):
-                found.append(entries.ids[i])
-    return tuple(found)
-
-
-def as_crystal(cell: PrimitiveCrystal) -> Crystals:
-    """A primitive cell of the library as Crystals."""
-    numbers = np.repeat(cell.elements, cell.counts)
-    size = np.array([len(numbers)])
-    return Crystals(numbers, cell.frac_coords, cell.lattice[None], size, ("entry",))
+    return tuple(
+        entries.ids[i]
+        for i in entries.of_formula(parse_formula(text).reduced.counts)
+        if rows is None or is_right(as_crystals(entries.crystal(i)), rows, WIDE)
+    )
 
 
 def conventional(crystal: Crystals) -> tuple[int, np.ndarray]:

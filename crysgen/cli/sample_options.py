@@ -15,7 +15,7 @@ from crysgen.cli.options import (
     model_option,
     space_group_number,
 )
-from crysgen.proposers.base import METHODS
+from crysgen.proposers.base import LIBRARIES, METHODS
 from crysmetrics.cli.options import (
     cache_option,
     cif_column_option,
@@ -57,6 +57,7 @@ class SampleCall:
     method: str
     model: str | None
     steps: int | None
+    library: str
     symmetrize: bool | None
     space_group: str | None
     exclude: str | None
@@ -90,6 +91,7 @@ class SampleCall:
             method="diffusion" if self.is_free else self.method,
             model=self.model,
             steps=self.steps,
+            library=self.library,
             seed=self.seed,
             max_atoms=self.max_atoms,
             energies=self.energies and not self.is_free,
@@ -180,6 +182,13 @@ METHOD: tuple[Option, ...] = (
     ),
     model_option,
     click.option("--steps", type=click.IntRange(min=1), help="Of the diffusion; all by default."),
+    click.option(
+        "--library",
+        type=click.Choice(LIBRARIES),
+        default="known",
+        show_default=True,
+        help="Known structures that proposals start from: all, or only what benchmarks may see.",
+    ),
 )
 """Options that say where candidates come from."""
 

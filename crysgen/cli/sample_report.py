@@ -75,8 +75,9 @@ def _rich_table(result: Result, num_requests: int) -> Any:
     rows = result.table if num_requests == 1 else result.table[result.table["rank"] == 1]
     shown = Table(box=None, pad_edge=False)
     shown.add_column("File")
-    for title in ("Rank", "Atoms", "Space group", "g/cm³", "Min. Å", "eV/atom"):
-        shown.add_column(title, justify="left" if title == "Space group" else "right")
+    words = ("Space group", "Prototype", "Status")
+    for title in ("Rank", "Atoms", "Space group", "g/cm³", "Min. Å", "eV/atom", *words[1:]):
+        shown.add_column(title, justify="left" if title in words else "right")
     for row in rows.head(_SHOWN).to_dict("records"):
         energy = row["predicted_formation_energy_per_atom"]
         symbol = short_symbol(int(row["space_group"]))
@@ -88,6 +89,8 @@ def _rich_table(result: Result, num_requests: int) -> Any:
             f"{row['density']:.3f}",
             f"{row['min_distance']:.3f}",
             "" if energy != energy else f"{energy:.3f}",
+            row["prototype"],
+            row["status"],
         )
     if len(rows) > _SHOWN:
         shown.caption = f"and {len(rows) - _SHOWN:,} more in samples.csv"

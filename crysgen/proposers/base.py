@@ -30,6 +30,13 @@ METHODS: dict[str, tuple[str, ...]] = {
 }
 """What `--method` takes: the classes of the methods whose candidates are ranked together."""
 
+LIBRARIES = ("known", "benchmark")
+"""What `--library` takes: all that is known, or the part that benchmarks may see."""
+PREDICTED = "predicted"
+"""Status of candidates that are no known structure of the very formula."""
+PREDICTED_TIER = 2
+"""Tier of predictions: known structures have 1, and a prediction that stands before them has 0."""
+
 CANDIDATE_PROPERTIES = {
     "request": "iu",
     "method": "U",
@@ -37,10 +44,14 @@ CANDIDATE_PROPERTIES = {
     "score": "f",
     "seed": "iu",
     "redrawn": "iu",
+    "status": "U",
+    "tier": "iu",
 }
 """Properties of candidates and kinds of their arrays: position of the request, name of
 the method, id of the known structure it came from ("" if none), the method's own score (NaN if
-none; higher is better), the structure's seed, and how many draws before it were no crystals."""
+none; higher is better), the structure's seed, how many draws before it were no crystals, whether it
+is predicted or known (and as what), and its tier: those of a lower one come first, whatever the
+scores."""
 
 
 class Method(ABC):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crysgen.proposers.base import Method
+from crysgen.proposers.base import PREDICTED, PREDICTED_TIER, Method
 from crysgen.requests import CompositionRequest, Draw, draws
 from crysmetrics.errors import UserError
 
@@ -118,5 +118,7 @@ class ModelSamples(Method):
             "method": np.full(count, self.name),
             "prototype_id": np.full(count, "", dtype="<U1"),
             "score": np.full(count, np.nan),
+            "status": np.full(count, PREDICTED),
+            "tier": np.full(count, PREDICTED_TIER, dtype=np.int64),
         }
         return replace(crystals, properties=properties)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crysgen.proposers.base import Method
+from crysgen.proposers.base import PREDICTED, PREDICTED_TIER, Method
 from crysgen.proposers.model import ModelSamples
 from crysgen.proposers.retrieval import Retrieval
 from crysgen.requests import CompositionRequest, derived_seed
@@ -122,6 +122,8 @@ class Refine(Method):
             "score": np.array([p.score for p in chosen]) / np.bincount(places)[places],
             "seed": np.array(seeds, dtype=np.int64),
             "redrawn": np.zeros(count, dtype=np.int64),
+            "status": np.full(count, PREDICTED),
+            "tier": np.full(count, PREDICTED_TIER, dtype=np.int64),
         }
         return Crystals(
             crystals.atomic_numbers,

@@ -69,7 +69,7 @@ class Retrieval(Method):
         """Library, read when it is first needed."""
         from crysgen.retrieval.library.library import Library
 
-        return Library.load()
+        return Library.load(everything=self.settings.library == "known")
 
     def total(self, pieces: Sequence[str]) -> int:
         """Count compositions."""
@@ -93,6 +93,7 @@ class Retrieval(Method):
             units=request.units,
             exclude_ids=settings.exclude,
             space_group=settings.space_group,
+            any_cell=request.any_cell,
         )
 
     def _candidates(self, piece: str) -> Crystals:
@@ -118,6 +119,8 @@ class Retrieval(Method):
                 "score": np.array([p.score for p in found]),
                 "seed": np.full(count, self.settings.seed, dtype=np.int64),
                 "redrawn": np.zeros(count, dtype=np.int64),
+                "status": np.array([p.status for p in found]),
+                "tier": np.array([p.tier for p in found], dtype=np.int64),
             },
         )
 

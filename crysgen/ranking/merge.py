@@ -47,6 +47,7 @@ def rank(
     energies: NDArray[np.float64] | None = None,
     *,
     merge: bool = True,
+    tiers: NDArray[np.int64] | None = None,
     shown: Callable[[NDArray[np.int64]], int] | None = None,
 ) -> Ranking:
     """Order the candidates of one composition.
@@ -56,6 +57,8 @@ def rank(
         scores: (B,) probabilities, NaN where a source gives none.
         energies: (B,) in eV/atom, NaN where unknown.
         merge: keep only the best of equal structures.
+        tiers: (B,) structures of a lower one come first, whatever their probabilities; all of one
+            by default.
         shown: which of equal structures (rows, the likeliest first) is kept; the first by default,
             whose volume and symmetry are the most trustworthy.
     """
@@ -74,9 +77,11 @@ def rank(
         rows = np.flatnonzero(labels == label)
         # Known ones stand for samples, which are less exact.
         rows = rows[known[rows]] if known[rows].any() else rows
-        rows = rows[np.argsort(-weights[rows], kind="stable")]
+        rows = rows[np.lexsort((-weights[rows], tiers[rows] if tiers is not None else rows * 0))]
         best[label] = int(rows[0]) if shown is None else shown(rows)
-    chosen = sorted(best.items(), key=lambda item: (-totals[item[0]], item[1]))
+    front = np.full(count, np.iinfo(np.int64).max)
+    np.minimum.at(front, labels, np.zeros(count, dtype=np.int64) if tiers is None else tiers)
+    chosen = sorted(best.items(), key=lambda item: (front[item[0]], -totals[item[0]], item[1]))
     position = {label: k for k, (label, _) in enumerate(chosen)}
     return Ranking(
         np.array([row for _, row in chosen], dtype=np.int64),

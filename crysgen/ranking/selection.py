@@ -73,8 +73,10 @@ def select(
         here = here[np.lexsort((drawn[here], ~apart))]
         good, clashing = here[: apart.sum()], here[apart.sum() :]
         symmetry = tolerance if is_relaxed else None
+        # Relaxed energies decide alone; without them known structures come before predictions.
+        tiers = None if is_relaxed else candidates.properties["tier"][good]
         order, found = _ranked(
-            candidates[good], scores[good], judged[good], merge, request.is_exact, symmetry
+            candidates[good], scores[good], judged[good], merge, request.is_exact, symmetry, tiers
         )
         rows = np.concatenate([good[order], clashing])[: request.count]
         unranked = np.full(max(0, len(rows) - len(found)), np.nan)
@@ -91,6 +93,7 @@ def _ranked(
     merge: bool,
     is_exact: bool,
     symmetry: float | None,
+    tiers: NDArray[np.int64] | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Rank the candidates of one request; returns rows, best first, and the scores of places.
 
@@ -102,10 +105,11 @@ def _ranked(
         is_exact: whether the cell itself was asked for, so that simple structures, whose multiples
             it would hold, do not come first.
         symmetry: Å within which symmetry is found where structures are relaxed; None elsewhere.
+        tiers: (B,) see `rank`.
     """
     complexity = None if symmetry is None else complexities(candidates, symmetry)
     shown = None if complexity is None else partial(lowest, energies, complexity)
-    ranking = rank(candidates, scores, energies, merge=merge, shown=shown)
+    ranking = rank(candidates, scores, energies, merge=merge, tiers=tiers, shown=shown)
     best = ranking.order
     if complexity is not None and not is_exact:
         # Scores stay with the places: what comes forward is as likely as what it displaces.

@@ -16,6 +16,7 @@ import numpy as np
 
 from crysgen.retrieval.library.library import Library
 from crysgen.retrieval.proposals.decoration import decorated
+from crysgen.retrieval.proposals.known import polymorphs, with_known
 from crysgen.retrieval.proposals.merging import distinct, merged
 from crysgen.retrieval.proposals.proposal import Proposal
 from crysgen.retrieval.proposals.sizing import with_volumes
@@ -45,6 +46,7 @@ def propose(
     exclude_formula: bool = False,
     space_group: int | None = None,
     decorate: bool = True,
+    any_cell: bool = False,
 ) -> list[Proposal]:
     """Propose different structures with the given elements, the likeliest first.
 
@@ -61,6 +63,8 @@ def propose(
         exclude_formula: leave out all entries of the very formula as well (any polymorph).
         space_group: only templates of this space group.
         decorate: use templates of other formulas where too few are known.
+        any_cell: give known structures of the formula whatever their number of atoms, where the
+            library holds everything that is known.
 
     Returns:
         At most n proposals with exactly this composition; fewer, or none, where the library knows
@@ -81,7 +85,13 @@ def propose(
         space_group=space_group,
         decorate=decorate,
     )
-    return calibrated(with_plausibility(found), by_formula=len(units) > 1)[:n]
+    found = calibrated(with_plausibility(found), by_formula=len(units) > 1)
+    if library.everything and not exclude_formula:
+        excluded = excluded_entries(library, exclude_ids)
+        sizes = None if any_cell else units
+        known = polymorphs(library, atoms, sizes, excluded, space_group)
+        found = with_known(library, known, found)
+    return found[:n]
 
 
 def uncalibrated(
@@ -101,8 +111,7 @@ def uncalibrated(
     """
     if not atoms or min(atoms.values()) < 1:
         raise UserError("Proposals need at least one element, each with at least one atom.")
-    position = library.entries.position
-    excluded = {position[name] for name in exclude_ids if name in position}
+    excluded = excluded_entries(library, exclude_ids)
     found = ranked_templates(library, atoms, n, units, excluded, exclude_formula, space_group)
     is_sure = bool(found) and found[0].score > SURE
     if decorate and space_group is None and not is_sure:
@@ -117,6 +126,12 @@ def uncalibrated(
         for cell in cells:
             found += decorated(library, cell, most, excluded, exclude_formula)
     return with_volumes(library, found)
+
+
+def excluded_entries(library: Library, ids: Collection[str]) -> set[int]:
+    """Find the indices of entries by their ids; what is not in the library is left out."""
+    position = library.entries.position
+    return {position[name] for name in ids if name in position}
 
 
 def with_plausibility(proposals: Sequence[Proposal]) -> list[Proposal]:

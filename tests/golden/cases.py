@@ -74,7 +74,8 @@ def _set(path: str) -> list[dict[str, Any]]:
 
 
 def _samples(*args: str) -> dict[str, Any]:
-    crysgen("sample", *args, "-o", "out", "--workers", "1", "--device", "cpu", "--quiet")
+    how = ("--library", "benchmark", "--workers", "1", "--device", "cpu", "--quiet")
+    crysgen("sample", *args, "-o", "out", *how)
     return {"table": _table("out/samples.csv"), "structures": _set("out")}
 
 

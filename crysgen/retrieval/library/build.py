@@ -172,10 +172,13 @@ def extended(benchmark: Entries, data: Path, workers: int | None = None) -> Entr
         (*SOURCES, AFLOW, ASE),
     )
     together = benchmark.joined(entries)
-    estimate = estimated_above_hull(together, formation_energies(data)).astype(np.float16)
-    count = len(benchmark)
+    # Crystals of other databases are no more than templates; these are answers.
+    count, prototypes = len(benchmark), np.flatnonzero(together.source == len(SOURCES))
+    estimate = estimated_above_hull(together, formation_energies(data), prototypes)
     estimate[:count] = benchmark.hull_estimate
-    together = replace(together, hull_estimate=estimate, num_benchmark=count, names=names)
+    together = replace(
+        together, hull_estimate=estimate.astype(np.float16), num_benchmark=count, names=names
+    )
     return sort_rest(together, workers)
 
 

@@ -117,6 +117,26 @@ class Entries:
         """Index of each id."""
         return {name: i for i, name in enumerate(self.ids)}
 
+    def of_formula(self, atoms: Mapping[int, int]) -> list[int]:
+        """List the entries of a formula, in cells of any size.
+
+        Args:
+            atoms: number of atoms of each element.
+        """
+        elements = sorted(atoms)
+        kind = len(elements)
+        rows = np.flatnonzero(self.kinds == kind)
+        places = self.species_offsets[rows][:, None] + np.arange(kind)
+        own, counts = self.elements[places], self.species_counts[places].astype(np.int64)
+        order = np.argsort(own, axis=1)
+        own = np.take_along_axis(own, order, axis=1)
+        counts = np.take_along_axis(counts, order, axis=1)
+        wanted = np.array([atoms[z] for z in elements])
+        same = (own == elements).all(axis=1)
+        same &= (counts * wanted[0] == counts[:, :1] * wanted).all(axis=1)
+        found: list[int] = rows[same].tolist()
+        return found
+
     def species(self, i: int) -> NDArray[np.int64]:
         """Return the atomic numbers (k,) of the species of an entry."""
         part = self.elements[self.species_offsets[i] : self.species_offsets[i + 1]]

@@ -22,18 +22,23 @@ from crysmetrics.progress import task
 
 
 def estimated_above_hull(
-    entries: Entries, formation_energies: Mapping[str, float]
+    entries: Entries,
+    formation_energies: Mapping[str, float],
+    chosen: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float64]:
     """Estimate e_above_hull (E,) in eV/atom; NaN for entries whose distance is known.
 
     Args:
         entries: a library.
         formation_energies: those of entries by id in eV/atom, by DFT, where known.
+        chosen: entries that are estimated; all by default.
     """
     hull = entries.e_above_hull.astype(np.float64)
     measured = np.array([formation_energies.get(name, np.nan) for name in entries.ids])
     points = measured - hull
     unknown = np.flatnonzero(np.isnan(points))
+    if chosen is not None:
+        unknown = np.intersect1d(unknown, chosen)
     points[unknown] = predicted_energies(entries, unknown)
     compositions = [
         dict(zip(entries.species(i).tolist(), entries.counts(i), strict=True))

@@ -38,6 +38,8 @@ class Library:
     Args:
         entries: the crystals.
         similarity: networks of distances between compounds; the shipped ones by default.
+        everything: whether the entries are all that is known, so that known structures of a formula
+            are given before predictions.
 
     Attributes:
         entries: the crystals.
@@ -45,8 +47,10 @@ class Library:
         volumes: networks of volumes of known structures.
     """
 
-    def __init__(self, entries: Entries, similarity: Similarity | None = None) -> None:
-        self.entries = entries
+    def __init__(
+        self, entries: Entries, similarity: Similarity | None = None, everything: bool = False
+    ) -> None:
+        self.entries, self.everything = entries, everything
         self.similarity = similarity or load_similarity()
         self.volumes: VolumeNetworks = load_volume_networks()
         self._groups: dict[Counts, AnonymousFormulaGroup] = {}
@@ -54,7 +58,10 @@ class Library:
 
     @classmethod
     def load(
-        cls, path: str | Path | None = None, extra: Iterable[str | Path] | None = None
+        cls,
+        path: str | Path | None = None,
+        extra: Iterable[str | Path] | None = None,
+        everything: bool = False,
     ) -> Library:
         """Read a library.
 
@@ -62,17 +69,18 @@ class Library:
             path: a file that `crysgen.retrieval.library.build` wrote; the shipped one by default.
             extra: more library files; by default the user's own, if there is one and `path` is
                 not given.
+            everything: also the structures that benchmarks and training must not see.
 
         Raises:
             InputError: if a file is no library.
         """
-        entries = load_entries(shipped_library() if path is None else path)
+        entries = load_entries(shipped_library() if path is None else path, everything)
         if extra is None:
             own = user_library()
             extra = [own] if path is None and own.is_file() else []
         for more in extra:
             entries = entries.joined(load_entries(more))
-        return cls(entries)
+        return cls(entries, everything=everything)
 
     def __len__(self) -> int:
         return len(self.entries)

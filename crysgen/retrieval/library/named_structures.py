@@ -59,9 +59,10 @@ ELEMENTS: dict[str, tuple[str, tuple[float, ...] | None]] = {
     "Pm": ("A_hP4_194_ac", (3.65, 3.65, 11.65)),
     "Sn": ("A_tI4_141_a", None),
 }
-"""Prototype of an element (carbon is graphite, tin white), and the edges of its conventional cell in Å where these are another
-element's: those of ASE's table, but for promethium's (Pallmer and Chikalla, J. Less-Common Met. 24,
-233, 1971). Lanthanum, praseodymium and neodymium stack four layers, which the table calls hcp."""
+"""Prototype of an element, and edges of its conventional cell in Å where the prototype is shown by
+another element: those of ASE's table, but for promethium's (Pallmer and Chikalla, J. Less-Common
+Met. 24, 233, 1971). Carbon is graphite, tin is white tin; lanthanum, praseodymium and neodymium
+stack four layers, which the table calls hcp."""
 _MOLECULAR = {
     # Mills et al., Phys. Rev. 145, 1966, at 4 K: molecules on the sites of hcp, freely turning.
     "H": (194, (3.76, 3.76, 6.11, 90.0, 90.0, 120.0), (1 / 3, 2 / 3, 0.1894)),
@@ -156,11 +157,15 @@ def _placed(
     from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
     label, _, of = label.partition("/")
-    named = [k for k in prototypes if k.startswith(f"{label}-") and (not of or k.endswith(f"-{of}"))]
-    whole = SpacegroupAnalyzer(prototypes[named[0]], 0.05).get_conventional_standard_structure()
+    found = next(
+        structure
+        for name, structure in prototypes.items()
+        if name.startswith(f"{label}-{of}") and (not of or name.endswith(f"-{of}"))
+    )
+    whole = SpacegroupAnalyzer(found, 0.05).get_conventional_standard_structure()
     if edges is not None:
         whole.lattice = Lattice.from_parameters(*edges, *whole.lattice.angles)
-    whole.replace_species({element: symbol for element in whole.composition.elements})
+    whole.replace_species(dict.fromkeys(whole.composition.elements, symbol))
     return whole
 
 

@@ -157,6 +157,7 @@ def split(parent: Proposal, merge: Merge, count: int, shape: int = 0) -> Iterato
             score=score,
             features=features,
             method="decoration",
+            known="",
             prototype_id=f"{parent.prototype_id}/{merge.other}.{rank + KEPT_PATTERNS * shape}",
         )
 

@@ -9,8 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crysgen.proposers.base import PREDICTED, PREDICTED_TIER
 from crysgen.retrieval.library.entries import Entries
+from crysgen.retrieval.library.named_structures import ASE
+from crysgen.retrieval.library.prototypes import PrimitiveCrystal
 from crysmetrics.io import Crystals
+
+ON_HULL = 0.001
+"""Distance in eV/atom at or below which a structure lies on the hull."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,9 @@ class Proposal:
         features: numbers that the score comes from.
         method: `retrieval`; `decoration` where two elements share the sites of one species of the
             template, `merging` where two of its species became one element.
+        known: which known structure of the very formula it is (`mp-1265, on the hull`); "" for a
+            prediction.
+        tier: proposals of a lower one come first, whatever their scores.
     """
 
     atomic_numbers: NDArray[np.int64]
@@ -93,11 +102,18 @@ class Proposal:
     score: float
     features: ProposalFeatures
     method: str = "retrieval"
+    known: str = ""
+    tier: int = PREDICTED_TIER
 
     @property
     def num_atoms(self) -> int:
         """Number of atoms in the cell."""
         return len(self.atomic_numbers)
+
+    @property
+    def status(self) -> str:
+        """Say whether it is known, and as what: `known (mp-1265, on the hull)` or `predicted`."""
+        return f"known ({self.known})" if self.known else PREDICTED
 
     @property
     def volume(self) -> float:
@@ -123,8 +139,17 @@ def to_crystals(proposals: Sequence[Proposal], prefix: str = "") -> Crystals:
             "method": np.array([p.method for p in proposals]),
             "prototype_id": np.array([p.prototype_id for p in proposals]),
             "score": np.array([p.score for p in proposals]),
+            "status": np.array([p.status for p in proposals]),
+            "tier": np.array([p.tier for p in proposals], dtype=np.int64),
         },
     )
+
+
+def as_crystals(cell: PrimitiveCrystal) -> Crystals:
+    """Pack a primitive crystal as Crystals."""
+    numbers = np.repeat(cell.elements, cell.counts)
+    size = np.array([len(numbers)])
+    return Crystals(numbers, cell.frac_coords, cell.lattice[None], size, ("0",))
 
 
 def supercell(
@@ -168,7 +193,17 @@ def repeated(
     return matrix @ lattice, whole.get_scaled_positions(), whole.numbers.astype(np.int64)
 
 
-def source_of(entries: Entries, i: int) -> dict[str, str]:
+def source_of(entries: Entries, i: int) -> dict[str, Any]:
     """Name the origin of an entry, as attributes of a proposal."""
     source, licence = entries.source_of(i)
     return {"template_id": entries.ids[i], "source": source, "licence": licence}
+
+
+def status_of(entries: Entries, i: int) -> str:
+    """Say in a few words which known structure an entry is: `mp-1265, on the hull`."""
+    hull, name = float(entries.e_above_hull[i]), entries.ids[i]
+    if entries.source_of(i)[0] == ASE[0] or np.isnan(hull):
+        return name
+    if hull <= ON_HULL:
+        return f"{name}, on the hull"
+    return f"{name}, {hull:.3f} eV/atom above the hull"

@@ -23,6 +23,7 @@ from crysgen.retrieval.proposals.proposal import (
     Proposal,
     ProposalFeatures,
     source_of,
+    status_of,
     supercell,
 )
 from crysgen.retrieval.scoring.volume import TEMPLATE_VOLUME
@@ -199,6 +200,7 @@ class TemplateScores:
             space_group=int(entries.space_groups[entry]),
             score=features.share,
             features=features,
+            known=status_of(entries, entry) if self.is_same[member] and not permutation else "",
             **source_of(entries, entry),
         )
 
