@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 FREE_LABEL = "crystal"
 """Beginning of the names of files where the model chooses compositions."""
 
+LARGE_ATOMS = 64
+"""Number of atoms of the largest cells of known prototypes, where no other limit is given."""
+COMMON = 0.1
+"""Share of the compounds of a type that have cells of a size from which on these are looked at."""
 SEED_BITS = 53
 """Length of seeds: whole numbers that every reader of JSON and CSV holds exactly."""
 
@@ -47,6 +51,7 @@ class CompositionRequest:
             each; those of `sizes` if empty.
         num_atoms: of a cell whose elements the model chooses; None to leave that to it, too.
         any_cell: whether known structures are given whatever their number of atoms.
+        large_units: more cell sizes, beyond those of models, that known prototypes may have.
     """
 
     formula: Formula
@@ -55,6 +60,7 @@ class CompositionRequest:
     all_units: tuple[int, ...] = ()
     num_atoms: int | None = None
     any_cell: bool = False
+    large_units: tuple[int, ...] = ()
 
     @property
     def units(self) -> tuple[int, ...]:
@@ -145,7 +151,7 @@ def ask_formulas(
     formulas: Sequence[Formula],
     count: int,
     units: Sequence[int] | None = None,
-    max_atoms: int = MAX_ATOMS,
+    max_atoms: int | None = None,
 ) -> list[CompositionRequest]:
     """Request `count` samples of each formula; one that is named twice gets twice as many.
 
@@ -153,21 +159,32 @@ def ask_formulas(
         formulas: as written.
         count: samples of each.
         units: formula units in the cell; None for those that real compounds have.
-        max_atoms: of a cell.
+        max_atoms: of a cell; by default 20, or one formula unit where that is more.
 
     Raises:
         UserError: if a cell would have more atoms than allowed.
     """
-    times = Counter(formulas)
-    return [
-        CompositionRequest(
+    found = []
+    for formula, times in Counter(formulas).items():
+        most = max(MAX_ATOMS, formula.num_atoms) if max_atoms is None else max_atoms
+        request = CompositionRequest(
             formula,
-            tuple(share_out(formula, n * count, units, max_atoms).items()),
-            all_units=tuple(likelihoods(formula, max_atoms) if units is None else units),
+            tuple(share_out(formula, times * count, units, most).items()),
+            all_units=tuple(likelihoods(formula, most) if units is None else units),
             any_cell=units is None,
         )
-        for formula, n in times.items()
-    ]
+        if units is None and max_atoms is None:
+            request = replace(request, large_units=_large_units(request))
+        found.append(request)
+    return found
+
+
+def _large_units(request: CompositionRequest) -> tuple[int, ...]:
+    """List the cell sizes beyond those of models that are common among compounds of the type."""
+    common = likelihoods(request.formula, max(LARGE_ATOMS, request.formula.num_atoms))
+    return tuple(
+        unit for unit, share in common.items() if share >= COMMON and unit not in request.units
+    )
 
 
 def ask_free(count: int, num_atoms: int | None = None) -> list[CompositionRequest]:
@@ -216,7 +233,7 @@ def _reference(path: str | Path) -> Path | None:
 def ask_structures(
     path: str | Path,
     count: int,
-    max_atoms: int = MAX_ATOMS,
+    max_atoms: int | None = None,
     id_column: str | None = None,
     cif_column: str | None = None,
 ) -> list[CompositionRequest]:
@@ -234,6 +251,7 @@ def ask_structures(
             its difficult cases unnoticed.
         UserError: if a cell has more atoms than allowed.
     """
+    max_atoms = MAX_ATOMS if max_atoms is None else max_atoms
     crystals = read_structures(path, id_column=id_column, cif_column=cif_column)
     if crystals.failures:
         first, more = crystals.failures[0], len(crystals.failures)
@@ -295,7 +313,7 @@ def ask_path(
     path: str | Path,
     count: int,
     units: Sequence[int] | None = None,
-    max_atoms: int = MAX_ATOMS,
+    max_atoms: int | None = None,
     id_column: str | None = None,
     cif_column: str | None = None,
 ) -> list[CompositionRequest]:

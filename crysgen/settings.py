@@ -6,7 +6,6 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from crysgen.compositions.formula_units import MAX_ATOMS
 from crysgen.proposers.base import LIBRARIES
 from crysmetrics.device import refuse_missing_device
 from crysmetrics.errors import UserError
@@ -25,7 +24,7 @@ class SamplingSettings:
         steps: of the reverse diffusion; None for all of the model's.
         library: `known` for all that is known, `benchmark` for what benchmarks may see.
         seed: from which every structure's own seed follows.
-        max_atoms: of a cell.
+        max_atoms: of a cell; None for what `ask_formulas` chooses.
         energies: whether ALIGNN predicts formation energies, which then rank samples from noise.
         relax: whether CHGNet relaxes the likeliest structures, and its energies order them.
         dispersion: whether relaxation adds dispersion (D3) where an element is no metal.
@@ -45,7 +44,7 @@ class SamplingSettings:
     steps: int | None = None
     library: str = "known"
     seed: int = 0
-    max_atoms: int = MAX_ATOMS
+    max_atoms: int | None = None
     energies: bool = True
     relax: bool = False
     dispersion: bool = True
@@ -63,7 +62,8 @@ class SamplingSettings:
             raise UserError(f"Seeds are whole numbers from 0 to {LARGEST_SEED}, not {self.seed}.")
         if not (math.isfinite(self.tolerance) and self.tolerance > 0):
             raise UserError(f"The tolerance must be a positive number of Å, not {self.tolerance}.")
-        if self.max_atoms < 1 or (self.steps is not None and self.steps < 1):
+        numbers = [n for n in (self.max_atoms, self.steps) if n is not None]
+        if any(n < 1 for n in numbers):
             raise UserError("Numbers of atoms and of steps must be at least 1.")
         if self.space_group is not None and not 1 <= self.space_group <= 230:
             raise UserError(f"Space groups have numbers from 1 to 230; not {self.space_group}.")

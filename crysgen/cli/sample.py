@@ -97,22 +97,21 @@ def _free(call: SampleCall) -> list[CompositionRequest]:
 
 def _of_system(call: SampleCall, units: tuple[int, ...] | None) -> list[CompositionRequest]:
     """Collect the compositions of a chemical system."""
+    from crysgen.compositions.formula_units import MAX_ATOMS
     from crysgen.compositions.formulas import parse_system
     from crysgen.compositions.systems import compositions
     from crysgen.requests import ask_formulas
     from crysmetrics.errors import UserError
 
-    smallest = max(units or (1,))
-    formulas = compositions(
-        parse_system(call.system or ""), call.max_atoms // smallest, call.subsystems
-    )
+    smallest, most = max(units or (1,)), call.max_atoms or MAX_ATOMS
+    formulas = compositions(parse_system(call.system or ""), most // smallest, call.subsystems)
     formulas = formulas[: call.max_compositions]
     if call.count is None:
         raise UserError(
             f"--system {call.system} makes {len(formulas):,} compositions of up to "
-            f"{call.max_atoms} atoms; say with -n how many structures of each are wanted."
+            f"{most} atoms; say with -n how many structures of each are wanted."
         )
-    return ask_formulas(formulas, call.count, units, call.max_atoms)
+    return ask_formulas(formulas, call.count, units, most)
 
 
 def _announce(call: SampleCall, requests: list[CompositionRequest]) -> None:

@@ -51,7 +51,7 @@ class SampleCall:
     max_compositions: int | None
     count: int | None
     formula_units: str
-    max_atoms: int
+    max_atoms: int | None
     num_atoms: int | None
     output: Path | None
     method: str
@@ -152,9 +152,8 @@ COMPOSITIONS: tuple[Option, ...] = (
     click.option(
         "--max-atoms",
         type=click.IntRange(min=1),
-        default=20,
-        show_default=True,
-        help="Of a cell. Models may have seen none larger than 20.",
+        help="Of a cell; 20 by default, or one formula unit where that is more, and 64 for known "
+        "prototypes. Known structures of a formula are given whatever their size.",
     ),
     click.option(
         "--num-atoms",

@@ -24,6 +24,8 @@ MORE = 4
 """Number of proposals beyond those that are wanted, since some turn out to be one structure."""
 POOL = 100
 """Number of proposals from which those to relax are taken."""
+POOLS = (24, POOL)
+"""Numbers of proposals, of which the first that is large enough is made."""
 LOOKED_AT = 20
 """Number of the likeliest proposals that are relaxed, though fewer may be wanted."""
 EXPLORED = 4
@@ -81,8 +83,16 @@ class Retrieval(Method):
             yield self._candidates(piece)
             advance(1)
 
-    def proposals(self, request: CompositionRequest, count: int) -> list[Proposal]:
-        """Propose structures for a composition in all its cell sizes."""
+    def proposals(
+        self, request: CompositionRequest, count: int, any_group: bool = False
+    ) -> list[Proposal]:
+        """Propose structures for a composition in all its cell sizes.
+
+        Args:
+            request: the composition.
+            count: how many at most.
+            any_group: whether the space group that is wanted does not count.
+        """
         from crysgen.retrieval.propose import propose
 
         settings = self.settings
@@ -90,11 +100,29 @@ class Retrieval(Method):
             self.library,
             request.formula.counts,
             count,
-            units=request.units,
+            units=self._units(request),
             exclude_ids=settings.exclude,
-            space_group=settings.space_group,
+            space_group=None if any_group else settings.space_group,
             any_cell=request.any_cell,
         )
+
+    def _why_none(self, request: CompositionRequest) -> str:
+        """Say why nothing is proposed for a composition."""
+        group = self.settings.space_group
+        others = self.proposals(request, POOL, any_group=True) if group is not None else []
+        if not others:
+            return f"the library knows no structure that {request.formula} could have"
+        groups = ", ".join(map(str, dict.fromkeys(p.space_group for p in others)))
+        return (
+            f"no structure that {request.formula} could have is of space group {group}; "
+            f"those proposed are of {groups}, the likeliest first"
+        )
+
+    def _units(self, request: CompositionRequest) -> tuple[int, ...]:
+        """List the cell sizes that are proposed: of benchmarks those of models alone."""
+        if self.settings.library == "benchmark":
+            return request.units
+        return request.units + request.large_units
 
     def _candidates(self, piece: str) -> Crystals:
         from crysgen.retrieval.proposals.proposal import to_crystals
@@ -105,9 +133,11 @@ class Retrieval(Method):
                 self.proposals(request, max(POOL, request.count + MORE)), request.count
             )
         else:
-            found = self.proposals(request, request.count + MORE)
+            least = request.count + MORE
+            # The same proposals for few and many, so that order and scores are the same too.
+            found = self.proposals(request, next((n for n in POOLS if n >= least), least))
         if not found:
-            reason = f"the library knows no structure that {request.formula} could have"
+            reason = self._why_none(request)
             return Crystals.empty([Failure(piece, reason)])
         count = len(found)
         return replace(

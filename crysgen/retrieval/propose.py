@@ -15,14 +15,16 @@ from dataclasses import replace
 import numpy as np
 
 from crysgen.retrieval.library.library import Library
+from crysgen.retrieval.library.prototypes import SYMPREC
 from crysgen.retrieval.proposals.decoration import decorated
 from crysgen.retrieval.proposals.known import polymorphs, with_known
 from crysgen.retrieval.proposals.merging import distinct, merged
-from crysgen.retrieval.proposals.proposal import Proposal
+from crysgen.retrieval.proposals.proposal import Proposal, to_crystals
 from crysgen.retrieval.proposals.sizing import with_volumes
 from crysgen.retrieval.proposals.template_ranking import ranked_templates
 from crysgen.retrieval.scoring.calibration import calibrated
 from crysmetrics.errors import UserError
+from crysmetrics.symmetry import space_groups
 
 TEMPLATES = 60
 """Number of ranked templates from which the best proposals are chosen."""
@@ -30,6 +32,9 @@ DECORATED = 40
 """Number of decorated proposals from which the best are chosen, over all cell sizes."""
 DECORATED_LEAST = 12
 """Number of decorated proposals of each cell size, where that is more."""
+DECORATED_ATOMS = 24
+"""Number of atoms of cells beyond which decorated and merged proposals are looked for only where
+there are no others: there are too many ways."""
 MERGED = 8
 """Number of proposals with merged species from which the best are chosen, of each cell size."""
 SURE = 0.97
@@ -61,7 +66,7 @@ def propose(
         units: cell sizes as multiples of `atoms`; proposals of all sizes compete.
         exclude_ids: entries that are not used.
         exclude_formula: leave out all entries of the very formula as well (any polymorph).
-        space_group: only templates of this space group.
+        space_group: only structures of this space group.
         decorate: use templates of other formulas where too few are known.
         any_cell: give known structures of the formula whatever their number of atoms, where the
             library holds everything that is known.
@@ -85,6 +90,8 @@ def propose(
         space_group=space_group,
         decorate=decorate,
     )
+    if space_group is not None:
+        found = of_space_group(found, space_group)
     found = calibrated(with_plausibility(found), by_formula=len(units) > 1)
     if library.everything and not exclude_formula:
         excluded = excluded_entries(library, exclude_ids)
@@ -113,19 +120,31 @@ def uncalibrated(
         raise UserError("Proposals need at least one element, each with at least one atom.")
     excluded = excluded_entries(library, exclude_ids)
     found = ranked_templates(library, atoms, n, units, excluded, exclude_formula, space_group)
-    is_sure = bool(found) and found[0].score > SURE
-    if decorate and space_group is None and not is_sure:
-        cells = [{z: count * unit for z, count in atoms.items()} for unit in units]
+    is_sure = bool(found) and found[0].score > SURE and space_group is None
+    if decorate and not is_sure:
+        small = [unit for unit in units if unit * sum(atoms.values()) <= DECORATED_ATOMS]
+        small = small or ([] if found else list(units))
+        cells = [{z: count * unit for z, count in atoms.items()} for unit in small]
         more = [
             proposal
             for cell in cells
             for proposal in merged(library, cell, MERGED, excluded, exclude_formula)
         ]
         found += distinct(more, found)
-        most = max(DECORATED // len(cells), DECORATED_LEAST)
+        most = max(DECORATED // max(len(cells), 1), DECORATED_LEAST)
         for cell in cells:
             found += decorated(library, cell, most, excluded, exclude_formula)
     return with_volumes(library, found)
+
+
+def of_space_group(proposals: Sequence[Proposal], space_group: int) -> list[Proposal]:
+    """Keep the proposals that have a space group, decorated and merged ones by their own."""
+    numbers = space_groups(to_crystals(proposals), SYMPREC)
+    return [
+        replace(p, space_group=space_group)
+        for p, number in zip(proposals, numbers.tolist(), strict=True)
+        if number == space_group
+    ]
 
 
 def excluded_entries(library: Library, ids: Collection[str]) -> set[int]:

@@ -160,7 +160,7 @@ def test_large_cells_are_allowed_with_a_warning(model):
         (["--composition", "Li2O", "--system", "Li-O"], "one of --composition"),
         (["--composition", "nacl"], "did you mean NaCl?"),
         (["--composition", "Fe0.5Ni0.5"], "write FeNi"),
-        (["--composition", "C6H12O6"], "--max-atoms"),
+        (["--composition", "C6H12O6", "--max-atoms", "20"], "--max-atoms"),
         (["--composition", "Li2O", "--formula-units", "x"], "--formula-units"),
         (["--composition", "Li2O", "--subsystems"], "go with --system"),
         (["--composition", "Li2O", "--model", "nonsense"], "no model 'nonsense'"),

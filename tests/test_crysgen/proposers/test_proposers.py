@@ -40,7 +40,9 @@ def test_salt_has_its_structure_and_says_from_where(tmp_path: Path) -> None:
     table = sample(tmp_path / "a", *args)
     assert table.space_group[0] == 225
     assert 2.0 < table.density[0] < 2.4
-    assert (table.method == "retrieval").all()
+    assert table.prototype[0] == "B1, rock salt"
+    assert table.status[0].startswith("known (mp-22862, on the hull")
+    assert set(table.method) <= {"retrieval", "merging", "decoration"}
     assert (table.prototype_id != "").all()
     assert table["rank"].tolist() == [1, 2, 3]
     assert table.score.is_monotonic_decreasing

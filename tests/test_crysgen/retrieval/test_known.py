@@ -11,6 +11,7 @@ from crysgen.retrieval.library.entries import Entries, load_entries, save_entrie
 from crysgen.retrieval.library.library import Library, shipped_library
 from crysgen.retrieval.library.named_structures import aflow_prototypes, element_structures
 from crysgen.retrieval.library.names import prototype_names
+from crysgen.retrieval.library.prototypes import primitive_crystal
 from crysgen.retrieval.proposals.known import KNOWN_TIER, polymorphs
 from crysgen.retrieval.proposals.proposal import Proposal, as_crystals, to_crystals
 from crysgen.retrieval.propose import propose
@@ -153,3 +154,23 @@ def test_prototypes_have_names(everything: Library) -> None:
     # A crystal that only nearly has the structure has not the name.
     tin = everything.entries.crystal(everything.entries.position["mp-550172"])
     assert prototype_names(as_crystals(tin), 0.01) != ["C4, rutile"]
+
+
+def test_space_group_is_searched_in_every_source(everything: Library) -> None:
+    found = first_for(everything, "GaAs", 8, space_group=115)
+    assert found
+    assert {p.space_group for p in found} == {115}
+    # No template has it: two species of a richer one became the same element.
+    assert {p.method for p in found} & {"merging", "decoration"}
+    numbers = [primitive_crystal(crystal).space_group for crystal in to_crystals(found)]
+    assert set(numbers) == {115}
+
+
+def test_formula_larger_than_usual_cells_can_be_asked_for() -> None:
+    chalcanthite = parse_formula("CuSO4·5H2O")
+    assert ask_formulas([chalcanthite], 4)[0].units == (1,)
+    with pytest.raises(UserError, match="--max-atoms"):
+        ask_formulas([chalcanthite], 4, max_atoms=20)
+    olivine = ask_formulas([parse_formula("LiFePO4")], 4)[0]
+    assert (4 in olivine.large_units, max(olivine.units) * 7 <= 20) == (True, True)
+    assert ask_formulas([parse_formula("LiFePO4")], 4, max_atoms=20)[0].large_units == ()
