@@ -52,7 +52,7 @@ form, which strontium titanate and tin dioxide have at room temperature, comes f
 FAULTY = 0.4
 """Estimated distance in eV/atom beyond which AFLOW's structures, as pymatgen has them, are faulty
 (anatase at 1.86)."""
-CONFIDENT = 0.4
+CONFIDENT = 0.35
 """Probability, among predictions, from which on the first one stands before known structures none
 of which is stable."""
 DEGENERATE = 0.003
