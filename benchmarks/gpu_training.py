@@ -13,9 +13,10 @@ With `--check` first, on any CPU: two minutes, every step of what follows, on a 
 RUN.toml: `deadline`, seconds of the whole, after which nothing new begins, and runs are cut so as
 to end `reserve` seconds before; `[abort]` with `after` (seconds of training), `crystals_per_second`
 and `val_loss`: a run that is slower or worse by then ends; `[[runs]]` with `name`, `seconds`, and
-optionally `kind`, `config`, `precision`, `graphs`, and tables `model` and `training` over those of
-the configuration; `[[samples]]` with `set` (`val` or `test`), and optionally `runs`, `seeds`,
-`steps`, `first` (crystals of the set) and a table `settings` of sampling, taken in order.
+optionally `kind`, `config`, `precision`, `graphs`, tables `model` and `training` over those of the
+configuration, and an `abort` of its own; `[[samples]]` with `set` (`val` or `test`), and optionally
+`runs`, `seeds`, `steps`, `first` (crystals of the set) and a table `settings` of sampling, taken in
+order.
 
 OUT has no file above 16 MiB; larger ones are cut into NAME.000, NAME.001, ... (`cat` joins them):
 `summary.json`, and for each run `NAME.safetensors` in 16 bits with its card, `NAME.log.csv`, and
@@ -59,7 +60,10 @@ LARGEST_FILE = 15 << 20
 KEYS = {
     "": {"deadline", "reserve", "abort", "runs", "samples"},
     "abort": {"after", "crystals_per_second", "val_loss"},
-    "runs": {"name", "seconds", "kind", "config", "precision", "graphs", "model", "training"},
+    "runs": {
+        *("name", "seconds", "kind", "config", "precision", "graphs"),
+        *("model", "training", "abort"),
+    },
     "samples": {"set", "runs", "seeds", "steps", "first", "settings"},
 }
 TINY = {"channels": 32, "pair_channels": 16, "triangle_channels": 8, "layers": 1, "heads": 4}
@@ -217,7 +221,7 @@ class Campaign:
             graphs=True if self.check else run.get("graphs"),
         )
         trainer.rows = []
-        trainer.limits = {} if self.check else self.plan.get("abort", {})
+        trainer.limits = {} if self.check else self.plan.get("abort", {}) | run.get("abort", {})
         found: dict[str, Any] = {"weights": sum(p.numel() for p in trainer.model.parameters())}
         self.summary["runs"][name] = found
         started = time.perf_counter()

@@ -60,6 +60,7 @@ class _Call:
     devices: int
     precision: str
     compiled: bool
+    graphs: bool | None
     resume: bool
     overwrite: bool
     quiet: bool
@@ -127,6 +128,11 @@ def _options(kind: str) -> list[Callable[..., Any]]:
             **shown,
         ),
         click.option("--compile", "compiled", is_flag=True, help="With torch.compile."),
+        click.option(
+            "--graphs/--no-graphs",
+            default=None,
+            help="Steps as CUDA graphs; by default on one GPU, for models that can.",
+        ),
         click.option("--resume", is_flag=True, help="Go on from the last checkpoint of the run."),
         overwrite_option,
         quiet_option,
@@ -188,6 +194,7 @@ def _trainer(call: _Call, settings: dict[str, Any]) -> Trainer:
         selection,
         fabric=fabric,
         compiled=call.compiled,
+        graphs=call.graphs,
     )
     if call.resume:
         trainer.resume()

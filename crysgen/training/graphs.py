@@ -21,6 +21,7 @@ from crysgen.models.base import Prepares
 from crysgen.training.classes import ClassOrder
 from crysgen.training.prefetch import PreparedBatches
 from crysgen.training.steps import EagerSteps
+from crysmetrics.errors import UserError
 
 if TYPE_CHECKING:
     from crysgen.training.trainer import Trainer
@@ -40,7 +41,7 @@ def steps_of(run: Trainer, graphs: bool | None) -> EagerSteps | GraphSteps:
     """
     refusal = _refusal(run, anywhere=graphs is True)
     if graphs is True and refusal is not None:
-        raise ValueError(f"training can't be a graph: {refusal}")
+        raise UserError(f"This training can't be CUDA graphs: {refusal}.")
     if graphs is False or refusal is not None:
         return EagerSteps(run)
     try:

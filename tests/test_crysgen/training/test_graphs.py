@@ -21,6 +21,7 @@ from crysgen.training.prefetch import PreparedBatches
 from crysgen.training.settings import TrainingSettings
 from crysgen.training.steps import EagerSteps
 from crysgen.training.trainer import Trainer
+from crysmetrics.errors import UserError
 from crysmetrics.weight_average import warm_average
 
 pytest.importorskip("lightning_fabric", reason="the extra `train` is not installed")
@@ -102,7 +103,7 @@ def test_the_eager_steps_are_taken_where_graphs_can_t_be(tmp_path: Path) -> None
     assert isinstance(steps_of(trainer(tmp_path), None), EagerSteps)  # no GPU
     run = trainer(tmp_path)
     run.compiled = True
-    with pytest.raises(ValueError, match="compiled"):
+    with pytest.raises(UserError, match="compiled"):
         steps_of(run, True)
     assert isinstance(run.model, Prepares)
 
