@@ -5,8 +5,9 @@ python benchmarks/csp/textbook.py --method auto
 A structure is right if its space group is the tabulated one and the edges of its conventional cell
 are within 3 % (`textbook.csv`; any of the polymorphs listed counts). No number is tuned on these;
 for that there are other well-known crystals in `textbook_tuning.csv` (`--tuning`). With `--library
-known` structures come first that users find in the library, as these do. The order of known structures was
-chosen with some of these twenty in view, so that figures with that library are not held out.
+known` structures come first that users find in the library, as these do. The order of known
+structures was chosen with some of these twenty in view, so that figures with that library are not
+held out.
 """
 
 from __future__ import annotations
