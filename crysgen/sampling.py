@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 ATTEMPTS = 5
 """Number of draws of a structure, after which it is given up."""
 
-_ATOMS_ON_CPU = 240
-"""Of a batch: some 4 s of one core, so that a run that is killed loses less than ten."""
+_WORK_ON_CPU = 240
+"""Of a batch, in units of one atom's: some 3 s of one core, so that a run that is killed loses less
+than ten, also beside other jobs."""
+_PAIRS = 8
+"""Pairs of atoms that take a network as long as one atom by itself."""
 _OVERHEAD_ON_CPU = 80
 _OVERHEAD_ON_GPU = 4000
 """Fixed cost of a batch in units of one atom's: small batches are mostly waiting, and on a GPU each
@@ -74,9 +77,11 @@ def plan_batches(
         if batch_size is not None:
             most = batch_size
         else:
-            atoms = _atoms_on_gpu(device) if on_gpu else _ATOMS_ON_CPU
-            share = -(-len(together) * group[0] // (1 if on_gpu else workers))
-            most = max(1, min(atoms, max(overhead, share)) // group[0])
+            size = group[0]
+            work = size if on_gpu else size + size * size // _PAIRS
+            limit = _atoms_on_gpu(device) if on_gpu else _WORK_ON_CPU
+            share = -(-len(together) * work // (1 if on_gpu else workers))
+            most = max(1, min(limit, max(overhead, share)) // work)
         batches += [together[i : i + most] for i in range(0, len(together), most)]
     return batches
 
