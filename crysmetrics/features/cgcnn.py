@@ -35,6 +35,7 @@ from crysmetrics.io.parsed import one_line
 from crysmetrics.packages import require
 from crysmetrics.parallel import chunks_of, in_threads, torch_threads
 from crysmetrics.progress import task
+from crysmetrics.torch_files import load_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -236,7 +237,7 @@ def _model(device: str) -> _Model:
     centres = np.arange(0.0, RADIUS + _GAUSSIAN_STEP, _GAUSSIAN_STEP)
     try:
         # Never the package's own loader: it unpickles whatever the file holds.
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = load_tensors(path)
         network = CGCNN.from_state(checkpoint["state_dict"])
         normalizer = checkpoint["normalizer"]
         mean, std = float(normalizer["mean"]), float(normalizer["std"])

@@ -23,6 +23,7 @@ from crysmetrics.io import Crystals
 from crysmetrics.io.parsed import one_line
 from crysmetrics.packages import require
 from crysmetrics.potentials.base import Potential, Prediction, file_sha256
+from crysmetrics.torch_files import load_tensors
 
 VERSION = "0.3.0"
 """Of the weights."""
@@ -97,15 +98,13 @@ def _graph(crystal: Crystals, model: Any) -> Any:
 
 @cache
 def _model(device: str) -> Any:
-    import torch
-
     path = _weights()
     from chgnet.model import CHGNet as Network
 
     try:
         # It says on standard output that it is there, where JSON may be wanted.
         with redirect_stdout(StringIO()):
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = load_tensors(path)
             model = Network.from_dict(state["model"]).to(device).eval()
     except (RuntimeError, KeyError, TypeError, UnpicklingError) as error:
         raise UserError(f"CHGNet can't be used: {one_line(error)}.") from error

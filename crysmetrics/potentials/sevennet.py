@@ -22,6 +22,7 @@ from crysmetrics.io.parsed import one_line
 from crysmetrics.packages import require
 from crysmetrics.periodic_neighbours import periodic_neighbours
 from crysmetrics.potentials.base import Potential, Prediction, file_sha256
+from crysmetrics.torch_files import load_tensors
 
 _UNKNOWN = frozenset({84, 85, 86, 87, 88})
 """Po, At, Rn, Fr, Ra, which MPtrj lacks."""
@@ -110,7 +111,6 @@ def _model(folder: str, device: str) -> Any:
 
 def _checkpoint(path: Path) -> Any:
     """Read a checkpoint without unpickling, into SevenNet's own class."""
-    import torch
     from sevenn.checkpoint import SevenNetCheckpoint, _config_cp_routine
 
     # Three names that make arrays of numbers, and nothing else.
@@ -121,8 +121,7 @@ def _checkpoint(path: Path) -> Any:
         np.dtypes.Float32DType,
         np.dtypes.Float64DType,
     ]
-    with torch.serialization.safe_globals(allowed):
-        content = torch.load(path, map_location="cpu", weights_only=True)
+    content = load_tensors(path, allowed)
 
     class Checkpoint(SevenNetCheckpoint):
         def _load(self) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from crysmetrics.errors import UserError
 from crysmetrics.io.atomic import atomic_file
 from crysmetrics.io.json_files import write_json
+from crysmetrics.torch_files import load_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -156,7 +157,7 @@ def state_from_zip(name: str, data: bytes) -> dict[str, Tensor]:
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise UserError(f"The archive of {name} is no intact zip file: {error}.") from error
     try:
-        checkpoint = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+        checkpoint = load_tensors(io.BytesIO(raw))
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"The checkpoint of {name} is not tensors alone: {reason}") from error

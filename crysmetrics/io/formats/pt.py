@@ -22,6 +22,8 @@ from crysmetrics.io.entries import Columns, Entry, Source
 from crysmetrics.io.formats import arrays
 from crysmetrics.io.formats.base import Format
 from crysmetrics.io.parsed import one_line
+from crysmetrics.packages import is_installed
+from crysmetrics.torch_files import load_tensors
 
 _MAX_PICKLE = 64 * 1024**2
 """Largest pickle inside; tensors stand beside it."""
@@ -94,19 +96,17 @@ def _load(path: Path) -> dict[str, Any]:
     if refused:
         raise ValueError(f"asks for {refused[0][:80]!r}, which is no data; refused")
     inert = [name for name in names if not _TENSORS.fullmatch(name)]
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError(f"{path} can be read only where PyTorch is installed.") from error
+    if not is_installed("torch"):
+        raise UserError(f"{path} can be read only where PyTorch is installed.")
     stand_ins: list[Any] = [
         (_StandInMaker if name.endswith("Getter") else _StandIn, name) for name in inert
     ]
     stand_ins += [_StandIn, _StandInMaker]
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # Mapped, so that tensors that are not asked for (whole trajectories) are never read.
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            found = load_tensors(path, stand_ins, mmap=True)
     except Exception as error:  # its reader runs into nearly anything in a damaged pickle
         raise ValueError(f"can't be read by PyTorch ({one_line(error)})") from error
     if not isinstance(found, Mapping):

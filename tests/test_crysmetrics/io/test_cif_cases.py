@@ -46,10 +46,10 @@ from crysmetrics.io.cif import parse_cif
         ("d28_fd3m_origin2_bare", {"Si": 8}),
         ("d31_r3m_rhomb_formula", {"Bi": 2}),
         ("d32_r3c_rhomb_it", {"La": 2, "Al": 2, "O": 6}),
-        ("formula_inf", "has 2 atoms where its formula states inf"),
+        ("formula_inf", "states a formula with more than 1e+09 atoms"),
         ("m009_009_sym-huge-trunc", "holds no atom sites"),
         ("m021_039_num-num-any", "has cell angles that close no cell"),
-        ("m048_010_any-any", "has 8 atoms where its formula states inf"),
+        ("m048_010_any-any", "states a formula with more than 1e+09 atoms"),
         ("m164_011_sg", "has a cell without the symmetry of its space group 'F m -3 m'"),
     ],
 )

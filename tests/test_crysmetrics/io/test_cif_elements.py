@@ -48,7 +48,10 @@ def test_formulas_that_agree(lines):
         ("_chemical_formula_sum 'Na Cl Xx'", "unknown element"),
         ("_chemical_formula_structural 'NaCl(H2O)2'", "formula"),
         ("_chemical_formula_moiety 'Na 1+, Cl 1-, 2(H2 O)'", "formula"),
-        (f"_chemical_formula_sum 'Na1 Cl{'9' * 300}'", "formula states inf"),
+        (
+            f"_chemical_formula_sum 'Na1 Cl{'9' * 300}'",
+            "more than 1e+09 atoms of Cl",
+        ),
         (f"_chemical_formula_sum 'Na1 Cl{'9' * 100_000}'", "characters"),
     ],
 )
