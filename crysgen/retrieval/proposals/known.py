@@ -62,6 +62,9 @@ UNKNOWN = 0.05
 SCALE = 0.02
 """Difference in eV/atom that makes a known polymorph e times less likely to be the one that is
 meant."""
+PREFERRED = 0.05
+"""Difference in eV/atom that counts for what users added before elements' known forms, and for these
+before all else, where energies do not tell."""
 SETTLED = 0.98
 """Probability of all known polymorphs together, where one of them is stable."""
 KNOWN_TIER = PREDICTED_TIER - 1
@@ -241,6 +244,8 @@ def _is_polymorph(proposal: Proposal, entries: Entries) -> bool:
 def _weights(known: Sequence[Polymorph]) -> NDArray[np.float64]:
     """(K,) how likely each is the one that is meant, falling; they add up to 1."""
     energies = np.maximum.accumulate([polymorph.energy for polymorph in known])
+    sources = np.array([polymorph.order[0] for polymorph in known])
+    energies = energies + PREFERRED * (sources - sources[0])
     relative = np.maximum(np.exp(-(energies - energies[0]) / SCALE), LEAST)
     falling = relative * 0.999 ** np.arange(len(relative))  # equal ones keep their order
     weights: NDArray[np.float64] = falling / falling.sum()
