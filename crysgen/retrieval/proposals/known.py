@@ -63,8 +63,8 @@ SCALE = 0.02
 """Difference in eV/atom that makes a known polymorph e times less likely to be the one that is
 meant."""
 PREFERRED = 0.05
-"""Difference in eV/atom that counts for what users added before elements' known forms, and for these
-before all else, where energies do not tell."""
+"""Difference in eV/atom that puts structures that users added before elements' known forms, and
+these before all others."""
 SETTLED = 0.98
 """Probability of all known polymorphs together, where one of them is stable."""
 KNOWN_TIER = PREDICTED_TIER - 1
