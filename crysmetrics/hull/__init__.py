@@ -126,7 +126,7 @@ class ConvexHull:
 
 
 def _shares(amounts: Amounts, elements: Sequence[int]) -> NDArray[np.float64]:
-    """Shares of the elements in the atoms of a composition."""
+    """Compute the shares of the elements in the atoms of a composition."""
     found = np.array([float(amounts.get(z, 0)) for z in elements])
     return found / found.sum()
 

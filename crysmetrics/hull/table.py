@@ -76,7 +76,7 @@ class HullTable:
 
     @cached_property
     def hull(self) -> ConvexHull:
-        """Convex hull of all phases and of the hull's energies at their compositions.
+        """Make the convex hull of all phases and of the hull's energies at their compositions.
 
         A phase that is published with its energy above hull tells where the hull runs at its
         composition, also where the phases that make it up are not in the table.
@@ -86,11 +86,11 @@ class HullTable:
 
     @cached_property
     def hull_of_phases(self) -> ConvexHull:
-        """Convex hull of the phases in the table alone."""
+        """Make the convex hull of the phases in the table alone."""
         return self._lowest(self.energies)
 
     def _lowest(self, energies: NDArray[np.float64]) -> ConvexHull:
-        """Convex hull of the lowest energy of each composition."""
+        """Make the convex hull of the lowest energy of each composition."""
         lowest: dict[tuple[tuple[int, int], ...], int] = {}
         for i in np.argsort(energies, kind="stable").tolist():
             lowest.setdefault(reduced(self.compositions[i]), i)
@@ -107,7 +107,7 @@ class HullTable:
 
     @cached_property
     def known(self) -> frozenset[tuple[tuple[int, int], ...]]:
-        """All compositions, as `reduced` gives them."""
+        """List all compositions, as `reduced` gives them."""
         return frozenset(map(reduced, self.compositions))
 
     def error(self, competing: int) -> HullError | None:

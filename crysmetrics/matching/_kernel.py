@@ -35,7 +35,7 @@ GOOD_ENOUGH = 1e-5
 def map_pairs(
     first_cells, second_cells, pairs, begin, ltol, angle_tol, scaled, wanted, found, shapes, starts
 ):
-    """All mappings of the first lattice onto the second, both scaled to one volume, for pairs.
+    """List all mappings of the first lattice onto the second, both scaled to one volume, for pairs.
 
     Args:
         first_cells, second_cells: (., 3, 3) reduced cells, NaN where there is none.
@@ -108,7 +108,7 @@ def compare_pairs(
     most_atoms,
     result,
 ):
-    """RMS distance of each pair under each permutation of species, NaN where none is below the
+    """Compute RMS distances of pairs under permutations of species, NaN where none is below the
     tolerance.
 
     Args:
@@ -238,7 +238,7 @@ def _forbid(kinds1, o1, kinds2, o2, n, renamed, forbidden):
 
 @njit(nogil=True, cache=True)
 def _all_near(moved, f1, forbidden, n, tol):
-    """Whether each atom lies, along each axis of the mapped cell, near one of its element."""
+    """Tell whether each atom lies, along each axis of the mapped cell, near one of its element."""
     for i in range(n):
         near = False
         for j in range(n):
@@ -259,7 +259,7 @@ def _all_near(moved, f1, forbidden, n, tol):
 
 @njit(nogil=True, cache=True)
 def _images_of(basis, images):
-    """The 27 lattice vectors around the origin."""
+    """List the 27 lattice vectors around the origin."""
     row = 0
     for a in range(-1, 2):
         for b in range(-1, 2):
@@ -271,7 +271,7 @@ def _images_of(basis, images):
 
 @njit(nogil=True, cache=True)
 def _place(frac, n, inv, basis, reduced, cart):
-    """Positions wrapped into the reduced cell: fractional, and in Å."""
+    """Wrap positions into the reduced cell: fractional, and in Å."""
     times(frac, 0, n, inv, reduced)
     for i in range(n):
         x = reduced[i, 0] - np.floor(reduced[i, 0])
@@ -284,7 +284,7 @@ def _place(frac, n, inv, basis, reduced, cart):
 
 @njit(nogil=True, cache=True)
 def _nearest_shift(gap):
-    """Whole number that brings a difference of wrapped positions nearest to 0."""
+    """Find the whole number that brings a difference of wrapped positions nearest to 0."""
     if gap > 0.5:
         return -1
     return 1 if gap < -0.5 else 0
@@ -292,8 +292,10 @@ def _nearest_shift(gap):
 
 @njit(nogil=True, cache=True)
 def _distances(frac2, cart2, frac1, cart1, forbidden, n, tol, height, images, squared, image):
-    """Squared distances (n, n) from the second structure's atoms to the first's, and the image
-    nearest; `FAR` where elements differ or some coordinate differs too much.
+    """Compute squared distances (n, n) from the second structure's atoms to the first's.
+
+    Also finds the nearest image; distances are `FAR` where elements differ or some coordinate
+    differs too much.
 
     `height` has the distances of the cell's opposite faces in Å.
     """
@@ -335,7 +337,7 @@ def _distances(frac2, cart2, frac1, cart1, forbidden, n, tol, height, images, sq
 
 @njit(nogil=True, cache=True)
 def _assign(cost, n, duals, marks):
-    """Linear assignment of least cost; the column of row `i` goes to `marks[0, i]`.
+    """Solve the linear assignment of least cost; the column of row `i` goes to `marks[0, i]`.
 
     Shortest augmenting paths (Crouse 2016, IEEE Trans. Aerosp. Electron. Syst. 52, 1679), with
     SciPy's order among equals: free columns first, then the last one looked at before.
@@ -396,7 +398,7 @@ def _assign(cost, n, duals, marks):
 
 @njit(nogil=True, cache=True)
 def _displacement(cart2, cart1, images, image, marks, n, scale, by_largest):
-    """RMS distance of assigned atoms after the best translation, times `scale`; or the largest."""
+    """Compute the RMS (or largest) distance of assigned atoms, best translated, times `scale`."""
     mx, my, mz = 0.0, 0.0, 0.0
     for i in range(n):
         j = marks[0, i]

@@ -29,7 +29,7 @@ DEGREES = 180 / math.pi
 
 @njit(nogil=True, cache=True)
 def lattice_points(cell, radius, points, cart, distances, scratch):
-    """Lattice points within a sphere around the origin, in the order of pymatgen's cell lists.
+    """List lattice points within a sphere around the origin, in the order of pymatgen's cell lists.
 
     Mappings are tried in this order, and the first that fits well enough is taken. pymatgen bins
     points into 3x3x3 cubes, goes through these in order, and through each from its last point to
@@ -113,7 +113,7 @@ def lattice_points(cell, radius, points, cart, distances, scratch):
 
 @njit(nogil=True, cache=True)
 def _area(m, i, j):
-    """Area between rows `i` and `j`."""
+    """Compute the area between rows `i` and `j`."""
     x = m[i, 1] * m[j, 2] - m[i, 2] * m[j, 1]
     y = m[i, 2] * m[j, 0] - m[i, 0] * m[j, 2]
     z = m[i, 0] * m[j, 1] - m[i, 1] * m[j, 0]
@@ -122,7 +122,7 @@ def _area(m, i, j):
 
 @njit(nogil=True, cache=True)
 def mappings(cell, lengths, angles, ltol, angle_tol, first_only, found, points, cart, dist, chosen):
-    """Triples of lattice vectors with lengths and angles near the wanted ones, in order.
+    """Find triples of lattice vectors with lengths and angles near the wanted ones, in order.
 
     Args:
         cell: (3, 3) rows of the lattice searched.
@@ -208,7 +208,7 @@ def _sign(value, tolerance):
 
 @njit(nogil=True, cache=True)
 def _turn(g, m, t):
-    """mᵀ g m into `g`; `t` is (3, 3) to work in. Entries of `m` are 0, 1 or -1."""
+    """Write mᵀ g m into `g`; `t` is (3, 3) to work in. Entries of `m` are 0, 1 or -1."""
     for i in range(3):
         for j in range(3):
             t[i, j] = g[i, 0] * m[0, j] + g[i, 1] * m[1, j] + g[i, 2] * m[2, j]

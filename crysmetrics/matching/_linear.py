@@ -22,13 +22,13 @@ from crysmetrics.features._numeric import _fma as fma
 
 @njit(nogil=True, cache=True)
 def dot(a, i, b, j):
-    """Dot product of row `i` of `a` and row `j` of `b`."""
+    """Compute the dot product of row `i` of `a` and row `j` of `b`."""
     return fma(a[i, 2], b[j, 2], fma(a[i, 1], b[j, 1], a[i, 0] * b[j, 0]))
 
 
 @njit(nogil=True, cache=True)
 def times(rows, first, last, matrix, out):
-    """Rows `first` to `last` of `np.dot(rows, matrix)`, into the same rows of `out`.
+    """Compute rows `first` to `last` of `np.dot(rows, matrix)`, into the same rows of `out`.
 
     `out` may be `rows`.
     """
@@ -40,7 +40,7 @@ def times(rows, first, last, matrix, out):
 
 @njit(nogil=True, cache=True)
 def inverse(matrix, a, out):
-    """`np.linalg.inv` of (3, 3): LAPACK's dgesv on the unit matrix; `a` is (3, 3) to work in."""
+    """Compute `np.linalg.inv` of (3, 3) as LAPACK's dgesv does; `a` is (3, 3) to work in."""
     order0, order1, order2 = 0, 1, 2
     for i in range(3):
         for j in range(3):
@@ -81,7 +81,7 @@ def inverse(matrix, a, out):
 
 @njit(nogil=True, cache=True)
 def determinant(m):
-    """Signed volume of a cell: a cross product and a dot product, as pymatgen has it."""
+    """Compute the signed volume of a cell by a cross and a dot product, as pymatgen has it."""
     x = m[0, 1] * m[1, 2] - m[0, 2] * m[1, 1]
     y = m[0, 2] * m[1, 0] - m[0, 0] * m[1, 2]
     z = m[0, 0] * m[1, 1] - m[0, 1] * m[1, 0]
@@ -90,27 +90,27 @@ def determinant(m):
 
 @njit(nogil=True, cache=True)
 def length(m, i):
-    """Length of row `i`."""
+    """Compute the length of row `i`."""
     return math.sqrt(m[i, 0] * m[i, 0] + m[i, 1] * m[i, 1] + m[i, 2] * m[i, 2])
 
 
 @njit(nogil=True, cache=True)
 def angle_cosine(m, i):
-    """Cosine of the angle opposite to axis `i`, between -1 and 1."""
+    """Compute the cosine of the angle opposite to axis `i`, between -1 and 1."""
     j, k = (i + 1) % 3, (i + 2) % 3
     return min(max(dot(m, j, m, k) / (length(m, j) * length(m, k)), -1.0), 1.0)
 
 
 @njit(nogil=True, cache=True)
 def reciprocal_length(inv, i):
-    """Length of reciprocal vector `i`, 2 pi included, from the inverse of a cell."""
+    """Compute the length of reciprocal vector `i`, 2 pi included, from the inverse of a cell."""
     x, y, z = inv[0, i] * 2 * np.pi, inv[1, i] * 2 * np.pi, inv[2, i] * 2 * np.pi
     return math.sqrt(x * x + y * y + z * z)
 
 
 @njit(nogil=True, cache=True)
 def lll(cell, a, mapping, work):
-    """Lenstra-Lenstra-Lovász reduction with delta 3/4.
+    """Do the Lenstra-Lenstra-Lovász reduction with delta 3/4.
 
     Each step as in pymatgen's `Lattice._calculate_lll`: where a coefficient is half an integer,
     as in every hexagonal cell, the last bit decides which of several bases comes out.
@@ -161,7 +161,7 @@ def lll(cell, a, mapping, work):
 
 @njit(nogil=True, cache=True)
 def _orthogonalise(a, b, u, m, i):
-    """Gram-Schmidt for row `i`: coefficients, orthogonal part and its squared length."""
+    """Do Gram-Schmidt for row `i`: coefficients, orthogonal part and its squared length."""
     for j in range(i):
         u[i, j] = dot(a, i, b, j) / m[j]
     for r in range(3):

@@ -84,7 +84,7 @@ def shrink_all(cells, frac, kinds, offsets, counts, steps):
 
 @njit(nogil=True, cache=True)
 def _sort_by_kind(kinds, first, n, order, starts):
-    """Stable order by kind, where each kind starts in it, and the divisor of all their sizes."""
+    """Find the stable order by kind, where each kind starts, and the divisor of all their sizes."""
     for i in range(n):
         j = i
         while j > 0 and kinds[first + order[j - 1]] > kinds[first + i]:
@@ -104,7 +104,7 @@ def _sort_by_kind(kinds, first, n, order, starts):
 
 @njit(nogil=True, cache=True)
 def _translations(frac, starts, groups, tol, vectors):
-    """Vectors between atoms of the rarest kind that take every atom near one of its kind."""
+    """List vectors between atoms of the rarest kind that take every atom near one of its kind."""
     rarest = 0
     for g in range(groups):
         if starts[g + 1] - starts[g] < starts[rarest + 1] - starts[rarest]:
@@ -140,7 +140,7 @@ def _lands_near(frac, first, last, origin, vectors, v, tol):
 def _find_smaller(
     cell, units, groups, number, old, new, starts, vectors, tol, together, inv, work, scale
 ):
-    """The first supercell matrix (in `scale`) of a smaller cell, and its atoms (in `new`).
+    """Find the first supercell matrix (in `scale`) of a smaller cell, and its atoms (in `new`).
 
     Tries Hermite normal forms in pymatgen's order. Returns the determinant, 0 if there is none.
     """
@@ -168,7 +168,7 @@ def _find_smaller(
 
 @njit(nogil=True, cache=True)
 def _all_near(inv, vectors, number, tol):
-    """Whether each row of `inv` lies near one of the vectors, modulo 1."""
+    """Tell whether each row of `inv` lies near one of the vectors, modulo 1."""
     for row in range(3):
         near = False
         for v in range(number):

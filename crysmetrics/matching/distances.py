@@ -160,7 +160,7 @@ def _distances(
     search: tuple[float, bool, bool],
     workers: int | None,
 ) -> NDArray[np.float64]:
-    """(P, C) distances."""
+    """Compute (P, C) distances."""
     result = np.full((len(pairs), len(permutations)), np.nan)
     i, j = pairs[:, 0], pairs[:, 1]
     has_cells = np.isfinite(first.cells[i, 0, 0]) & np.isfinite(second.cells[j, 0, 0])
@@ -182,7 +182,7 @@ def _distances(
 def _prepared(
     structures: Crystals | ReducedCells, column: NDArray[np.int64], workers: int | None
 ) -> tuple[ReducedCells, NDArray[np.int64]]:
-    """Reduced cells of the structures that are used, and the indices into them."""
+    """Find the reduced cells of the structures that are used, and the indices into them."""
     if isinstance(structures, ReducedCells):
         return structures, column
     used, where = np.unique(column, return_inverse=True)
@@ -197,7 +197,7 @@ def _compare(
     tolerances: tuple[float, float, float],
     search: tuple[float, bool, bool],
 ) -> NDArray[np.float64]:
-    """(P, C) distances of pairs with equally many atoms."""
+    """Compute (P, C) distances of pairs with equally many atoms."""
     stol, angle_tol, ltol = tolerances
     count, size = len(pairs), _MAPPINGS_A_PAIR * len(pairs)
     scaled, wanted = np.empty((count, 2, 3, 3)), np.empty((count, 6))
@@ -234,13 +234,13 @@ def _compare(
 
 
 def _parameters(shapes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(M, 6) lengths and angles in degrees, of lengths and cosines."""
+    """Compute (M, 6) lengths and angles in degrees, of lengths and cosines."""
     # NumPy's arc cosine, not the compiler's: they differ in the last bit, see `_linear`.
     return np.concatenate([shapes[:, :3], np.rad2deg(np.arccos(shapes[:, 3:]))], axis=1)
 
 
 def cells_from_parameters(parameters: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(M, 3, 3) rows of cells with these (M, 6) lengths (Å) and angles (degrees).
+    """Compute (M, 3, 3) rows of cells with these (M, 6) lengths (Å) and angles (degrees).
 
     c points along z, a lies in the plane of x and z: pymatgen's convention.
     """

@@ -62,7 +62,7 @@ def group_duplicates(
 
 
 def _own_order(crystals: Crystals, cells: ReducedCells) -> NDArray[np.int64]:
-    """(B,) indices of crystals in an order that follows from what they are."""
+    """List (B,) indices of crystals in an order that follows from what they are."""
     metric = cells.cells @ cells.cells.transpose(0, 2, 1)
     with np.errstate(invalid="ignore"):  # what has no cell has no volume
         volume = np.abs(np.linalg.det(cells.cells)) / cells.num_atoms

@@ -95,7 +95,7 @@ def anonymous_cells(crystals: Crystals, workers: int | None = None) -> ReducedCe
 
 
 def _amounts(cells: ReducedCells, i: int) -> tuple[int, ...]:
-    """Atoms of each kind in the primitive cell of structure `i`, the rarest first."""
+    """Count the atoms of each kind in the primitive cell of structure `i`, the rarest first."""
     atoms = slice(cells.offsets[i], cells.offsets[i] + cells.num_atoms[i])
     return tuple(np.bincount(cells.kinds[atoms]).tolist())
 
@@ -141,7 +141,7 @@ def _permuted_matches(
     tolerances: Tolerances,
     workers: int | None,
 ) -> NDArray[np.bool_]:
-    """(P,) whether pairs match under some permutation of kinds of equal amounts."""
+    """Tell (P,) whether pairs match under some permutation of kinds of equal amounts."""
     same = np.zeros(len(pairs), dtype=bool)
     waiting = _permutations(amounts)
     # A dozen elements of equal amounts have more permutations than memory can hold.
@@ -152,7 +152,7 @@ def _permuted_matches(
 
 
 def _permutations(amounts: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    """All permutations of kinds that keep amounts, which stand in ascending order."""
+    """List all permutations of kinds that keep amounts, which stand in ascending order."""
     blocks = [[k for k, a in enumerate(amounts) if a == amount] for amount in sorted({*amounts})]
     for parts in product(*(permutations(block) for block in blocks)):
         yield tuple(k for part in parts for k in part)

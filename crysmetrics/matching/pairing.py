@@ -53,7 +53,7 @@ class Pairing:
     failures: tuple[Mapping[str, str], ...] = ()
 
     def predictions(self, references: int, top: int | None = None) -> NDArray[np.int64]:
-        """(references,) number of predictions for each, lost ones included.
+        """Count (references,) predictions for each, lost ones included.
 
         Args:
             references: how many there are.
@@ -97,7 +97,7 @@ def pair(pred: Crystals, ref: Crystals, path: str | None = None, how: str = "aut
 
 
 def read_table(path: str | os.PathLike[str]) -> dict[str, list[str]] | None:
-    """Columns `file`, `ref_id` and `rank` of the `samples.csv` in a folder, zip or tar; or None.
+    """Read columns `file`, `ref_id`, `rank` of the `samples.csv` in a folder, zip or tar; or None.
 
     Raises:
         UserError: if there is one that can't be read, or that lacks `file` or `ref_id`.
@@ -179,7 +179,7 @@ def _assemble(
     ranks: Sequence[str],
     by: str,
 ) -> Pairing:
-    """A pairing from one row for each prediction: its index (None if it was not read), the name
+    """Make a pairing of a row for each prediction: its index (None if it was not read), the name
     of its reference, and its rank as text."""
     position = {name: i for i, name in enumerate(ref.ids)}
     numbers = _ranks(ref_ids, ranks, by)
@@ -203,7 +203,7 @@ def _assemble(
 
 
 def _ranks(ref_ids: Sequence[str], texts: Sequence[str], by: str) -> list[int]:
-    """Ranks as numbers; without any, predictions count in the order of rows."""
+    """Read ranks as numbers; without any, predictions count in the order of rows."""
     counted: dict[str, int] = {}
     seen: set[tuple[str, int]] = set()
     empty = not any(texts)
@@ -265,7 +265,7 @@ def _in_order(pred: Crystals, ref: Crystals) -> Pairing:
 
 
 def _nothing(pred: Crystals, ref: Crystals, names: Sequence[str], by: str) -> Pairing:
-    """No pairs at all: reason enough, so that not every structure is named."""
+    """Make a pairing without pairs: reason enough, so that not every structure is named."""
     text = f"{by}: no prediction belongs to a reference ({names[0]!r} and the like are none of "
     text += f"{ref.ids[0]!r} and the like)"
     return Pairing(

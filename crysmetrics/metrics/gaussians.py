@@ -56,7 +56,7 @@ class Statistics:
 
     @property
     def trace(self) -> float:
-        """Trace of the covariance."""
+        """Compute the trace of the covariance."""
         return float((self.factor**2).sum())
 
 
@@ -132,7 +132,7 @@ class SupportsStatistics(Protocol):
 
     @property
     def count(self) -> int:
-        """Number of rows."""
+        """Count the rows."""
 
     def statistics(self) -> Statistics:
-        """Mean and covariance."""
+        """Compute mean and covariance."""

@@ -48,7 +48,7 @@ def kernel_distance(gen: Array, ref: Array) -> Value:
 
 
 def _residual(mean_square: float, a: Array, b: Array) -> float:
-    """Mean square of what is left of a kernel once the means over each argument are out."""
+    """Compute the mean square of a kernel from which the means over each argument are taken."""
     rest = mean_square - (a**2).mean() - (b**2).mean() + a.mean() * b.mean()
     return max(0.0, float(rest))
 

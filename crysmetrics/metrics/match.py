@@ -105,7 +105,7 @@ def _best(
     distances: NDArray[np.float64],
     chosen: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
-    """(references,) smallest distance among the chosen pairs; NaN where nothing matches."""
+    """Find (references,) the smallest distance of the chosen pairs; NaN where nothing matches."""
     best = np.full(references, np.nan)
     np.fmin.at(best, pairs[chosen, 1], distances[chosen])
     return best
@@ -114,7 +114,7 @@ def _best(
 def _values(
     best: dict[str, NDArray[np.float64]], pairing: Pairing, stol: float, top: int
 ) -> Iterator[tuple[str, Value]]:
-    """(key, value) of all metrics for one number of predictions considered."""
+    """List (key, value) of all metrics for one number of predictions considered."""
     total = len(best["rms"])
     predictions = pairing.predictions(total, top)
     count = int(predictions.sum())
@@ -148,7 +148,7 @@ def _values(
 def _validity(
     sample: Sample, settings: EvaluationSettings
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """(B,) which structures are valid, and which compositions."""
+    """Tell (B,) which structures are valid, and which compositions."""
     crystals = sample.crystals
     structure, _ = valid_structures(crystals, settings, sample.run.workers)
     return structure, valid_compositions(crystals.element_counts, settings.oxidation_states)

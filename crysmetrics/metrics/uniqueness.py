@@ -94,7 +94,7 @@ def by_size(sizes: NDArray[np.int64], total: int) -> Columns:
 
 
 def _missing(sizes: NDArray[np.int64], m: int, total: int) -> NDArray[np.float64]:
-    """Probability that none of so many structures is among `m` of `total`."""
+    """Compute the probability that none of so many structures is among `m` of `total`."""
     rest = total - sizes
     logarithm = gammaln(np.maximum(rest, m) + 1.0) - gammaln(np.maximum(rest - m, 0) + 1.0)
     logarithm += gammaln(total - m + 1.0) - gammaln(total + 1.0)

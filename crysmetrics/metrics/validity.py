@@ -71,7 +71,7 @@ def _columns(gen: Sample, settings: EvaluationSettings) -> Columns:
 
 
 def _counts(columns: Columns) -> NDArray[np.int64]:
-    """Numbers of valid structures, of valid compositions, and of both."""
+    """Count the numbers of valid structures, of valid compositions, and of both."""
     structure, composition = columns["struct_valid"], columns["comp_valid"]
     return np.array([structure.sum(), composition.sum(), (structure & composition).sum()])
 

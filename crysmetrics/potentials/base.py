@@ -53,7 +53,7 @@ class Potential(ABC):
     @property
     @abstractmethod
     def sha256(self) -> str:
-        """Hash of the weights.
+        """Return a hash of the weights.
 
         Raises:
             UserError: if the package that brings them is not installed.

@@ -63,7 +63,7 @@ class CHGNet(Potential):
 
 
 def _energies_and_slopes(model: Any, graphs: list[Any]) -> tuple[Any, list[Any]]:
-    """Energies (B,) in eV/atom, and slopes of total energies by positions, then by strains.
+    """Compute energies (B,) in eV/atom, and slopes of total energies by positions, then by strains.
 
     `CHGNet.forward` takes two backward passes that can be differentiated once more, which only
     training needs; one plain pass gives the same numbers in less than half the time.

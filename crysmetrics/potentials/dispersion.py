@@ -72,7 +72,7 @@ def dispersion_version() -> str:
 
 
 def is_metallic(crystal: Crystals) -> bool:
-    """Whether all elements of a crystal are metals."""
+    """Tell whether all elements of a crystal are metals."""
     from pymatgen.core import Element
 
     return all(Element.from_Z(int(z)).is_metal for z in np.unique(crystal.atomic_numbers))

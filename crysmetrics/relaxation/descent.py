@@ -108,7 +108,7 @@ class _Run:
         self.end: End | None = None
 
     def crystal(self) -> Crystals:
-        """The crystal as it is now."""
+        """Return the crystal as it is now."""
         return Crystals(
             self.start.atomic_numbers,
             self.atoms.get_scaled_positions(wrap=True),

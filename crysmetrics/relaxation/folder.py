@@ -131,7 +131,7 @@ def _finish(
 def _table(
     crystals: Crystals, relaxed: Crystals, names: Mapping[int, str], reasons: Mapping[int, str]
 ) -> pd.DataFrame:
-    """One row for each structure, then one for each that could not be read."""
+    """Make one row for each structure, then one for each that could not be read."""
     import pandas as pd
 
     values = relaxed.properties if len(relaxed) else {}

@@ -55,19 +55,19 @@ class Change:
 
     @property
     def failed(self) -> bool:
-        """Whether this metric fails a gate."""
+        """Tell whether this metric fails a gate."""
         return self.verdict == "failed"
 
     @property
     def significance(self) -> float | None:
-        """The difference in standard errors."""
+        """Return the difference in standard errors."""
         if self.difference is None or not self.stderr:
             return None
         return self.difference / self.stderr
 
     @property
     def worse_by(self) -> float:
-        """How much worse the candidate is, in the metric's unit; negative if it is better."""
+        """Compute how much worse the candidate is in the metric's unit; negative if better."""
         difference = self.difference or 0.0
         return difference if self.better == "lower" else -difference
 

@@ -80,7 +80,7 @@ def _what_is_new(report: Report) -> Figure | None:
 
 
 def _distances(report: Report) -> Figure | None:
-    """Histograms of the distances to the nearest other and the nearest known structure."""
+    """Draw histograms of the distances to the nearest other and the nearest known structure."""
     table = report.per_structure.get("gen")
     if table is None:
         return None
