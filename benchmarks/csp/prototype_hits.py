@@ -39,13 +39,14 @@ def main(share: float, seed: int) -> None:
     pairs_seen = pairs_differ = found = missing = new = 0
     for counts, members in entries.by_counts.items():
         cases = species_permutations(counts)
-        leaders = np.flatnonzero(np.isin(entries.leaders, members))
+        leaders = np.flatnonzero(np.isin(entries.representatives, members))
         pairs = np.stack(np.meshgrid(members, leaders, indexing="ij"), -1).reshape(-1, 2)
         pairs = pairs[rng.random(len(pairs)) < share]
-        index = np.stack([pairs[:, 0], entries.leaders[pairs[:, 1]]], axis=1)
+        index = np.stack([pairs[:, 0], entries.representatives[pairs[:, 1]]], axis=1)
         now = np.isfinite(displacements(niggli, niggli, index, cases))
         then = np.array(
-            [[(i, j, k) in stored for k in range(len(cases))] for i, j in pairs.tolist()]
+            [[(i, j, k) in stored for k in range(len(cases))] for i, j in pairs.tolist()],
+            dtype=bool,
         ).reshape(now.shape)
         pairs_seen += len(pairs)
         pairs_differ += int((now.any(axis=1) != then.any(axis=1)).sum())

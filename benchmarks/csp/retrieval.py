@@ -23,7 +23,12 @@ from crysgen.ranking.selection import SHORTEST_DISTANCE
 from crysgen.retrieval.library.anonymous import sorted_species
 from crysgen.retrieval.library.build import TABLES
 from crysgen.retrieval.library.library import Library
-from crysgen.retrieval.proposals.proposal import Proposal, source_of, to_crystals
+from crysgen.retrieval.proposals.proposal import (
+    Proposal,
+    ProposalFeatures,
+    source_of,
+    to_crystals,
+)
 from crysgen.retrieval.proposals.sizing import with_volumes
 from crysgen.retrieval.proposals.template_ranking import ranked_templates
 from crysgen.retrieval.propose import propose, uncalibrated
@@ -167,6 +172,14 @@ def mendeleev_numbers() -> NDArray[np.float64]:
     return np.array([0.0, *known, *[known[-1]] * (len(SYMBOLS) - 104)])
 
 
+_UNRANKED = ProposalFeatures(
+    share=0.0, first_share=0.0, nearest=0.0, effective_support=0.0, num_supporting=0,
+    stable_weight=0.0, volume_factor=0.0, e_above_hull=np.nan, known_above_hull=0.0,
+    user_entry=False, multiple=1,
+)  # fmt: skip
+"""Of proposals that nothing but one distance ranks."""
+
+
 def plain(library: Library, atoms: dict[int, int], numbers: NDArray[np.float64]) -> list[Proposal]:
     """The entries nearest by Mendeleev number, without learning, votes or other prototypes."""
     elements, counts = sorted_species(atoms)
@@ -192,7 +205,7 @@ def plain(library: Library, atoms: dict[int, int], numbers: NDArray[np.float64])
         lattice = library.entries.lattices[entry].astype(float)
         found.append(
             Proposal(numbers_here, library.entries.frac(entry), lattice, prototype_id="",
-                     space_group=0, score=-float(best[placed]),
+                     space_group=0, score=-float(best[placed]), features=_UNRANKED,
                      **source_of(library.entries, entry))
         )  # fmt: skip
     return found
