@@ -171,3 +171,16 @@ def strided_steps(total: int, count: int) -> list[int]:
     if not 1 <= count <= total:
         raise ValueError(f"{count} of {total} steps")
     return [round(total * (count - i) / count) for i in range(count + 1)]
+
+
+def steps_back(total: int, first: int | None = None, wanted: int | None = None) -> list[int]:
+    """List the steps of the way back from `first` to 0, as dense as `wanted` of all steps are.
+
+    Args:
+        total: T.
+        first: where the way begins; T if None.
+        wanted: steps that a way from T takes; all if None.
+    """
+    first = total if first is None else first
+    wanted = total if wanted is None else wanted
+    return strided_steps(first, max(1, min(first, round(wanted * first / total))))

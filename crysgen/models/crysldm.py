@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from crysgen.diffusion.lattice import normalize_lengths, restore_lengths
 from crysgen.diffusion.noise import Noise, spread_steps
 from crysgen.diffusion.positions import uniform
-from crysgen.diffusion.schedules import strided_steps
+from crysgen.diffusion.schedules import steps_back
 from crysgen.diffusion.torus import remove_mean
 from crysgen.matrices import determinants
 from crysgen.models.base import Model, OnStep
@@ -374,9 +374,7 @@ class CrysLDM(Model):
         steps: int | None = None,
     ) -> tuple[_State, list[WayBack]]:
         """Begin at pure noise, or at `start` noised to the step `first`."""
-        first = self.num_steps if first is None else first
-        wanted = self.num_steps if steps is None else steps
-        plan = strided_steps(first, max(1, min(first, round(wanted * first / self.num_steps))))
+        plan = steps_back(self.num_steps, first, steps)
         weights = next(self.parameters())
         zeros = torch.zeros(*mask.shape, 3, dtype=weights.dtype, device=mask.device)
         draws = self._noise(seeds, mask, 1 + len(plan)).rest(zeros)
@@ -384,7 +382,7 @@ class CrysLDM(Model):
         if start is None:
             frac = uniform(moves) * mask[..., None]
         else:
-            now = torch.full((len(mask),), first, device=mask.device)
+            now = torch.full((len(mask),), plan[0], device=mask.device)
             latents = self.process.noised_latents(self.encoded(start), now, latents)
             frac = self.process.noised_positions(start.frac_coords, mask, now, moves).frac_coords
         way = []

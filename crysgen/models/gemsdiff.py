@@ -20,7 +20,7 @@ from crysgen.diffusion.lattice import (
 )
 from crysgen.diffusion.noise import Noise, kept_channels, spread_steps
 from crysgen.diffusion.positions import ScoreProcess
-from crysgen.diffusion.schedules import strided_steps
+from crysgen.diffusion.schedules import steps_back
 from crysgen.diffusion.torus import remove_mean, shortest_path, wrap
 from crysgen.models.base import OnStep
 from crysgen.models.gemsdiff_config import (
@@ -295,9 +295,7 @@ class GemsDiff(CrystalPredictor):
         steps: int | None = None,
     ) -> tuple[_State, list[_Step]]:
         """Begin at pure noise, or at `start` noised to the step `first`."""
-        first = self.num_steps if first is None else first
-        wanted = self.num_steps if steps is None else steps
-        plan = strided_steps(first, max(1, min(first, round(wanted * first / self.num_steps))))
+        plan = steps_back(self.num_steps, first, steps)
         mask = atomic_numbers > 0
         counts = mask.sum(1)
         looks = 2 if self.config.corrector else 1
@@ -308,7 +306,7 @@ class GemsDiff(CrystalPredictor):
         if start is None:
             vectors, frac = self.of_cells.start(draw), self.of_positions.start(moves, mask)
         else:
-            now = torch.full_like(counts, first)
+            now = torch.full_like(counts, plan[0])
             known = self.cells.encode(start.lattices.to(zeros), counts)
             vectors = self.of_cells.noised(known, now, draw)
             placed = start.frac_coords.to(zeros)

@@ -17,6 +17,7 @@ from crysgen.diffusion.schedules import (
     exploding_powers,
     linear_betas,
     preserving_powers,
+    steps_back,
     strided_steps,
 )
 
@@ -176,3 +177,11 @@ def test_flows_are_straight(power):
             (flow.signal(then) * start + flow.sigma(then) * noise).item()
         )
         assert way.variance == 0
+
+
+def test_a_way_back_from_the_middle_is_as_dense_as_the_whole_one():
+    assert steps_back(100) == list(range(100, -1, -1))
+    assert steps_back(100, wanted=4) == [100, 75, 50, 25, 0]
+    assert steps_back(100, first=40, wanted=50) == list(range(40, -1, -2))
+    assert steps_back(100, first=1, wanted=10) == [1, 0]  # one step at least
+    assert steps_back(100, first=10, wanted=500) == list(range(10, -1, -1))  # none twice
