@@ -9,7 +9,6 @@ the new ones are complete.
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,19 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crysgen.proposers.base import CANDIDATE_PROPERTIES
+from crysgen.run_state import RECORD, SCHEMA, UNFINISHED, check_folder, read_record, write_record
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.io import Crystals
-from crysmetrics.io.atomic import atomic_file, is_temporary
+from crysmetrics.io.atomic import atomic_file
 from crysmetrics.io.csv_files import unquoted, write_csv
-from crysmetrics.io.json_files import write_json
 from crysmetrics.io.parsed import one_line
 from crysmetrics.locking import locked
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA = "crysgen/1"
-"""Name and version of the format of records."""
 COLUMNS = (
     *("file", "formula", "num_atoms", "space_group", "density", "volume_per_atom"),
     *("min_distance", "predicted_formation_energy_per_atom", "status", "prototype"),
@@ -39,9 +36,6 @@ COLUMNS = (
 """Columns of the table of samples."""
 TABLE = "samples.csv"
 """Name of the table of samples in the folder of a run."""
-RECORD = "request.json"
-"""Name of the record of the request in the folder of a run."""
-_UNFINISHED = "unfinished-run"
 _LOCK = "lock"
 
 
@@ -111,7 +105,7 @@ class RunFolder(Store):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
-        self.work = path / _UNFINISHED
+        self.work = path / UNFINISHED
         self._parts = [_load_part(part) for part in self._files("part")]
         self._relaxed = [_load_part(part, relaxed=True) for part in self._files("relaxed")]
         for kept, parts in ("candidates", self._parts), ("relaxed structures", self._relaxed):
@@ -155,8 +149,8 @@ class RunFolder(Store):
                 _remove(self.path, name)
         with atomic_file(self.path / TABLE) as temporary:
             write_csv(table, temporary, columns=COLUMNS)
-        record = _read_record(self.work / RECORD) or {}
-        _write_record(self.path / RECORD, {**record, "result": dict(result)})
+        record = read_record(self.work / RECORD) or {}
+        write_record(self.path / RECORD, {**record, "result": dict(result)})
         _discard(self.work)
 
 
@@ -215,7 +209,7 @@ def open_run(
         UserError: if the folder holds something else, or somebody else writes there.
     """
     check_folder(path, record, overwrite)
-    work = path / _UNFINISHED
+    work = path / UNFINISHED
     new = [parent for parent in (path, *path.parents) if not parent.exists()]
     try:
         work.mkdir(parents=True, exist_ok=True)
@@ -228,7 +222,7 @@ def open_run(
             continued = check_folder(path, record, overwrite) == "continued"
             if not continued:
                 _discard(work)
-                _write_record(work / RECORD, {"schema": SCHEMA, **record})
+                write_record(work / RECORD, {"schema": SCHEMA, **record})
             folder = RunFolder(path)
             try:
                 yield folder, continued
@@ -250,122 +244,6 @@ def _remove_if_done(work: Path) -> None:
     with suppress(OSError):
         if {child.name for child in work.iterdir()} <= {_LOCK}:
             shutil.rmtree(work)
-
-
-def refuse_taken(path: Path, overwrite: bool = False) -> None:
-    """Refuse a folder that no request may write to, before a request is known.
-
-    Raises:
-        UserError: if `path` is no folder, holds other things, or a finished run.
-    """
-    found = state(path, None)
-    if found == "foreign" or (found == "finished" and not overwrite):
-        raise UserError(_say_taken(path, found, None))
-
-
-def check_folder(path: Path, record: Mapping[str, Any], overwrite: bool = False) -> str:
-    """Return the `state` of a folder that a run may write to.
-
-    Raises:
-        UserError: if it may not.
-    """
-    found = state(path, record)
-    if found == "foreign" or (found in ("finished", "other", "damaged") and not overwrite):
-        raise UserError(_say_taken(path, found, record))
-    return found
-
-
-def state(path: Path, record: Mapping[str, Any] | None) -> str:
-    """Tell what a folder is to a request.
-
-    Args:
-        path: of the folder.
-        record: with the `request`; None for any, so that unfinished runs are all `other`.
-
-    Returns:
-        `new` (nothing there), `continued` (an unfinished run of this request), `other` (one of
-        another request), `damaged` (one whose request can't be read), `finished`, or `foreign`
-        (something else).
-    """
-    if not path.exists():
-        return "foreign" if path.is_symlink() else "new"
-    if not path.is_dir():
-        return "foreign"
-    unfinished = _read_record(path / _UNFINISHED / RECORD)
-    if unfinished is not None:
-        same = record is not None and unfinished.get("request") == _plain(record["request"])
-        return "continued" if same else "other"
-    if (path / _UNFINISHED / RECORD).exists():
-        return "damaged"
-    if _read_record(path / RECORD) is not None:
-        return "finished"
-    # A run killed before its first word leaves an empty folder of ours.
-    names = {child.name for child in path.iterdir() if not is_temporary(child)} - {_UNFINISHED}
-    return "foreign" if names else "new"
-
-
-def free_folder(base: str, record: Mapping[str, Any]) -> Path:
-    """Find the first of `base`, `base-2`, ... that is new, or holds this request unfinished."""
-    number = 1
-    while True:
-        path = Path(base if number == 1 else f"{base}-{number}")
-        if state(path, record) in ("new", "continued"):
-            return path
-        number += 1
-
-
-def _say_taken(path: Path, found: str, record: Mapping[str, Any] | None) -> str:
-    """Say why a folder is not written to."""
-    if found == "foreign":
-        if path.is_symlink() and not path.exists():
-            return f"{path} is a broken link."
-        if not path.is_dir():
-            return f"{path} is a file, where a folder should be written."
-        return f"{path} holds other things than a run of crysgen sample; not replaced."
-    advice = "choose another name or give --overwrite"
-    if found == "finished":
-        return f"{path} holds a finished run; {advice}."
-    if found == "damaged":
-        return f"{path} holds an unfinished run whose {RECORD} is damaged; {advice}."
-    unfinished = _read_record(path / _UNFINISHED / RECORD) or {}
-    here, there = _plain(record["request"]) if record else {}, unfinished.get("request")
-    why = _difference(here, there if isinstance(there, dict) else {})
-    return f"{path} holds an unfinished run of another request ({why}); {advice}."
-
-
-def _difference(here: Mapping[str, Any], there: Mapping[str, Any], within: str = "") -> str:
-    """Name the first setting that differs."""
-    for key in here:
-        ours, theirs = here[key], there.get(key)
-        if ours == theirs:
-            continue
-        if isinstance(ours, dict) and isinstance(theirs, dict):
-            return _difference(ours, theirs, key)
-        if key.endswith("sha256"):
-            return f"other {within}"
-        if isinstance(theirs, (dict, list)) or (isinstance(ours, dict) and theirs is None):
-            return f"other {key}"
-        where = "" if within in ("", "settings") else f"{within}: "
-        return f"{where}{key} was {theirs}, is {ours}"
-    return "settings that this version does not know"
-
-
-def _plain(value: Any) -> Any:
-    """Convert to what JSON gives back: lists for tuples, strings for keys."""
-    return json.loads(json.dumps(value))
-
-
-def _write_record(path: Path, record: Mapping[str, Any]) -> None:
-    write_json(record, path)
-
-
-def _read_record(path: Path) -> dict[str, Any] | None:
-    """Read a record of ours; None if there is none."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) and record.get("schema") == SCHEMA else None
 
 
 def _files_of(table: Path) -> list[str]:

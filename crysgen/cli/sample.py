@@ -32,7 +32,7 @@ def sample(**given: Any) -> None:
     again.
     """
     from crysgen.cli.sample_report import show
-    from crysgen.output import refuse_taken
+    from crysgen.run_state import refuse_taken
 
     call = SampleCall(**given)
     check_outputs(call.overwrite, call.json_path)
@@ -149,9 +149,10 @@ def _run(
     """Make everything; returns the folder, the document of the run, and what was made."""
     from crysgen.cli.first_run import interpret_small_work
     from crysgen.generation import pieces_done, run
-    from crysgen.output import check_folder, free_folder, open_run
+    from crysgen.output import open_run
     from crysgen.proposers.base import build_methods
     from crysgen.requests import request_record
+    from crysgen.run_state import check_folder, free_folder
     from crysgen.sampling import UNKNOWN_SIZE
 
     atoms = sum(

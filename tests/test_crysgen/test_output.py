@@ -23,12 +23,11 @@ from crysgen.output import (
     NothingMadeError,
     RunFolder,
     Store,
-    free_folder,
     open_run,
-    state,
 )
 from crysgen.proposers.base import build_methods
 from crysgen.requests import ask_formulas, ask_structures, draws, request_record
+from crysgen.run_state import free_folder, state
 from crysgen.sampling import ATTEMPTS
 from crysgen.settings import Resources, SamplingSettings
 from crysmetrics.errors import InputError, UserError
