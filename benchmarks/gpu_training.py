@@ -14,8 +14,9 @@ RUN.toml: `deadline`, seconds of the whole, after which nothing new begins, and 
 to end `reserve` seconds before; `[abort]` with `after` (seconds of training), `crystals_per_second`
 and `val_loss`: a run that is slower or worse by then ends; `[[runs]]` with `name`, `seconds`, and
 optionally `kind`, `config`, `precision`, `graphs`, tables `model` and `training` over those of the
-configuration, and an `abort` of its own; `[[samples]]` with `set` (`val` or `test`), and optionally
-`runs`, `seeds`, `steps`, `first` (crystals of the set) and a table `settings` of sampling, taken in
+configuration, and an `abort` of its own; `[[samples]]` with `set` (`val` or `test`, whose
+compositions are sampled, or `free`: atoms of the model's choice), and optionally `runs`, `seeds`,
+`steps`, `first` (crystals of the set; 1,000 free ones) and a table `settings` of sampling, taken in
 order.
 
 OUT has no file above 16 MiB; larger ones are cut into NAME.000, NAME.001, ... (`cat` joins them):
@@ -35,6 +36,7 @@ import tempfile
 import time
 import tomllib
 import zipfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from crysgen.checkpoints import BEST, load_model, save_model
 from crysgen.models import model_class
+from crysgen.models.crysldm_config import CrysLDMConfig
 from crysgen.models.targets import Target
 from crysgen.requests import Draw
 from crysgen.sampling import plan_batches, sample
@@ -136,6 +139,18 @@ def prepared(run: dict[str, Any], **training: Any) -> tuple[type, Any, Any]:
     return model_class(kind), config, settings.changed(budget | run.get("training", {}) | training)
 
 
+def tiny_model(config: Any) -> Any:
+    """Return the configuration with networks that take seconds on a CPU."""
+    if isinstance(config, CrysLDMConfig):
+        small = {"channels": 32, "layers": 1}
+        return replace(
+            config,
+            autoencoder_settings=config.autoencoder_settings | small,
+            denoiser_settings=config.denoiser_settings | small,
+        )
+    return replace(config, network_settings=TINY) if config.network == "pairformer" else config
+
+
 class Campaign:
     """All runs of a file, one after the other."""
 
@@ -202,8 +217,8 @@ class Campaign:
         if self.check:
             tiny |= {"batch_atoms": 256, "val_minutes": 0.05, "val_draws": 1, "warmup_steps": 5}
         cls, config, settings = prepared(run, **tiny)
-        if self.check and config.network == "pairformer":
-            config = replace(config, network_settings=TINY)
+        if self.check:
+            config = tiny_model(config)
         precision = "32-true" if self.check else run.get("precision", "bf16-mixed")
         if self.cuda:
             torch.cuda.empty_cache()
@@ -261,15 +276,14 @@ class Campaign:
         for name in request.get("runs", trained):
             for seed in request.get("seeds", [0]):
                 title = title_of(request, name, seed)
-                wanted = self.sets.get(request["set"])
+                wanted = self._targets(request, seed)
                 path = self._weights(name)
                 if wanted is None or not path.is_file() or self.spent > self.deadline:
                     self.summary["not_done"].append(f"samples {title}")
                     continue
-                some = wanted[: request.get("first")]
                 steps = 4 if self.check else request.get("steps")
                 started = time.perf_counter()
-                made = samples(path, some, seed, steps, request.get("settings", {}), self.device)
+                made = samples(path, *wanted, steps, request.get("settings", {}), self.device)
                 seconds = time.perf_counter() - started
                 store.add(f"{title}.npz", made)
                 found = {"crystals": len(made), "seconds": round(seconds, 2)}
@@ -279,9 +293,24 @@ class Campaign:
                     "seed": seed,
                     "steps": steps,
                     "settings": request.get("settings", {}),
-                    "asked": len(some),
+                    "asked": len(wanted[0]),
                 }
                 say(f"{title}: {len(made)} crystals in {seconds:.1f} s")
+
+    def _targets(
+        self, request: dict[str, Any], seed: int
+    ) -> tuple[list[Target], Sequence[str]] | None:
+        """Return what is to be sampled, and its ids; None where the set was not given."""
+        first = seed * 1_000_003
+        if request["set"] == "free":
+            count = 8 if self.check else request.get("first", 1000)
+            return [Target(first + i) for i in range(count)], [str(i) for i in range(count)]
+        if request["set"] not in self.sets:
+            return None
+        crystals = self.sets[request["set"]][: request.get("first")]
+        atoms = np.split(crystals.atomic_numbers, crystals.offsets[1:-1])
+        targets = [Target(first + i, tuple(numbers.tolist())) for i, numbers in enumerate(atoms)]
+        return targets, crystals.ids
 
 
 def title_of(request: dict[str, Any], name: str, seed: int) -> str:
@@ -294,13 +323,13 @@ def title_of(request: dict[str, Any], name: str, seed: int) -> str:
 
 def samples(
     path: Path,
-    crystals: Crystals,
-    seed: int,
+    targets: Sequence[Target],
+    ids: Sequence[str],
     steps: int | None,
     settings: dict[str, Any],
     device: str,
 ) -> Crystals:
-    """Sample one crystal for each composition, under its id."""
+    """Sample one crystal for each target, under its id."""
     model = load_model(path, device)
     config = replace(model.config, **settings)
     if (steps or 0) > model.num_steps:  # schedules are functions of t/T
@@ -309,15 +338,11 @@ def samples(
         other = type(model)(config)
         other.load_state_dict(model.state_dict())
         model = other.requires_grad_(False).eval().to(device)
-    draws = []
-    for i in range(len(crystals)):
-        atoms = crystals.atomic_numbers[crystals.offsets[i] : crystals.offsets[i + 1]]
-        target = Target(seed * 1_000_003 + i, tuple(atoms.tolist()))
-        draws.append(Draw(i, i, target, 0, seed))
+    draws = [Draw(i, i, target, 0, target.seed) for i, target in enumerate(targets)]
     parts = list(sample(model, plan_batches(draws, device), steps=steps, device=device))
     made = Crystals.concatenate(parts)
     made = made[np.argsort([int(name) for name in made.ids])]
-    return made.with_ids([crystals.ids[int(name)] for name in made.ids])
+    return made.with_ids([ids[int(name)] for name in made.ids])
 
 
 class Store:

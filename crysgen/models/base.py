@@ -102,6 +102,15 @@ class Model(nn.Module, ABC):
         """
         return config
 
+    def begin_stage(self, stage: str, train: Iterable[Batch]) -> None:
+        """Make ready for a stage after the first, once the one before is done.
+
+        Args:
+            stage: that begins.
+            train: all crystals to train on, on the device of the model.
+        """
+        return
+
     def parameters_of(self, stage: str) -> Iterable[nn.Parameter]:
         """Iterate over the parameters that a stage trains; all others are frozen in it."""
         return self.parameters()

@@ -7,6 +7,7 @@ compositions, deterministic steps, and refinement of given crystals.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -16,16 +17,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from crysgen.diffusion.lattice import normalize_lengths, restore_lengths
+from crysgen.diffusion.lattice import log_lattice, normalize_lengths
 from crysgen.diffusion.noise import Noise, spread_steps
 from crysgen.diffusion.positions import uniform
 from crysgen.diffusion.schedules import steps_back
 from crysgen.diffusion.torus import remove_mean
-from crysgen.matrices import determinants
 from crysgen.models.base import Model, OnStep
-from crysgen.models.crysldm_config import CrysLDMConfig
-from crysgen.models.crysldm_networks import Decoder, Denoiser, Encoder, Latents, atom_means
-from crysgen.models.crysldm_process import LatentDiffusion, WayBack
+from crysgen.models.crysldm_config import CrysLDMConfig, cell_form, diffusion
+from crysgen.models.crysldm_networks import (
+    Decoder,
+    Denoiser,
+    Encoder,
+    Latents,
+    LatentScale,
+    atom_means,
+)
+from crysgen.models.crysldm_process import WayBack
 from crysgen.models.targets import Target
 from crysgen.networks.cspnet import CSPNet
 from crysgen.training.batch import Batch, pad_atomic_numbers
@@ -41,7 +48,7 @@ class _Encoding(NamedTuple):
     Attributes:
         atomic_numbers: (B, N).
         frac_coords: (B, N, 3).
-        cells: (B, 3, 3) in units of the model.
+        cells: (B, R, C) of the form of cells.
         noise: normal numbers of the latents.
     """
 
@@ -103,7 +110,7 @@ class CrysLDM(Model):
     accepts = frozenset({"atomic_numbers", "num_atoms"})
     stages = (AUTOENCODER, DIFFUSION)
     sampling_settings = frozenset(
-        {"latent_noise", "position_noise", "corrector", "refine_strength"}
+        {"latent_noise", "position_noise", "corrector", "anti_annealing", "refine_strength"}
     )
 
     config: CrysLDMConfig
@@ -112,10 +119,12 @@ class CrysLDM(Model):
         super().__init__()
         self.config = config
         latent, outer = config.latent_channels, config.autoencoder_settings
-        self.encoder = Encoder(CSPNet(**outer), latent)
-        self.decoder = Decoder(CSPNet(**outer), latent)
-        self.denoiser = Denoiser(CSPNet(**config.denoiser_settings), latent)
-        self.process = LatentDiffusion(config.steps, config.latent_betas, config.position_sigmas)
+        form = self.form = cell_form(config)
+        self.encoder = Encoder(CSPNet(**outer), latent, form)
+        self.decoder = Decoder(CSPNet(**outer), latent, form)
+        self.scale = LatentScale(latent, form)
+        self.denoiser = Denoiser(CSPNet(**config.denoiser_settings), latent, form)
+        self.process = diffusion(config)
 
     @property
     def num_steps(self) -> int:
@@ -129,11 +138,14 @@ class CrysLDM(Model):
 
     @classmethod
     def fitted(cls, config: CrysLDMConfig, train: Batch) -> CrysLDMConfig:
-        """Return the configuration with the scale of cells and the numbers of atoms."""
+        """Return the configuration with the statistics of cells and the numbers of atoms."""
         cells = normalize_lengths(train.lattices.double(), train.num_atoms)
+        logarithms = log_lattice(cells)
         return replace(
             config,
             lattice_scale=float(cells.square().mean().sqrt()),
+            lattice_mean=tuple(logarithms.mean(0).tolist()),
+            lattice_std=tuple(logarithms.std(0, correction=0).clamp_min(1e-3).tolist()),
             atom_counts=tuple(torch.bincount(train.num_atoms)[1:].tolist()),
         )
 
@@ -142,6 +154,18 @@ class CrysLDM(Model):
         if stage == DIFFUSION:
             return self.denoiser.parameters()
         return [*self.encoder.parameters(), *self.decoder.parameters()]
+
+    @torch.no_grad()
+    def begin_stage(self, stage: str, train: Iterable[Batch]) -> None:
+        """See `Model`: before the diffusion latents are measured."""
+        if stage != DIFFUSION or not self.config.standardize_latents:
+            return
+        atoms, cells = [], []
+        for batch in train:
+            found = self._means(batch)
+            atoms.append(found.atoms[batch.mask])
+            cells.append(found.cell)
+        self.scale.fit(torch.cat(atoms), torch.cat(cells))
 
     # --- training -----------------------------------------------------------------------------
 
@@ -173,11 +197,12 @@ class CrysLDM(Model):
 
         def latents() -> Latents:
             shape = (*mask.shape, self.config.latent_channels)
-            return Latents(normal(mask.new_empty(shape)), normal(batch.lattices))
+            cells = (len(mask), *self.form.shape)
+            return Latents(normal(mask.new_empty(shape)), normal(mask.new_empty(cells)))
 
         with _full_precision(batch.lattices):
             encoding = _Encoding(
-                batch.atomic_numbers, batch.frac_coords, self._units(batch), latents()
+                batch.atomic_numbers, batch.frac_coords, self._cells(batch), latents()
             )
             if stage == AUTOENCODER:
                 return encoding
@@ -187,7 +212,7 @@ class CrysLDM(Model):
             )
             noise = latents()
             noisy, displacement = self.process.noised_positions(
-                batch.frac_coords, mask, steps, normal(batch.frac_coords)
+                batch.frac_coords, batch.atomic_numbers, steps, normal(batch.frac_coords)
             )
             chance = torch.rand((len(batch), 1), generator=generator, device=device)
             told = torch.where(chance < self.config.told_share, batch.atomic_numbers, 0)
@@ -211,11 +236,13 @@ class CrysLDM(Model):
             places = (numbers - 1).clamp_min(0)
             surprise = -logits.log_softmax(-1).gather(-1, places[..., None])[..., 0]
             types = atom_means(surprise, mask).mean()
-            error = (decoded - cells).square().sum((1, 2))
-            cell, kl = error.mean(), distribution.divergence(mask).mean()
+            cell = (decoded - cells).square().sum((1, 2)).mean()
+            kl = distribution.divergence(mask).mean()
             right = (logits.argmax(-1) == places).to(cells)
-            spread = (error.detach() / 9).sqrt()[:, None, None]
-            angstrom = self.config.lattice_scale * restore_lengths(spread, mask.sum(1))
+            with torch.no_grad():
+                counts = mask.sum(1)
+                made, real = self.form.decode(decoded, counts), self.form.decode(cells, counts)
+                angstrom = (made - real).square().mean((1, 2)).sqrt()
             return {
                 "loss": types + self.config.lattice_weight * cell + self.config.kl_weight * kl,
                 "types": types,
@@ -226,7 +253,7 @@ class CrysLDM(Model):
             }
 
     def _diffusion_loss(self, noising: _Noising) -> dict[str, Tensor]:
-        """Compute the loss of Algorithm 1, line 24, with errors of ε per number."""
+        """Compute the loss of Algorithm 1, line 24, with errors per number."""
         encoding, steps, noise, frac, displacement, told = noising
         mask = encoding.atomic_numbers > 0
         with torch.no_grad():
@@ -234,16 +261,15 @@ class CrysLDM(Model):
                 encoding.atomic_numbers, encoding.frac_coords, encoding.cells, mask
             )
         with _full_precision(frac):
-            clean = distribution.sample(encoding.noise)
+            clean = self.scale.standardized(distribution.sample(encoding.noise))
             noisy = self.process.noised_latents(clean, steps, noise)
             wanted = self.process.velocities(clean, steps, noise)
-        velocities, moves = self.denoiser(noisy, frac, self._share(steps, frac), told, mask)
+        velocities, moves = self._denoised(noisy, frac, steps, told, mask)
         with _full_precision(frac):
-            # ε is sqrt(ᾱ) v and what is known, so that its errors are those of v times sqrt(ᾱ).
-            signal, _ = self.process.levels(steps, frac)
-            of_atoms = (signal * (velocities.atoms - wanted.atoms)).square().mean(-1)
+            weights = self._weights(steps, frac)
+            of_atoms = (weights * (velocities.atoms - wanted.atoms).square()).mean(-1)
             atoms = atom_means(of_atoms, mask).mean()
-            cell = (signal * (velocities.cell - wanted.cell)).square().mean()
+            cell = (weights * (velocities.cell - wanted.cell).square()).mean()
             errors = remove_mean(moves - displacement, mask).square().mean(-1)
             position = atom_means(errors, mask).mean()
             loss = (
@@ -253,20 +279,44 @@ class CrysLDM(Model):
             )
         return {"loss": loss, "atoms": atoms, "cell": cell, "position": position}
 
-    def _share(self, steps: Tensor, like: Tensor) -> Tensor:
-        return (steps / self.num_steps).to(like)
+    def _weights(self, steps: Tensor, like: Tensor) -> Tensor:
+        """Return weights (B, 1, 1) of squared errors of latents' velocities."""
+        signal, sigma = self.process.levels(steps, like)
+        if self.config.snr_cap is None:
+            # ε is sqrt(ᾱ) v and what is known, so that its errors are those of v times sqrt(ᾱ).
+            return signal.square()
+        # Where there is hardly any noise, it can't be seen.
+        return (self.config.snr_cap * (sigma / signal).square()).clamp_max(1)
 
-    def _units(self, batch: Batch) -> Tensor:
-        """Return cells (B, 3, 3) in units of the model."""
-        return normalize_lengths(batch.lattices, batch.num_atoms) / self.config.lattice_scale
+    def _denoised(
+        self, noisy: Latents, frac_coords: Tensor, steps: Tensor, told: Tensor, mask: Tensor
+    ) -> tuple[Latents, Tensor]:
+        """Call the denoiser; see there."""
+        lattices = None
+        if self.denoiser.network.radial:
+            with torch.no_grad(), _full_precision(frac_coords):
+                signal, _ = self.process.levels(steps, frac_coords)
+                # Of latents of mean 0 and variance 1 that is what is expected of clean ones.
+                expected = self.scale.restored(Latents(noisy.atoms, signal * noisy.cell)).cell
+                lattices = self.form.decode(expected, mask.sum(1)).to(frac_coords)
+        share = (steps / self.num_steps).to(frac_coords)
+        return self.denoiser(noisy, frac_coords, share, told, mask, lattices)
+
+    def _cells(self, batch: Batch) -> Tensor:
+        """Return cells (B, R, C) as networks see them."""
+        return self.form.encode(batch.lattices, batch.num_atoms)
 
     # --- the latent space ----------------------------------------------------------------------
 
     @torch.no_grad()
     def encoded(self, batch: Batch) -> Latents:
         """Return the mean latents of crystals, which with positions are all that is decoded."""
+        return self.scale.standardized(self._means(batch))
+
+    def _means(self, batch: Batch) -> Latents:
+        """Return the mean latents of crystals as the autoencoder has them."""
         frac, mask = batch.frac_coords, batch.mask
-        found = self.encoder(batch.atomic_numbers, frac, self._units(batch), mask).mean
+        found = self.encoder(batch.atomic_numbers, frac, self._cells(batch), mask).mean
         return Latents(found.atoms * mask[..., None], found.cell)
 
     @torch.no_grad()
@@ -281,13 +331,11 @@ class CrysLDM(Model):
             mask: (B, N) where atoms are.
             told: (B, N) atomic numbers that are known; 0 where they are decoded.
         """
-        logits, cells = self.decoder(latents, frac_coords, mask)
+        logits, cells = self.decoder(self.scale.restored(latents), frac_coords, mask)
         numbers = logits.argmax(-1) + 1
         if told is not None:
             numbers = torch.where(told > 0, told, numbers)
-        lattices = self.config.lattice_scale * restore_lengths(cells.double(), mask.sum(1))
-        # The mirror image -L of a left-handed cell is as likely, and has the same Gram matrix.
-        lattices = torch.where(determinants(lattices)[:, None, None] < 0, -lattices, lattices)
+        lattices = self.form.decode(cells, mask.sum(1))
         return Batch(numbers * mask, frac_coords * mask[..., None], lattices)
 
     # --- forward process ------------------------------------------------------------------------
@@ -306,7 +354,8 @@ class CrysLDM(Model):
         if step:
             draw, moves, _ = self._split(next(self._noise(seeds, mask, 1).rest(frac)))
             latents = self.process.noised_latents(latents, steps, draw)
-            frac = self.process.noised_positions(frac, mask, steps, moves).frac_coords
+            noisy = self.process.noised_positions(frac, clean.atomic_numbers, steps, moves)
+            frac = noisy.frac_coords
         made = self.decoded(latents, frac, mask)
         return made.to(batch.lattices.device, batch.lattices.dtype)
 
@@ -384,7 +433,8 @@ class CrysLDM(Model):
         else:
             now = torch.full((len(mask),), plan[0], device=mask.device)
             latents = self.process.noised_latents(self.encoded(start), now, latents)
-            frac = self.process.noised_positions(start.frac_coords, mask, now, moves).frac_coords
+            noisy = self.process.noised_positions(start.frac_coords, told, now, moves)
+            frac = noisy.frac_coords
         way = []
         for (t, s), draw in zip(pairwise(plan), draws, strict=False):
             noise, moves, correction = self._split(draw)
@@ -394,12 +444,13 @@ class CrysLDM(Model):
 
     def _noise(self, seeds: Sequence[int], mask: Tensor, draws: int) -> Noise:
         """Make the random numbers of crystals: each draw for latents, positions and corrector."""
-        return Noise(seeds, mask.sum(1), 9, draws, self.config.latent_channels + 6)
+        numbers = math.prod(self.form.shape)
+        return Noise(seeds, mask.sum(1), numbers, draws, self.config.latent_channels + 6)
 
     def _split(self, draw: tuple[Tensor, Tensor]) -> tuple[Latents, Tensor, Tensor]:
         cell, atoms = draw
         of_latents, moves, correction = atoms.split([self.config.latent_channels, 3, 3], -1)
-        return Latents(of_latents, cell.unflatten(-1, (3, 3))), moves, correction
+        return Latents(of_latents, cell.unflatten(-1, self.form.shape)), moves, correction
 
     @torch.no_grad()
     def step(self, state: _State, inputs: WayBack) -> _State:
@@ -412,6 +463,8 @@ class CrysLDM(Model):
             frac = process.corrected(frac, displacement, inputs, mask, self.config.corrector)
             state = state._replace(frac_coords=frac)
         velocities, displacement = self._predicted(state, steps)
+        near = (1 - inputs.step / self.num_steps).to(frac)
+        displacement = (1 + self.config.anti_annealing * near) * displacement
         return _State(
             mask,
             told,
@@ -422,7 +475,7 @@ class CrysLDM(Model):
     def _predicted(self, state: _State, steps: Tensor) -> tuple[Latents, Tensor]:
         """Predict velocities of latents and displacements (B, N, 3) of positions."""
         mask, told, latents, frac = state
-        velocities, moves = self.denoiser(latents, frac, self._share(steps, frac), told, mask)
+        velocities, moves = self._denoised(latents, frac, steps, told, mask)
         return velocities, remove_mean(moves, mask) * self.process.sizes(steps, frac)
 
     @torch.no_grad()

@@ -1,18 +1,19 @@
 """Networks of CrysLDM: the autoencoder of atoms and cells, and the denoiser of their latents.
 
-Each is a CSPNet between an embedding and heads. Cells and their latents are matrices of lattice
-vectors as rows, which turn with the crystal: every one that is predicted is M L with a matrix M of
-invariant numbers.
+Each is a CSPNet between an embedding and heads. What cells and their latents are, and how they are
+changed by the invariant numbers that a network gives, is that of `crysgen.models.crysldm_cells`.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from crysgen.networks.cspnet import CSPNet, combine_rows
+from crysgen.models.crysldm_cells import CellForm
+from crysgen.networks.cspnet import CSPNet
 from crysgen.networks.embedding import MAX_ATOMIC_NUMBER, AtomEmbedding, step_features
 
 _SMALL = 0.1
@@ -26,7 +27,7 @@ class Latents(NamedTuple):
 
     Attributes:
         atoms: (B, N, D) z_h, invariant; without meaning on padding.
-        cell: (B, 3, 3) z_L, rows that turn with the lattice.
+        cell: (B, R, C) z_L, of the form of cells.
     """
 
     atoms: Tensor
@@ -60,21 +61,72 @@ class Distribution(NamedTuple):
         return atom_means(atoms, mask) + cell
 
 
+class LatentScale(nn.Module):
+    """Mean and standard deviation of latents, by which those of a new crystal are of unit size.
+
+    Until `fit` they are left as they are. Noise of the diffusion is 1, whatever size an autoencoder
+    gives its latents (Rombach et al., 2022).
+
+    Args:
+        latent_channels: D of an atom.
+        form: of cells.
+    """
+
+    atoms_mean: Tensor
+    atoms_std: Tensor
+    cell_mean: Tensor
+    cell_std: Tensor
+
+    def __init__(self, latent_channels: int, form: CellForm) -> None:
+        super().__init__()
+        self.form = form
+        for name, shape in (("atoms", (latent_channels,)), ("cell", form.shape)):
+            self.register_buffer(f"{name}_mean", torch.zeros(shape))
+            self.register_buffer(f"{name}_std", torch.ones(shape))
+
+    def fit(self, atoms: Tensor, cells: Tensor) -> None:
+        """Set the numbers by latents (M, D) of M atoms and (B, R, C) of B cells."""
+        mean, std = self.form.spread(cells)
+        for old, new in (
+            (self.atoms_mean, atoms.mean(0)),
+            (self.atoms_std, atoms.std(0, correction=0).clamp_min(1e-3)),
+            (self.cell_mean, mean),
+            (self.cell_std, std),
+        ):
+            old.copy_(new)
+
+    def standardized(self, latents: Latents) -> Latents:
+        """Return latents of mean 0 and size 1."""
+        return Latents(
+            (latents.atoms - self.atoms_mean) / self.atoms_std,
+            (latents.cell - self.cell_mean) / self.cell_std,
+        )
+
+    def restored(self, latents: Latents) -> Latents:
+        """Undo `standardized`."""
+        return Latents(
+            latents.atoms * self.atoms_std + self.atoms_mean,
+            latents.cell * self.cell_std + self.cell_mean,
+        )
+
+
 class Encoder(nn.Module):
     """E of Eq. 3: distributions of the latents of crystals.
 
     Args:
         network: between embedding and heads.
         latent_channels: D of an atom.
+        form: of cells.
     """
 
-    def __init__(self, network: CSPNet, latent_channels: int) -> None:
+    def __init__(self, network: CSPNet, latent_channels: int, form: CellForm) -> None:
         super().__init__()
-        self.network, channels = network, network.channels
+        self.network, channels, self.form = network, network.channels, form
+        self.numbers = math.prod(form.shape)
         self.embedding = AtomEmbedding(channels, step=False)
         self.size = nn.Linear(1, channels)
         self.atoms = nn.Linear(channels, 2 * latent_channels)
-        self.cell = _head(channels, 10)
+        self.cell = _head(channels, self.numbers + 1)
 
     def forward(
         self, atomic_numbers: Tensor, frac_coords: Tensor, cells: Tensor, mask: Tensor
@@ -84,17 +136,17 @@ class Encoder(nn.Module):
         Args:
             atomic_numbers: (B, N).
             frac_coords: (B, N, 3).
-            cells: (B, 3, 3) rows, in units in which entries are about 1.
+            cells: (B, R, C).
             mask: (B, N) where atoms are.
         """
         nodes = self.embedding(atomic_numbers, cells[:, 0, 0]) + _sizes(self.size, mask)
-        nodes = self.network(nodes, frac_coords, cells, mask)
+        nodes = self.network(nodes, frac_coords, self.form.invariants(cells), mask)
         mean, spread = self.atoms(nodes).to(cells).chunk(2, -1)
         about = self.cell(atom_means(nodes, mask)).to(cells)
         return Distribution(
-            Latents(mean, _bent(about[:, :9], cells)),
+            Latents(mean, cells + self.form.change(about[:, : self.numbers], cells)),
             (spread - 1).clamp(*_LOG_SIGMA),
-            (about[:, 9, None, None] - 1).clamp(*_LOG_SIGMA),
+            (about[:, self.numbers, None, None] - 1).clamp(*_LOG_SIGMA),
         )
 
 
@@ -104,15 +156,17 @@ class Decoder(nn.Module):
     Args:
         network: between embedding and heads.
         latent_channels: D of an atom.
+        form: of cells.
     """
 
-    def __init__(self, network: CSPNet, latent_channels: int) -> None:
+    def __init__(self, network: CSPNet, latent_channels: int, form: CellForm) -> None:
         super().__init__()
-        self.network, channels = network, network.channels
+        self.network, channels, self.form = network, network.channels, form
+        self.numbers = math.prod(form.shape)
         self.embedding = nn.Linear(latent_channels, channels)
         self.size = nn.Linear(1, channels)
         self.atoms = nn.Linear(channels, MAX_ATOMIC_NUMBER)
-        self.cell = _head(channels, 9)
+        self.cell = _head(channels, self.numbers)
 
     def forward(self, latents: Latents, frac_coords: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Decode B crystals.
@@ -123,13 +177,14 @@ class Decoder(nn.Module):
             mask: (B, N) where atoms are.
 
         Returns:
-            Logits (B, N, 118) of atomic numbers from 1 on, and cells (B, 3, 3) in the units of the
-            encoder.
+            Logits (B, N, 118) of atomic numbers from 1 on, and cells (B, R, C) as the encoder is
+            given them.
         """
         nodes = self.embedding(latents.atoms) + _sizes(self.size, mask)
-        nodes = self.network(nodes, frac_coords, latents.cell, mask)
+        nodes = self.network(nodes, frac_coords, self.form.invariants(latents.cell), mask)
         about = self.cell(atom_means(nodes, mask)).to(latents.cell)
-        return self.atoms(nodes).to(latents.cell), _bent(about, latents.cell)
+        cells = latents.cell + self.form.change(about, latents.cell)
+        return self.atoms(nodes).to(latents.cell), cells
 
 
 class Denoiser(nn.Module):
@@ -141,21 +196,29 @@ class Denoiser(nn.Module):
     Args:
         network: between embedding and heads.
         latent_channels: D of an atom.
+        form: of cells.
     """
 
-    def __init__(self, network: CSPNet, latent_channels: int) -> None:
+    def __init__(self, network: CSPNet, latent_channels: int, form: CellForm) -> None:
         super().__init__()
-        self.network, channels = network, network.channels
+        self.network, channels, self.form = network, network.channels, form
+        self.numbers = math.prod(form.shape)
         self.embedding = nn.Linear(latent_channels, channels)
         self.told = AtomEmbedding(channels, step=False)
         self.size = nn.Linear(1, channels)
         self.step = nn.Linear(channels, channels)
         self.atoms = _head(channels, latent_channels)
-        self.cell = _head(channels, 9)
+        self.cell = _head(channels, self.numbers)
         self.positions = _head(channels, 3)
 
     def forward(
-        self, noisy: Latents, frac_coords: Tensor, share: Tensor, told: Tensor, mask: Tensor
+        self,
+        noisy: Latents,
+        frac_coords: Tensor,
+        share: Tensor,
+        told: Tensor,
+        mask: Tensor,
+        lattices: Tensor | None = None,
     ) -> tuple[Latents, Tensor]:
         """Predict what leads to the clean crystal.
 
@@ -165,6 +228,7 @@ class Denoiser(nn.Module):
             share: (B,) the step divided by T.
             told: (B, N) atomic numbers that are known; 0 where they are not.
             mask: (B, N) where atoms are.
+            lattices: (B, 3, 3) that are expected, for a network that knows distances.
 
         Returns:
             Velocities of the latents, and displacements (B, N, 3) of positions in units of their
@@ -172,10 +236,9 @@ class Denoiser(nn.Module):
         """
         nodes = self.embedding(noisy.atoms) + self.told(told, share) + _sizes(self.size, mask)
         nodes = nodes + self.step(step_features(share, self.network.channels))[:, None]
-        nodes = self.network(nodes, frac_coords, noisy.cell, mask)
+        nodes = self.network(nodes, frac_coords, self.form.invariants(noisy.cell), mask, lattices)
         about = self.cell(atom_means(nodes, mask)).to(noisy.cell)
-        matrix = about.unflatten(-1, (3, 3))
-        velocities = Latents(self.atoms(nodes).to(noisy.cell), combine_rows(matrix, noisy.cell))
+        velocities = Latents(self.atoms(nodes).to(noisy.cell), self.form.change(about, noisy.cell))
         return velocities, self.positions(nodes).to(frac_coords)
 
 
@@ -187,11 +250,6 @@ def atom_means(values: Tensor, mask: Tensor) -> Tensor:
 
 def _divergence(mean: Tensor, log_sigma: Tensor) -> Tensor:
     return (mean.square() + (2 * log_sigma).exp() - 1) / 2 - log_sigma
-
-
-def _bent(numbers: Tensor, cells: Tensor) -> Tensor:
-    """Return (1 + M) L for M (B, 9) and L (B, 3, 3)."""
-    return cells + combine_rows(numbers.unflatten(-1, (3, 3)), cells)
 
 
 def _sizes(layer: nn.Module, mask: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from crysgen.diffusion.positions import NoisyPositions, ScoreProcess
-from crysgen.diffusion.schedules import Exploding, Preserving, exploding_geometric, linear_betas
+from crysgen.diffusion.positions import FlowProcess, NoisyPositions, ScoreProcess
+from crysgen.diffusion.schedules import Preserving
 from crysgen.diffusion.torus import remove_mean, wrap
 from crysgen.models.crysldm_networks import Latents
 
@@ -38,15 +38,13 @@ class LatentDiffusion(nn.Module):
     """The process on latents and fractional coordinates.
 
     Args:
-        steps: T.
-        betas: (β_1, β_T) of the latents, linear between.
-        sigmas: (σ_1, σ_T) of positions, geometric between.
+        latents: schedule of their noise.
+        positions: their process.
     """
 
-    def __init__(self, steps: int, betas: tuple[float, float], sigmas: tuple[float, float]) -> None:
+    def __init__(self, latents: Preserving, positions: ScoreProcess | FlowProcess) -> None:
         super().__init__()
-        self.latents = Preserving(linear_betas(steps, *betas))
-        self.positions = ScoreProcess(Exploding(exploding_geometric(steps, *sigmas)))
+        self.latents, self.positions = latents, positions
 
     def noised_latents(self, clean: Latents, steps: Tensor, noise: Latents) -> Latents:
         """Return latents after `steps` (B,) of the forward process (Eq. 8)."""
@@ -61,10 +59,10 @@ class LatentDiffusion(nn.Module):
         return Latents(atoms, cell)
 
     def noised_positions(
-        self, frac_coords: Tensor, mask: Tensor, steps: Tensor, noise: Tensor
+        self, frac_coords: Tensor, atomic_numbers: Tensor, steps: Tensor, noise: Tensor
     ) -> NoisyPositions:
         """Return positions after `steps` (B,) and displacements in units of their size (Eq. 12)."""
-        noisy = self.positions.noised(frac_coords, mask, steps, noise)
+        noisy = self.positions.noised(frac_coords, atomic_numbers, steps, noise)
         return NoisyPositions(noisy.frac_coords, noisy.displacement / self.sizes(steps, noise))
 
     def levels(self, steps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,17 +100,20 @@ class LatentDiffusion(nn.Module):
     def positions_before(
         self, frac_coords: Tensor, displacement: Tensor, way: WayBack, mask: Tensor, factor: float
     ) -> Tensor:
-        """Draw positions one step earlier (Algorithm 2, line 8, for any earlier step).
+        """Draw positions one step earlier (Algorithm 2, line 8, for any earlier step), or flow.
 
         Args:
             frac_coords: (B, N, 3) at the step.
             displacement: (B, N, 3) predicted, which is σ² times the score.
             way: the step.
             mask: (B, N) where atoms are.
-            factor: of the noise; 1 draws as the paper does, 0 follows DDIM's deterministic step.
+            factor: of the noise; 1 draws as the paper does, 0 follows DDIM's deterministic step. A
+                flow has none.
         """
-        schedule = self.positions.schedule
         steps, earlier = way.rows(len(frac_coords))
+        if isinstance(self.positions, FlowProcess):
+            return self.positions.before(frac_coords, displacement, steps, earlier, way.positions)
+        schedule = self.positions.schedule
         numbers = (
             schedule.sigma(steps),
             schedule.sigma(earlier),
@@ -135,6 +136,7 @@ class LatentDiffusion(nn.Module):
             mask: (B, N) where atoms are.
             size: of the step, in units of σ².
         """
+        assert isinstance(self.positions, ScoreProcess), "a flow has no corrector"
         steps, _ = way.rows(len(frac_coords))
         noise = remove_mean(way.correction, mask)
         return self.positions.corrected(frac_coords, displacement, steps, size, noise)

@@ -1,9 +1,10 @@
 """CSPNet: messages between all pairs of a cell's atoms (CrysLDM, Appendix C; DiffCSP, Section 4.3).
 
 A message knows the fractional difference of its pair, as sines and cosines, which are the same for
-every image, and the lattice as its Gram matrix. With lattice vectors as rows, L, that is L Lᵀ: the
-paper's LᵀL belongs to columns, and would turn with the crystal here. There is no search for
-neighbours and nothing that depends on distances, so latent lattices, which are in no unit, do too.
+every image, and six numbers of the lattice, such as its Gram matrix. With lattice vectors as rows,
+L, that is L Lᵀ: the paper's LᵀL belongs to columns, and would turn with the crystal here. There is
+no search for neighbours and, unless it is asked for, nothing that depends on distances, so latent
+lattices, which are in no unit, do too.
 
 Features are the same under rotation, reflection and translation, but not for another choice of
 cell vectors: cells have to be reduced, as those of training are. So it is no `Network`, whose
@@ -18,8 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from crysgen.diffusion.torus import shortest_path
+from crysgen.matrices import determinants
+
 GRAM = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 """Entries of the symmetric matrix that are read."""
+_FARTHEST = 2.2
+"""Distance in units of (V/N)^(1/3) at which images of a pair are no longer seen."""
 
 
 class CSPNet(nn.Module):
@@ -29,31 +35,45 @@ class CSPNet(nn.Module):
         channels: width of atoms' features and of messages.
         layers: how many.
         frequencies: of the sines and cosines of fractional differences; DiffCSP has 128.
+        radial: functions of distances that messages know, too; the paper has none.
     """
 
-    def __init__(self, channels: int = 128, layers: int = 4, frequencies: int = 10) -> None:
+    def __init__(
+        self, channels: int = 128, layers: int = 4, frequencies: int = 10, radial: int = 0
+    ) -> None:
         super().__init__()
-        self.channels, self.frequencies = channels, frequencies
+        self.channels, self.frequencies, self.radial = channels, frequencies, radial
         self.blocks = nn.ModuleList(
-            Messages(channels, 6 * frequencies, len(GRAM)) for _ in range(layers)
+            Messages(channels, 6 * frequencies + radial, len(GRAM)) for _ in range(layers)
         )
         self.norm = nn.LayerNorm(channels)
 
-    def forward(self, nodes: Tensor, frac_coords: Tensor, lattices: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self,
+        nodes: Tensor,
+        frac_coords: Tensor,
+        cells: Tensor,
+        mask: Tensor,
+        lattices: Tensor | None = None,
+    ) -> Tensor:
         """Return features (B, N, C) of atoms; without meaning on padding.
 
         Args:
             nodes: (B, N, C) first features.
             frac_coords: (B, N, 3), wrapped or not.
-            lattices: (B, 3, 3) rows, in units in which entries are about 1.
+            cells: (B, 6) invariant numbers of the lattice, of unit size, such as `gram_entries`.
             mask: (B, N) where atoms are.
+            lattices: (B, 3, 3) in which distances are measured, where there are radial functions.
         """
-        waves = pair_waves(frac_coords, self.frequencies)
-        gram = gram_entries(lattices)
+        pairs = pair_waves(frac_coords, self.frequencies)
+        if self.radial:
+            assert lattices is not None, "radial functions need lattices"
+            near = pair_distances(frac_coords, lattices, mask.sum(1), self.radial)
+            pairs = torch.cat([pairs, near], -1)
         present = mask.to(frac_coords)
         weights = present / present.sum(1, keepdim=True).clamp_min(1)
         for block in self.blocks:
-            nodes = block(nodes, waves, gram, weights)
+            nodes = block(nodes, pairs, cells, weights)
         normed: Tensor = self.norm(nodes)
         return normed
 
@@ -66,30 +86,30 @@ class Messages(nn.Module):
     program, where the paper sums them: features do not grow with the cell.
     """
 
-    def __init__(self, channels: int, waves: int, gram: int) -> None:
+    def __init__(self, channels: int, pairs: int, cells: int) -> None:
         super().__init__()
         self.before = nn.LayerNorm(channels)
         self.ends = nn.Linear(channels, 2 * channels)
-        self.waves = nn.Linear(waves, channels, bias=False)
-        self.gram = nn.Linear(gram, channels, bias=False)
+        self.pairs = nn.Linear(pairs, channels, bias=False)
+        self.cells = nn.Linear(cells, channels, bias=False)
         self.message = nn.Linear(channels, channels)
         self.inner = nn.Linear(2 * channels, channels)
         self.outer = nn.Linear(channels, channels)
 
-    def forward(self, nodes: Tensor, waves: Tensor, gram: Tensor, weights: Tensor) -> Tensor:
+    def forward(self, nodes: Tensor, pairs: Tensor, cells: Tensor, weights: Tensor) -> Tensor:
         """Update atoms (B, N, C).
 
         Args:
             nodes: (B, N, C).
-            waves: (B, N, N, F) of pairs.
-            gram: (B, 6) of lattices.
+            pairs: (B, N, N, F) features.
+            cells: (B, 6) of lattices.
             weights: (B, N) 1/N where atoms are, 0 on padding.
         """
         normed = self.before(nodes)
         first, second = self.ends(normed).chunk(2, -1)
-        receiving = first + self.gram(gram)[:, None]
-        pairs = silu(self.waves(waves) + receiving[:, :, None] + second[:, None])
-        messages = silu(self.message(pairs))
+        receiving = first + self.cells(cells)[:, None]
+        hidden = silu(self.pairs(pairs) + receiving[:, :, None] + second[:, None])
+        messages = silu(self.message(hidden))
         mean = (messages * weights[:, None, :, None].to(messages)).sum(2)
         update = self.outer(silu(self.inner(torch.cat([normed, mean.to(normed)], -1))))
         return nodes + update
@@ -114,6 +134,46 @@ def pair_waves(frac_coords: Tensor, frequencies: int) -> Tensor:
         ],
         -1,
     )
+
+
+def pair_distances(frac_coords: Tensor, lattices: Tensor, num_atoms: Tensor, count: int) -> Tensor:
+    """Compute radial functions (B, N, N, K) of the distances of pairs, summed over 27 images.
+
+    Distances are in units of (V/N)^(1/3), which keeps those of any noisy cell in range.
+
+    Args:
+        frac_coords: (B, N, 3), wrapped or not.
+        lattices: (B, 3, 3) rows, of any unit.
+        num_atoms: (B,).
+        count: K, normal curves at even distances.
+    """
+    volumes = determinants(lattices).abs().clamp_min(1e-6)
+    units = (volumes / num_atoms.clamp_min(1)).pow(1 / 3)
+    cells = lattices / units[:, None, None]
+    paths = shortest_path(frac_coords[:, :, None], frac_coords[:, None])
+    here = (paths[..., None] * cells[:, None, None]).sum(-2)
+    steps = torch.arange(-1, 2, dtype=here.dtype, device=here.device)
+    shifts = torch.stack(torch.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(27, 3)
+    images = (shifts[:, :, None] * cells[:, None]).sum(-2)
+    square = (here[:, :, :, None] + images[:, None, None]).square().sum(-1)
+    spacing = _FARTHEST / (count + 1)
+    ways = square.clamp_max(_FARTHEST**2).clamp_min(1e-24).sqrt() / spacing
+    fade = (1 - (square / _FARTHEST**2)).clamp_min(0).square()
+    # exp(-(d - k - 1)²/2) is exp(-(d - k)²/2) times exp(d - k - 1/2): two exponentials for all
+    # curves, from the middle on, where none is too small to go on from.
+    middle = (count + 1) // 2
+    first = fade * (-(ways - middle).square() / 2).exp()
+    grown = ways.exp()
+    sums = {middle: first.sum(-1)}
+    curve = first
+    for k in range(middle, count):
+        curve = curve * grown * math.exp(-k - 0.5)
+        sums[k + 1] = curve.sum(-1)
+    curve, shrunk = first, 1 / grown
+    for k in range(middle, 1, -1):
+        curve = curve * shrunk * math.exp(k - 0.5)
+        sums[k - 1] = curve.sum(-1)
+    return torch.stack([sums[k] for k in range(1, count + 1)], -1)
 
 
 def gram_entries(lattices: Tensor) -> Tensor:

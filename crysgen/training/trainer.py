@@ -251,9 +251,11 @@ class Trainer:
         from safetensors.torch import load_file
 
         self.model.load_state_dict(load_file(self._best_file, str(self.fabric.device)))
+        following = self.cls.stages[place]
+        self.model.begin_stage(following, self.train.batches(self.of_stage.batch_atoms))
         if self.place:
             self.place, self.epoch = 0, self.epoch + 1
-        self._begin(self.cls.stages[place])
+        self._begin(following)
         return True
 
     # --- validation ------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def test_the_files_of_runs_say_what_the_script_knows(path):
     spent = sum(run["seconds"] for run in plan["runs"])
     assert spent + plan["reserve"] <= plan["deadline"] <= 600
     for request in plan["samples"]:
-        assert request["set"] in ("val", "test")
+        assert request["set"] in ("val", "test", "free")
         assert set(request.get("runs", [])) <= {run["name"] for run in plan["runs"]}
 
 

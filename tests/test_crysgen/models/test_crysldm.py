@@ -20,9 +20,9 @@ from crysgen.graphs import map_tensors, tensors_of
 from crysgen.graphs.stepwise import StepGraphs
 from crysgen.models.base import Noises, Prepares, Stepwise, refuse_targets
 from crysgen.models.crysldm import AUTOENCODER, DIFFUSION, CrysLDM
-from crysgen.models.crysldm_config import CrysLDMConfig
+from crysgen.models.crysldm_config import CrysLDMConfig, diffusion
 from crysgen.models.crysldm_networks import Latents
-from crysgen.models.crysldm_process import LatentDiffusion, WayBack
+from crysgen.models.crysldm_process import WayBack
 from crysgen.models.targets import Target
 from crysgen.training.batch import Batch
 from crysgen.training.configs import config_names, load_config
@@ -35,6 +35,19 @@ SMALL = {"channels": 16, "layers": 1, "frequencies": 3}
 CONFIG = CrysLDMConfig(
     autoencoder_settings=SMALL, denoiser_settings=SMALL, latent_channels=4, steps=12
 )
+FLOW = replace(
+    CONFIG,
+    denoiser_settings=SMALL | {"radial": 5},
+    cell_form="vector",
+    standardize_latents=True,
+    latent_power=3.0,
+    snr_cap=10.0,
+    position_process="flow",
+    coupling=True,
+    corrector=0.0,
+    anti_annealing=5.0,
+)
+FORMS = pytest.mark.parametrize("config", [CONFIG, FLOW], ids=["paper", "flow"])
 BOTH = pytest.mark.parametrize("stage", [AUTOENCODER, DIFFUSION])
 
 
@@ -107,18 +120,21 @@ def test_the_denoiser_turns_shifts_and_permutes_with_what_it_sees(determinant: i
     assert plain.cell.abs().max() > 0.01
 
 
+@FORMS
 @BOTH
 @torch.no_grad()
-def test_losses_do_not_depend_on_padding_or_the_orientation_of_crystals(stage: str) -> None:
+def test_losses_do_not_depend_on_padding_or_the_orientation_of_crystals(
+    stage: str, config: CrysLDMConfig
+) -> None:
     """Noise is normal in every direction; with none of it losses are the same at once."""
     batch = crystals_of(4)
-    model = model_of(batch)
+    model = model_of(batch, config)
     prepared = model.prepare(batch, seeded(), stage)
     plain = model.prepared_loss(prepared, stage)
     wider = map_tensors(
         lambda x: (
             x
-            if x.ndim < 2 or x.shape[1:] == (3, 3)
+            if x.ndim < 2 or x.shape[1:] in ((3, 3), (1, 6))
             else torch.cat([x, torch.zeros_like(x[:, :2])], 1)
         ),
         prepared,
@@ -129,6 +145,58 @@ def test_losses_do_not_depend_on_padding_or_the_orientation_of_crystals(stage: s
     turned = map_tensors(lambda x: x @ turn if x.shape[1:] == (3, 3) else x, prepared)
     for name, value in model.prepared_loss(turned, stage).items():
         assert float(value) == pytest.approx(float(plain[name]), rel=1e-9), name
+
+
+@pytest.mark.parametrize("determinant", [1, -1], ids=["rotation", "reflection"])
+def test_vector_latents_and_all_that_follows_stay_when_the_crystal_turns(determinant: int) -> None:
+    batch = crystals_of(6)
+    model = model_of(batch, FLOW)
+    model.begin_stage(DIFFUSION, [batch])
+    order = torch.randperm(batch.mask.shape[1], generator=seeded())
+    shifted = batch.frac_coords + torch.rand(6, 1, 3).double()
+    turned = Batch(
+        batch.atomic_numbers[:, order], shifted[:, order], batch.lattices @ turns(6, determinant)
+    )
+    there = batch.mask[:, order, None]
+    plain, found = model.encoded(batch), model.encoded(turned)
+    assert ((found.atoms - plain.atoms[:, order]) * there).abs().max() < 1e-9
+    assert (found.cell - plain.cell).abs().max() < 1e-9
+    assert plain.cell.std() > 0.1
+    steps = torch.full((6,), 7)
+    told = batch.atomic_numbers * (torch.arange(6) % 2)[:, None]
+    velocities, moves = model._denoised(plain, batch.frac_coords, steps, told, batch.mask)
+    again, moved = model._denoised(
+        found, turned.frac_coords, steps, told[:, order], batch.mask[:, order]
+    )
+    assert ((again.atoms - velocities.atoms[:, order]) * there).abs().max() < 1e-9
+    assert (again.cell - velocities.cell).abs().max() < 1e-9
+    assert ((moved - moves[:, order]) * there).abs().max() < 1e-9
+    assert moves.abs().max() > 0.01
+    # The lattice is seen by its distances, too.
+    wider = plain._replace(cell=plain.cell + 0.5)
+    _, others = model._denoised(wider, batch.frac_coords, steps, told, batch.mask)
+    assert (others - moves).abs().max() > 1e-4
+
+
+def test_latents_are_of_unit_size_after_the_first_stage_and_decoded_as_before() -> None:
+    batch = crystals_of(30)
+    for config in (FLOW, replace(CONFIG, standardize_latents=True)):
+        model = model_of(batch, config)
+        with torch.no_grad():
+            model.encoder.atoms.weight *= 20
+        before = model.decoded(model.encoded(batch), batch.frac_coords, batch.mask)
+        parts = [batch[torch.arange(20)], batch[torch.arange(20, 30)]]
+        model.begin_stage(AUTOENCODER, parts)
+        assert float((model.scale.atoms_std - 1).abs().max()) == 0
+        model.begin_stage(DIFFUSION, parts)
+        latents = model.encoded(batch)
+        assert (latents.atoms[batch.mask].std(0, correction=0) - 1).abs().max() < 1e-9
+        assert float(latents.cell.square().mean()) == pytest.approx(1, abs=1e-9)
+        after = model.decoded(latents, batch.frac_coords, batch.mask)
+        assert torch.equal(after.atomic_numbers, before.atomic_numbers)
+        torch.testing.assert_close(after.lattices, before.lattices)
+        # They are weights: a saved model has them.
+        assert {"scale.atoms_std", "scale.cell_mean"} <= set(model.state_dict())
 
 
 # --- the process ---------------------------------------------------------------------------------
@@ -145,7 +213,7 @@ def way_back(step: int, earlier: int, noise: Latents, moves: torch.Tensor) -> Wa
 
 
 def test_steps_are_those_of_algorithm_2() -> None:
-    process = LatentDiffusion(10, (1e-3, 0.2), (0.005, 0.5))
+    process = diffusion(replace(CONFIG, steps=10))
     t = 7
     betas = torch.linspace(1e-3, 0.2, 10, dtype=torch.float64)
     alpha_bar = torch.cumprod(1 - betas, 0)
@@ -172,9 +240,25 @@ def test_steps_are_those_of_algorithm_2() -> None:
     assert ((mine - frac - drift - jitter + 0.5) % 1 - 0.5).abs().max() < 1e-9
 
 
+def test_noise_of_latents_can_come_after_that_of_positions() -> None:
+    process = diffusion(replace(FLOW, steps=100, latent_power=3.0))
+    steps = torch.tensor([10, 50, 100])
+    signal, sigma = process.levels(steps, torch.zeros(1, dtype=torch.float64))
+    assert torch.allclose(sigma[:, 0, 0], (steps / 100).double() ** 3, atol=1e-12)
+    assert torch.allclose(signal**2 + sigma**2, torch.ones(3, 1, 1).double())
+    frac = torch.rand(3, 5, 3, generator=seeded()).double()
+    numbers = torch.ones(3, 5, dtype=torch.long)
+    noisy, wanted = process.noised_positions(frac, numbers, steps, torch.randn(3, 5, 3).double())
+    path = wanted * process.sizes(steps, frac)
+    back = process.positions_before(
+        noisy, path, way_back(50, 0, latents(3, 0), path), numbers > 0, 1.0
+    )
+    assert ((back - frac + 0.5) % 1 - 0.5).abs().max() < 1e-9
+
+
 @pytest.mark.parametrize("factor", [0.0, 0.5, 1.0])
 def test_true_predictions_lead_back_to_the_crystal(factor: float) -> None:
-    process = LatentDiffusion(10, (1e-3, 0.2), (0.005, 0.5))
+    process = diffusion(replace(CONFIG, steps=10))
     clean, noise = latents(3, 0), latents(3, 1)
     mask = torch.ones(3, 5, dtype=torch.bool)
     frac = torch.rand(3, 5, 3, generator=seeded()).double()
@@ -197,10 +281,13 @@ def test_true_predictions_lead_back_to_the_crystal(factor: float) -> None:
 # --- training ------------------------------------------------------------------------------------
 
 
+@FORMS
 @BOTH
-def test_nothing_in_training_waits_for_the_device(stage: str, monkeypatch) -> None:
+def test_nothing_in_training_waits_for_the_device(
+    stage: str, config: CrysLDMConfig, monkeypatch
+) -> None:
     batch = crystals_of(4)
-    model = model_of(batch)
+    model = model_of(batch, config)
     prepared = model.prepare(batch, seeded(), stage)
     assert all(len(tensor) == len(batch) for tensor in tensors_of(prepared))
     model.to("meta")
@@ -210,8 +297,11 @@ def test_nothing_in_training_waits_for_the_device(stage: str, monkeypatch) -> No
         model.prepared_loss(prepared, stage)["loss"].backward()
 
 
-def test_nothing_in_a_step_of_sampling_waits_for_the_device(monkeypatch) -> None:
-    model = model_of(crystals_of(4))
+@FORMS
+def test_nothing_in_a_step_of_sampling_waits_for_the_device(
+    config: CrysLDMConfig, monkeypatch
+) -> None:
+    model = model_of(crystals_of(4), config)
     state, way = model.begin([Target(0), Target(1, (3, 9)), Target(2, num_atoms=4)], 3)
     model.to("meta")
     state, inputs = on_fake_gpu(state), on_fake_gpu(way[0])
@@ -221,8 +311,9 @@ def test_nothing_in_a_step_of_sampling_waits_for_the_device(monkeypatch) -> None
     assert after.frac_coords.shape == state.frac_coords.shape
 
 
-def test_graphs_sample_what_the_model_samples() -> None:
-    model = model_of(crystals_of(4))
+@FORMS
+def test_graphs_sample_what_the_model_samples(config: CrysLDMConfig) -> None:
+    model = model_of(crystals_of(4), config)
     targets = [Target(0), Target(1, (3, 9)), Target(2, num_atoms=4)]
     wanted, found = model.sample(targets, 5), StepGraphs(model).sample(targets, 5)
     assert torch.equal(found.atomic_numbers, wanted.atomic_numbers)
@@ -247,9 +338,10 @@ def test_protocols() -> None:
     assert isinstance(model, Noises)
 
 
-def test_each_stage_trains_what_is_its_own() -> None:
+@FORMS
+def test_each_stage_trains_what_is_its_own(config: CrysLDMConfig) -> None:
     batch = crystals_of(4)
-    model = model_of(batch)
+    model = model_of(batch, config)
     names = {stage: {id(p) for p in model.parameters_of(stage)} for stage in model.stages}
     assert names[AUTOENCODER] | names[DIFFUSION] == {id(p) for p in model.parameters()}
     assert not names[AUTOENCODER] & names[DIFFUSION]
@@ -284,17 +376,18 @@ def test_an_overfitted_autoencoder_gives_back_crystals_and_latents_of_unit_size(
     torch.testing.assert_close(again.lattices.double(), made.lattices, rtol=1e-5, atol=1e-4)
 
 
-def trainer(folder: Path) -> Trainer:
+def trainer(folder: Path, config: CrysLDMConfig) -> Trainer:
     crystals = random_crystals(24, seed=0)
     settings = TrainingSettings(
         steps=8, batch_atoms=40, val_steps=2, val_draws=1, stages={AUTOENCODER: {"share": 1.0}}
     )
-    return Trainer(CrysLDM, CONFIG, settings, folder, crystals[:20], crystals[20:])
+    return Trainer(CrysLDM, config, settings, folder, crystals[:20], crystals[20:])
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
-    found = trainer(tmp_path_factory.mktemp("whole"))
+@pytest.fixture(scope="module", params=[CONFIG, FLOW], ids=["paper", "flow"])
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+    found = trainer(tmp_path_factory.mktemp("whole"), request.param)
+    found.given = request.param  # type: ignore[attr-defined]
     found.run()
     return found
 
@@ -303,8 +396,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
 def test_a_run_resumed_in_either_stage_goes_on_bit_for_bit(
     tmp_path: Path, stop: int, whole: Trainer
 ) -> None:
-    trainer(tmp_path).run(stop_after=stop)
-    resumed = trainer(tmp_path)
+    trainer(tmp_path, whole.given).run(stop_after=stop)  # type: ignore[attr-defined]
+    resumed = trainer(tmp_path, whole.given)  # type: ignore[attr-defined]
     resumed.resume()
     assert resumed.step == stop
     assert resumed.stage == (AUTOENCODER if stop < 4 else DIFFUSION)
@@ -333,8 +426,9 @@ def test_atoms_are_as_many_as_asked_or_as_in_the_training_data() -> None:
     refuse_targets(model, [*targets, *some])
 
 
-def test_a_seed_decides_a_crystal_in_whatever_batch() -> None:
-    model = model_of(crystals_of(10))
+@FORMS
+def test_a_seed_decides_a_crystal_in_whatever_batch(config: CrysLDMConfig) -> None:
+    model = model_of(crystals_of(10), config)
     targets = [Target(seed, num_atoms=None if seed % 2 else 3) for seed in range(6)]
     whole = chemistry(model.sample(targets))
     for target, (atoms, metric) in zip(targets, whole, strict=True):
@@ -346,8 +440,9 @@ def test_a_seed_decides_a_crystal_in_whatever_batch() -> None:
     assert not np.allclose(fewer[0][1], whole[0][1])
 
 
-def test_sampling_is_one_step_repeated_with_shapes_that_stay() -> None:
-    model = model_of(crystals_of(10))
+@FORMS
+def test_sampling_is_one_step_repeated_with_shapes_that_stay(config: CrysLDMConfig) -> None:
+    model = model_of(crystals_of(10), config)
     targets = [Target(seed) for seed in range(4)]
     told: list[tuple[int, int]] = []
     wanted = model.sample(targets, 5, lambda done, total: told.append((done, total)))
@@ -364,9 +459,10 @@ def test_sampling_is_one_step_repeated_with_shapes_that_stay() -> None:
     assert torch.equal(made.lattices, wanted.lattices)
 
 
-def test_refinement_keeps_atoms_and_moves_with_its_strength() -> None:
+@FORMS
+def test_refinement_keeps_atoms_and_moves_with_its_strength(config: CrysLDMConfig) -> None:
     batch = crystals_of(5)
-    model = model_of(batch)
+    model = model_of(batch, config)
     seeds = list(range(5))
     little, much = (model.refine(batch, seeds, share) for share in (0.1, 1.0))
     for made in (little, much):
@@ -404,6 +500,13 @@ def test_without_corrector_and_noise_sampling_is_another() -> None:
         ({"autoencoder_settings": {"channels": 1024, "layers": 1024}}, "weights"),
         ({"atom_counts": [0, 0]}, "atom_counts"),
         ({"kl_weight": -1.0}, "kl_weight"),
+        ({"position_process": "flow"}, "corrector"),
+        ({"coupling": True}, "coupling"),
+        ({"anti_annealing": 1.0}, "anti_annealing"),
+        ({"denoiser_settings": {"radial": 8}}, "vector"),
+        ({"autoencoder_settings": {"radial": 8}}, "denoiser"),
+        ({"latent_power": 0.0}, "latent_power"),
+        ({"lattice_std": [1.0] * 5}, "lattice_std"),
     ],
 )
 def test_settings_that_can_not_be_are_named(settings: dict, message: str) -> None:
@@ -412,7 +515,7 @@ def test_settings_that_can_not_be_are_named(settings: dict, message: str) -> Non
 
 
 def test_presets_are_models_of_the_size_they_say() -> None:
-    assert config_names("crysldm") == ["default", "mp20", "perov5"]
+    assert config_names("crysldm") == ["default", "mp20", "paper", "perov5"]
     for name in config_names("crysldm"):
         config, settings = load_config("crysldm", name)
         assert 0 < settings.of_stage(AUTOENCODER, CrysLDM.stages).minutes < settings.minutes

@@ -5,7 +5,13 @@ import pytest
 import torch
 from sets import random_crystals
 
-from crysgen.networks.cspnet import CSPNet, combine_rows, gram_entries, pair_waves
+from crysgen.networks.cspnet import (
+    CSPNet,
+    combine_rows,
+    gram_entries,
+    pair_distances,
+    pair_waves,
+)
 from crysgen.training.batch import Batch
 
 EXACT = 1e-9
@@ -31,7 +37,7 @@ def first_features(batch):
 def features(net, batch, lattices=None, frac=None):
     lattices = batch.lattices / 3 if lattices is None else lattices
     frac = batch.frac_coords if frac is None else frac
-    found = net(first_features(batch), frac, lattices, batch.mask)
+    found = net(first_features(batch), frac, gram_entries(lattices), batch.mask)
     return torch.where(batch.mask[..., None], found, 0)
 
 
@@ -84,6 +90,37 @@ def test_waves_are_those_of_the_differences():
     angles = ((frac[:, None] - frac[:, :, None])[..., None] * orders).flatten(-2)
     wanted = torch.cat([angles.sin(), angles.cos()], -1)
     assert (pair_waves(frac, 5) - wanted).abs().max() < 1e-12
+
+
+def test_radial_functions_are_sums_over_images(batch):
+    row, count, farthest = 2, 7, 2.2
+    atoms = int(batch.num_atoms[row])
+    lattice, frac = batch.lattices[row].numpy(), batch.frac_coords[row, :atoms].numpy()
+    unit = (abs(np.linalg.det(lattice)) / atoms) ** (1 / 3)
+    paths = frac[None] - frac[:, None]
+    paths -= np.round(paths)
+    shifts = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), -1).reshape(27, 3)
+    distances = np.linalg.norm((paths[:, :, None] + shifts) @ lattice, axis=-1) / unit
+    spacing = farthest / (count + 1)
+    fade = (1 - (distances / farthest) ** 2).clip(0) ** 2
+    wanted = np.stack(
+        [
+            (fade * np.exp(-((distances / spacing - k) ** 2) / 2)).sum(-1)
+            for k in range(1, count + 1)
+        ],
+        -1,
+    )
+    found = pair_distances(batch.frac_coords, batch.lattices, batch.num_atoms, count)
+    assert np.abs(found[row, :atoms, :atoms].numpy() - wanted).max() < 1e-9
+    assert wanted.max() > 0.5
+    turned = batch.lattices @ turn(len(batch), -1)
+    again = pair_distances(batch.frac_coords + 0.3, turned, batch.num_atoms, count)
+    there = batch.mask[:, :, None, None] & batch.mask[:, None, :, None]
+    assert ((again - found) * there).abs().max() < 1e-9
+    single = pair_distances(
+        batch.frac_coords.float(), batch.lattices.float(), batch.num_atoms, count
+    )
+    assert (single - found).abs().max() < 1e-4
 
 
 def test_gram_matrix_of_rows_stays_and_that_of_columns_turns():
