@@ -8,36 +8,33 @@ compositions, deterministic steps, and refinement of given crystals.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from crysgen.diffusion.lattice import log_lattice, normalize_lengths
 from crysgen.diffusion.noise import Noise, spread_steps
 from crysgen.diffusion.positions import uniform
 from crysgen.diffusion.schedules import steps_back
 from crysgen.diffusion.torus import remove_mean
-from crysgen.models.base import Model, OnStep
-from crysgen.models.crysldm_config import CrysLDMConfig, cell_form, diffusion
+from crysgen.models.base import OnStep
+from crysgen.models.crysldm_latents import (
+    AUTOENCODER,
+    DIFFUSION,
+    LatentModel,
+    full_precision,
+)
 from crysgen.models.crysldm_networks import (
-    Decoder,
-    Denoiser,
-    Encoder,
     Latents,
-    LatentScale,
     atom_means,
 )
 from crysgen.models.crysldm_process import WayBack
 from crysgen.models.targets import Target
-from crysgen.networks.cspnet import CSPNet
 from crysgen.training.batch import Batch, pad_atomic_numbers
 
-AUTOENCODER, DIFFUSION = "autoencoder", "diffusion"
 _COUNT_STREAM = 1
 """Set apart from a crystal's noise: the random number that decides how many atoms it has."""
 
@@ -94,7 +91,7 @@ class _State(NamedTuple):
     frac_coords: Tensor
 
 
-class CrysLDM(Model):
+class CrysLDM(LatentModel):
     """An autoencoder and a diffusion of its latents.
 
     Args:
@@ -106,66 +103,15 @@ class CrysLDM(Model):
         "CrysLDM (Khastagir et al., CrysLDM: Latent Diffusion Model for Crystal Material "
         "Generation, 2025)"
     )
-    Config = CrysLDMConfig
     accepts = frozenset({"atomic_numbers", "num_atoms"})
-    stages = (AUTOENCODER, DIFFUSION)
     sampling_settings = frozenset(
         {"latent_noise", "position_noise", "corrector", "anti_annealing", "refine_strength"}
     )
-
-    config: CrysLDMConfig
-
-    def __init__(self, config: CrysLDMConfig) -> None:
-        super().__init__()
-        self.config = config
-        latent, outer = config.latent_channels, config.autoencoder_settings
-        form = self.form = cell_form(config)
-        self.encoder = Encoder(CSPNet(**outer), latent, form)
-        self.decoder = Decoder(CSPNet(**outer), latent, form)
-        self.scale = LatentScale(latent, form)
-        self.denoiser = Denoiser(CSPNet(**config.denoiser_settings), latent, form)
-        self.process = diffusion(config)
-
-    @property
-    def num_steps(self) -> int:
-        """T, the paper's integration steps; with the corrector each calls the network twice."""
-        return self.config.steps
 
     @property
     def refine_strength(self) -> float:
         """See `Noises`."""
         return self.config.refine_strength
-
-    @classmethod
-    def fitted(cls, config: CrysLDMConfig, train: Batch) -> CrysLDMConfig:
-        """Return the configuration with the statistics of cells and the numbers of atoms."""
-        cells = normalize_lengths(train.lattices.double(), train.num_atoms)
-        logarithms = log_lattice(cells)
-        return replace(
-            config,
-            lattice_scale=float(cells.square().mean().sqrt()),
-            lattice_mean=tuple(logarithms.mean(0).tolist()),
-            lattice_std=tuple(logarithms.std(0, correction=0).clamp_min(1e-3).tolist()),
-            atom_counts=tuple(torch.bincount(train.num_atoms)[1:].tolist()),
-        )
-
-    def parameters_of(self, stage: str) -> Iterable[nn.Parameter]:
-        """See `Model`."""
-        if stage == DIFFUSION:
-            return self.denoiser.parameters()
-        return [*self.encoder.parameters(), *self.decoder.parameters()]
-
-    @torch.no_grad()
-    def begin_stage(self, stage: str, train: Iterable[Batch]) -> None:
-        """See `Model`: before the diffusion latents are measured."""
-        if stage != DIFFUSION or not self.config.standardize_latents:
-            return
-        atoms, cells = [], []
-        for batch in train:
-            found = self._means(batch)
-            atoms.append(found.atoms[batch.mask])
-            cells.append(found.cell)
-        self.scale.fit(torch.cat(atoms), torch.cat(cells))
 
     # --- training -----------------------------------------------------------------------------
 
@@ -200,9 +146,9 @@ class CrysLDM(Model):
             cells = (len(mask), *self.form.shape)
             return Latents(normal(mask.new_empty(shape)), normal(mask.new_empty(cells)))
 
-        with _full_precision(batch.lattices):
+        with full_precision(batch.lattices):
             encoding = _Encoding(
-                batch.atomic_numbers, batch.frac_coords, self._cells(batch), latents()
+                batch.atomic_numbers, batch.frac_coords, self.cells_of(batch), latents()
             )
             if stage == AUTOENCODER:
                 return encoding
@@ -232,7 +178,7 @@ class CrysLDM(Model):
         mask = numbers > 0
         distribution = self.encoder(numbers, frac, cells, mask)
         logits, decoded = self.decoder(distribution.sample(noise), frac, mask)
-        with _full_precision(cells):
+        with full_precision(cells):
             places = (numbers - 1).clamp_min(0)
             surprise = -logits.log_softmax(-1).gather(-1, places[..., None])[..., 0]
             types = atom_means(surprise, mask).mean()
@@ -260,12 +206,12 @@ class CrysLDM(Model):
             distribution = self.encoder(
                 encoding.atomic_numbers, encoding.frac_coords, encoding.cells, mask
             )
-        with _full_precision(frac):
+        with full_precision(frac):
             clean = self.scale.standardized(distribution.sample(encoding.noise))
             noisy = self.process.noised_latents(clean, steps, noise)
             wanted = self.process.velocities(clean, steps, noise)
-        velocities, moves = self._denoised(noisy, frac, steps, told, mask)
-        with _full_precision(frac):
+        velocities, moves = self.denoised(noisy, frac, steps, told, mask)
+        with full_precision(frac):
             weights = self._weights(steps, frac)
             of_atoms = (weights * (velocities.atoms - wanted.atoms).square()).mean(-1)
             atoms = atom_means(of_atoms, mask).mean()
@@ -287,56 +233,6 @@ class CrysLDM(Model):
             return signal.square()
         # Where there is hardly any noise, it can't be seen.
         return (self.config.snr_cap * (sigma / signal).square()).clamp_max(1)
-
-    def _denoised(
-        self, noisy: Latents, frac_coords: Tensor, steps: Tensor, told: Tensor, mask: Tensor
-    ) -> tuple[Latents, Tensor]:
-        """Call the denoiser; see there."""
-        lattices = None
-        if self.denoiser.network.radial:
-            with torch.no_grad(), _full_precision(frac_coords):
-                signal, _ = self.process.levels(steps, frac_coords)
-                # Of latents of mean 0 and variance 1 that is what is expected of clean ones.
-                expected = self.scale.restored(Latents(noisy.atoms, signal * noisy.cell)).cell
-                lattices = self.form.decode(expected, mask.sum(1)).to(frac_coords)
-        share = (steps / self.num_steps).to(frac_coords)
-        return self.denoiser(noisy, frac_coords, share, told, mask, lattices)
-
-    def _cells(self, batch: Batch) -> Tensor:
-        """Return cells (B, R, C) as networks see them."""
-        return self.form.encode(batch.lattices, batch.num_atoms)
-
-    # --- the latent space ----------------------------------------------------------------------
-
-    @torch.no_grad()
-    def encoded(self, batch: Batch) -> Latents:
-        """Return the mean latents of crystals, which with positions are all that is decoded."""
-        return self.scale.standardized(self._means(batch))
-
-    def _means(self, batch: Batch) -> Latents:
-        """Return the mean latents of crystals as the autoencoder has them."""
-        frac, mask = batch.frac_coords, batch.mask
-        found = self.encoder(batch.atomic_numbers, frac, self._cells(batch), mask).mean
-        return Latents(found.atoms * mask[..., None], found.cell)
-
-    @torch.no_grad()
-    def decoded(
-        self, latents: Latents, frac_coords: Tensor, mask: Tensor, told: Tensor | None = None
-    ) -> Batch:
-        """Return the crystals of latents and positions, right-handed.
-
-        Args:
-            latents: of B crystals.
-            frac_coords: (B, N, 3).
-            mask: (B, N) where atoms are.
-            told: (B, N) atomic numbers that are known; 0 where they are decoded.
-        """
-        logits, cells = self.decoder(self.scale.restored(latents), frac_coords, mask)
-        numbers = logits.argmax(-1) + 1
-        if told is not None:
-            numbers = torch.where(told > 0, told, numbers)
-        lattices = self.form.decode(cells, mask.sum(1))
-        return Batch(numbers * mask, frac_coords * mask[..., None], lattices)
 
     # --- forward process ------------------------------------------------------------------------
 
@@ -475,15 +371,10 @@ class CrysLDM(Model):
     def _predicted(self, state: _State, steps: Tensor) -> tuple[Latents, Tensor]:
         """Predict velocities of latents and displacements (B, N, 3) of positions."""
         mask, told, latents, frac = state
-        velocities, moves = self._denoised(latents, frac, steps, told, mask)
+        velocities, moves = self.denoised(latents, frac, steps, told, mask)
         return velocities, remove_mean(moves, mask) * self.process.sizes(steps, frac)
 
     @torch.no_grad()
     def finish(self, state: _State) -> Batch:
         """See `Stepwise`."""
         return self.decoded(state.latents, state.frac_coords, state.mask, state.told)
-
-
-def _full_precision(like: Tensor) -> torch.autocast:
-    """Switch off 16-bit autocast, in which only the networks may compute."""
-    return torch.autocast(like.device.type, enabled=False)

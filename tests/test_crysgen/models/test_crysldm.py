@@ -164,8 +164,8 @@ def test_vector_latents_and_all_that_follows_stay_when_the_crystal_turns(determi
     assert plain.cell.std() > 0.1
     steps = torch.full((6,), 7)
     told = batch.atomic_numbers * (torch.arange(6) % 2)[:, None]
-    velocities, moves = model._denoised(plain, batch.frac_coords, steps, told, batch.mask)
-    again, moved = model._denoised(
+    velocities, moves = model.denoised(plain, batch.frac_coords, steps, told, batch.mask)
+    again, moved = model.denoised(
         found, turned.frac_coords, steps, told[:, order], batch.mask[:, order]
     )
     assert ((again.atoms - velocities.atoms[:, order]) * there).abs().max() < 1e-9
@@ -174,7 +174,7 @@ def test_vector_latents_and_all_that_follows_stay_when_the_crystal_turns(determi
     assert moves.abs().max() > 0.01
     # The lattice is seen by its distances, too.
     wider = plain._replace(cell=plain.cell + 0.5)
-    _, others = model._denoised(wider, batch.frac_coords, steps, told, batch.mask)
+    _, others = model.denoised(wider, batch.frac_coords, steps, told, batch.mask)
     assert (others - moves).abs().max() > 1e-4
 
 
