@@ -72,9 +72,8 @@ def run(
     Raises:
         NothingMadeError: if not a single crystal could be made.
     """
+    from crysgen.result_notes import notes_on_compositions, notes_on_numbers
     from crysgen.samples import RELAXED_TOLERANCE, Result, describe, symmetric
-    from crysmetrics.io.symmetrized import hall_numbers
-    from crysmetrics.io.writing import cif_texts
 
     begun = time.perf_counter()
     propose(methods, store)
@@ -85,6 +84,7 @@ def run(
     failures = _failures(candidates, requests, methods)
     redrawn = int(np.sum(candidates.properties["redrawn"]))
     merge = not all(method.is_distribution for method in methods)
+    number_made = len(candidates)
     # Before relaxation, so that only wanted crystals are relaxed, and after it.
     candidates = symmetric(candidates, settings)
     if settings.relax:
@@ -97,9 +97,12 @@ def run(
         failures += unrelaxed
     selection = rank(candidates, requests, settings, resources, merge)
     crystals, table = describe(candidates, selection, requests, settings)
-    result = Result(crystals, table, failures, redrawn)
-    record = result.summary() | {"seconds": round(time.perf_counter() - begun, 1)}
-    store.finish(cif_texts(crystals, hall_numbers(crystals)), table, record)
+    notes = (
+        *notes_on_compositions(requests),
+        *notes_on_numbers(requests, settings, number_made, len(candidates), crystals, failures),
+    )
+    result = Result(crystals, table, failures, redrawn, notes)
+    store.finish(result, settings, time.perf_counter() - begun)
     return result
 
 

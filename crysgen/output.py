@@ -1,20 +1,21 @@
-"""Keep the folder of a run: `samples.csv`, `request.json` and one CIF for each structure.
+"""Keep the folder of a run: `samples.csv`, `request.json`, `candidates.html` and structures.
 
 While a run goes on, its pieces are kept in `unfinished-run/` inside the folder, each file whole or
-not there; CIFs and table appear when all are done. So a run can be killed at any moment, and the
-same command goes on where it stopped. Results of an earlier run that is to be replaced stay until
-the new ones are complete.
+not there; structures and table appear when all are done. So a run can be killed at any moment, and
+the same command goes on where it stopped. Results of an earlier run that is to be replaced stay
+until the new ones are complete.
 """
 
 from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crysgen.columns import COLUMNS
 from crysgen.proposers.base import CANDIDATE_PROPERTIES
 from crysgen.run_state import RECORD, SCHEMA, UNFINISHED, check_folder, read_record, write_record
 from crysmetrics.errors import InputError, UserError
@@ -25,15 +26,9 @@ from crysmetrics.io.parsed import one_line
 from crysmetrics.locking import locked
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from crysgen.samples import Result
+    from crysgen.settings import SamplingSettings
 
-COLUMNS = (
-    *("file", "formula", "num_atoms", "space_group", "density", "volume_per_atom"),
-    *("min_distance", "predicted_formation_energy_per_atom", "status", "prototype"),
-    *("method", "prototype_id"),
-    *("score", "rank", "ref_id", "seed"),
-)
-"""Columns of the table of samples."""
 TABLE = "samples.csv"
 """Name of the table of samples in the folder of a run."""
 _LOCK = "lock"
@@ -78,15 +73,13 @@ class Store:
         """Join the relaxed candidates that are kept so far, in any order."""
         return Crystals.concatenate(self._relaxed) if self._relaxed else Crystals.empty()
 
-    def finish(
-        self, files: Iterable[tuple[str, str]], table: pd.DataFrame, result: Mapping[str, Any]
-    ) -> None:
+    def finish(self, result: Result, settings: SamplingSettings, seconds: float) -> None:
         """Write what was made, where the store is a folder; a store in memory has nothing to do.
 
         Args:
-            files: (name, CIF text), which may be made while they are written.
-            table: with the columns COLUMNS.
-            result: of the run, for the record.
+            result: of the run.
+            settings: of the run, which say how structures are written.
+            seconds: that the run took, for the record.
         """
 
 
@@ -132,25 +125,27 @@ class RunFolder(Store):
         super().add_relaxed(crystals)
         crystals.save(self._next_file("relaxed"))
 
-    def finish(
-        self, files: Iterable[tuple[str, str]], table: pd.DataFrame, result: Mapping[str, Any]
-    ) -> None:
+    def finish(self, result: Result, settings: SamplingSettings, seconds: float) -> None:
         """Write what was made, take away what it replaces, and call the run finished.
 
         Every step can be done again: a run killed here goes on here.
         """
+        from crysgen.written_files import files, suffixes
+
         names = set()
-        for name, text in files:
+        for name, text in files(result, settings):
             with atomic_file(self.path / name) as temporary:
                 temporary.write_text(text, encoding="utf-8")
             names.add(name)
         for name in _files_of(self.path / TABLE):
-            if name not in names:
-                _remove(self.path, name)
+            stem = name.rpartition(".")[0]
+            for old in {name, *(stem + suffix for suffix in suffixes())} - names:
+                _remove(self.path, old)
         with atomic_file(self.path / TABLE) as temporary:
-            write_csv(table, temporary, columns=COLUMNS)
+            write_csv(result.table, temporary, columns=tuple(COLUMNS))
         record = read_record(self.work / RECORD) or {}
-        write_record(self.path / RECORD, {**record, "result": dict(result)})
+        summary = {**result.summary(), "seconds": round(seconds, 1)}
+        write_record(self.path / RECORD, {**record, "result": summary})
         _discard(self.work)
 
 

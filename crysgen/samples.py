@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crysgen.columns import COLUMNS
 from crysgen.compositions.formulas import Formula
-from crysgen.output import COLUMNS, NothingMadeError
+from crysgen.output import NothingMadeError
 from crysgen.ranking.selection import Selection
 from crysgen.requests import CompositionRequest
 from crysgen.settings import Resources, SamplingSettings
@@ -19,6 +21,8 @@ from crysmetrics.io import Crystals
 
 if TYPE_CHECKING:
     import pandas as pd
+    from ase import Atoms
+    from pymatgen.core import Structure
 
 _KEPT = ("status", "method", "prototype_id", "seed")
 """Properties of candidates that are columns of the table."""
@@ -43,12 +47,70 @@ class Result:
         table: one row for each, with the columns of `samples.csv`.
         failures: one for each structure that could not be made: `formula`, `ref_id`, `reason`.
         redrawn: number of draws that were invalid and were repeated.
+        notes: sentences that a reader of the result should know.
+
+    It is a sequence of pymatgen structures, the best of each composition first, whose `properties`
+    hold their rows of the table.
+
+    >>> result = crysgen.generate("Li2O")                                 # doctest: +SKIP
+    >>> len(result), result[0].get_space_group_info()                     # doctest: +SKIP
     """
 
     crystals: Crystals
     table: pd.DataFrame
     failures: list[dict[str, str]]
     redrawn: int
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.crystals)
+
+    def __iter__(self) -> Iterator[Structure]:
+        return iter(self.structures)
+
+    @overload
+    def __getitem__(self, key: int) -> Structure: ...
+    @overload
+    def __getitem__(self, key: slice) -> list[Structure]: ...
+    def __getitem__(self, key: int | slice) -> Structure | list[Structure]:
+        return self.structures[key]
+
+    @cached_property
+    def structures(self) -> list[Structure]:
+        """Structures of pymatgen, with their rows of the table as `properties`."""
+        found = self.crystals.to_pymatgen()
+        for structure, row in zip(found, self.table.to_dict("records"), strict=True):
+            structure.properties.update({str(name): value for name, value in row.items()})
+        return found
+
+    @cached_property
+    def atoms(self) -> list[Atoms]:
+        """Atoms of ASE, with their rows of the table as `info`."""
+        from ase import Atoms
+
+        rows = self.table.to_dict("records")
+        return [
+            Atoms(
+                numbers=crystal.atomic_numbers,
+                cell=crystal.lattices[0],
+                scaled_positions=crystal.frac_coords,
+                pbc=True,
+                info={str(name): value for name, value in row.items()},
+            )
+            for crystal, row in zip(self.crystals, rows, strict=True)
+        ]
+
+    def to_html(self) -> str:
+        """Write the page of candidates: pictures, a 3D viewer, energies and reasons."""
+        from crysgen.candidates_page import render
+
+        return render(self)
+
+    def _repr_html_(self) -> str:
+        """Show the first candidates with their pictures in a notebook."""
+        from crysgen.candidates_page import notebook_table
+
+        return notebook_table(self)
 
     def summary(self) -> dict[str, Any]:
         """Count what was made, for the record of the run."""
@@ -56,6 +118,7 @@ class Result:
             "structures": len(self.crystals),
             "redrawn": self.redrawn,
             "failures": self.failures,
+            "notes": list(self.notes),
         }
 
 
@@ -75,31 +138,41 @@ def symmetric(
     Raises:
         NothingMadeError: if no candidate has that space group.
     """
-    from crysmetrics.io.symmetrized import symmetrized, symmetrized_in_place
+    from crysmetrics.io.symmetrized import primitive, symmetrized, symmetrized_in_place
 
     if settings.symmetrize is not False:
         of_models = np.isin(candidates.properties["method"], _OF_MODELS)
         candidates = symmetrized_in_place(candidates, tolerance, of_models)
-    if settings.conventional_cells:
+    if settings.standard_cells:
         candidates = symmetrized(candidates, settings.tolerance)
-    if settings.space_group is None:
-        return candidates
-    kept = space_group_numbers(candidates, settings) == settings.space_group
-    if not kept.any():
-        raise NothingMadeError(
-            f"None of {len(candidates)} candidates has space group {settings.space_group}."
-        )
-    return candidates[kept].with_failures(candidates.failures)
+    if settings.space_group is not None:
+        groups = stated_space_groups(candidates)
+        kept = groups == settings.space_group
+        if not kept.any():
+            found = ", ".join(map(str, np.unique(groups).tolist()))
+            raise NothingMadeError(
+                f"None of {len(candidates)} candidates has space group {settings.space_group}; "
+                f"they have {found}."
+            )
+        candidates = candidates[kept].with_failures(candidates.failures)
+    return primitive(candidates) if settings.cell == "primitive" else candidates
+
+
+def stated_space_groups(crystals: Crystals) -> NDArray[np.int64]:
+    """Read space group numbers (B,) of crystals in conventional cells."""
+    from crysmetrics.io.symmetrized import hall_numbers
+    from crysmetrics.symmetry import setting_of
+
+    numbers = [setting_of(hall).space_group for hall in hall_numbers(crystals)]
+    return np.array(numbers, dtype=np.int64)
 
 
 def space_group_numbers(crystals: Crystals, settings: SamplingSettings) -> NDArray[np.int64]:
     """Find space group numbers (B,): stated in files, or by the tolerance where these are in P1."""
-    from crysmetrics.io.symmetrized import hall_numbers
-    from crysmetrics.symmetry import setting_of, space_groups
+    from crysmetrics.symmetry import space_groups
 
     if settings.conventional_cells:
-        numbers = [setting_of(hall).space_group for hall in hall_numbers(crystals)]
-        return np.array(numbers, dtype=np.int64)
+        return stated_space_groups(crystals)
     return space_groups(crystals, settings.tolerance)
 
 
@@ -167,11 +240,12 @@ def _table(
     import pandas as pd
 
     from crysgen.retrieval.library.names import prototype_names
+    from crysgen.written_files import suffix_of
     from crysmetrics.io.file_names import file_names
     from crysmetrics.metrics.emd import densities
 
     columns = {
-        "file": file_names(crystals.ids),
+        "file": file_names(crystals.ids, suffix_of(settings.formats)),
         "formula": [Formula.of_atoms(c.atomic_numbers).reduced.text for c in crystals],
         "num_atoms": crystals.num_atoms,
         "space_group": space_group_numbers(crystals, settings),

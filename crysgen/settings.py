@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from crysgen.file_formats import CELLS, FILE_FORMATS
 from crysgen.proposers.base import LIBRARIES
 from crysmetrics.device import refuse_missing_device
 from crysmetrics.errors import UserError
@@ -34,6 +35,11 @@ class SamplingSettings:
         tolerance: Å within which symmetry is found.
         space_group: number of the only space group that is wanted; crystals are symmetrised.
         exclude: ids of known structures that must not be proposed.
+        cell: `primitive` or `conventional` for standard cells of the space groups found, in which
+            the symmetry is exact; None to leave cells as they are.
+        formats: names of the formats in which each structure is written; tables name the first of
+            cif, poscar, extxyz among them.
+        pictures: whether a drawing of each structure is written beside it, as SVG.
 
     Raises:
         UserError: if a number is out of range.
@@ -52,6 +58,9 @@ class SamplingSettings:
     tolerance: float = 0.1
     space_group: int | None = None
     exclude: tuple[str, ...] = ()
+    cell: str | None = None
+    formats: tuple[str, ...] = ("cif",)
+    pictures: bool = False
 
     def __post_init__(self) -> None:
         if self.library not in LIBRARIES:
@@ -67,11 +76,28 @@ class SamplingSettings:
             raise UserError("Numbers of atoms and of steps must be at least 1.")
         if self.space_group is not None and not 1 <= self.space_group <= 230:
             raise UserError(f"Space groups have numbers from 1 to 230; not {self.space_group}.")
+        if self.cell not in (None, *CELLS):
+            raise UserError(f"Cells are {' or '.join(CELLS)}; not {self.cell!r}.")
+        if self.cell is not None and self.symmetrize is False:
+            raise UserError(
+                "Primitive and conventional cells are those of the space group found, whose "
+                "symmetry --no-symmetrize leaves inexact; give --cell or --no-symmetrize."
+            )
+        unknown = [name for name in self.formats if name not in FILE_FORMATS]
+        if unknown or not self.formats:
+            raise UserError(
+                f"Structures are written as {', '.join(FILE_FORMATS)}; not {', '.join(unknown)}."
+            )
+
+    @property
+    def standard_cells(self) -> bool:
+        """Whether the symmetry found is made exact: asked for, or needed for cell or group."""
+        return bool(self.symmetrize) or self.space_group is not None or self.cell is not None
 
     @property
     def conventional_cells(self) -> bool:
-        """Whether crystals are put into conventional cells: asked for, or for a space group."""
-        return bool(self.symmetrize) or self.space_group is not None
+        """Whether crystals are put into conventional cells."""
+        return self.standard_cells and self.cell != "primitive"
 
     def to_json(self) -> dict[str, Any]:
         """Convert to what JSON can hold."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from crysgen.cli.sample_options import DEFAULT_COUNT, SampleCall, sample_options
+from crysgen.cli.sample_options import DEFAULT_COUNT, SECTIONS, SampleCall
+from crysgen.columns import COLUMNS
 from crysmetrics.cli.options import check_outputs, progress, user_errors
+from crysmetrics.cli.sections import SectionedCommand, with_options
 from crysmetrics.console import echo
 from crysmetrics.interrupts import advice
 
@@ -21,15 +24,18 @@ FREE_NAME = "crystals"
 """Beginning of the name of a folder where the model chooses compositions."""
 
 
-@click.command()
-@sample_options
+@click.command(
+    cls=SectionedCommand, sections=SECTIONS, lists={"Columns of samples.csv": [*COLUMNS.items()]}
+)
+@partial(with_options, sections=SECTIONS)
 @user_errors
 def sample(**given: Any) -> None:
     """Generate crystals of exact compositions, or of a model's choice.
 
-    Without a composition, --model must be one that chooses compositions itself. Writes CIFs,
-    samples.csv and request.json. A run that was interrupted goes on when the same command is given
-    again.
+    Without a composition, --model must be one that chooses compositions itself. The folder holds
+    a CIF for each structure, the likeliest first, the table samples.csv, candidates.html with
+    pictures, energies and reasons, and request.json. A run that was interrupted goes on when the
+    same command is given again.
     """
     from crysgen.cli.sample_report import show
     from crysgen.run_state import refuse_taken

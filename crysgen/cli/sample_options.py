@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +15,7 @@ from crysgen.cli.options import (
     model_option,
     space_group_number,
 )
+from crysgen.file_formats import CELLS, FILE_FORMATS
 from crysgen.proposers.base import LIBRARIES, METHODS
 from crysmetrics.cli.options import (
     cache_option,
@@ -27,6 +28,7 @@ from crysmetrics.cli.options import (
     seed_option,
     workers_option,
 )
+from crysmetrics.cli.sections import Option
 
 if TYPE_CHECKING:
     from crysgen.settings import Resources, SamplingSettings
@@ -34,8 +36,23 @@ if TYPE_CHECKING:
 DEFAULT_COUNT = 16
 """Samples of each composition."""
 
-Option = Callable[[Callable[..., Any]], Callable[..., Any]]
-"""Decorator that gives a command an option."""
+
+class Formats(click.ParamType):
+    """Names of formats, separated by commas."""
+
+    name = "formats"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Split the names; click hands over a default that is a tuple already."""
+        if isinstance(value, tuple):
+            return value
+        names = tuple(name.strip().lower() for name in str(value).split(","))
+        unknown = [name for name in names if name not in FILE_FORMATS]
+        if unknown:
+            self.fail(f"{unknown[0]!r} is not one of {', '.join(FILE_FORMATS)}.", param, ctx)
+        return tuple(dict.fromkeys(names))
 
 
 @dataclass(frozen=True)
@@ -60,6 +77,9 @@ class SampleCall:
     library: str
     symmetrize: bool | None
     space_group: str | None
+    cell: str | None
+    formats: tuple[str, ...]
+    pictures: bool
     exclude: str | None
     exclude_file: Path | None
     tolerance: float
@@ -101,6 +121,9 @@ class SampleCall:
             tolerance=self.tolerance,
             space_group=space_group_number(self.space_group),
             exclude=excluded_ids(self.exclude, self.exclude_file),
+            cell=self.cell,
+            formats=self.formats,
+            pictures=self.pictures,
         )
 
     def resources(self) -> Resources:
@@ -115,22 +138,25 @@ COMPOSITIONS: tuple[Option, ...] = (
         "--composition",
         multiple=True,
         metavar="FORMULA",
-        help="Such as Li2O, Ca(OH)2 or CuSO4·5H2O; repeatable.",
+        help="Generate crystals of this formula, such as Li2O, Ca(OH)2 or CuSO4·5H2O; repeatable.",
     ),
     click.option(
         "--compositions",
         metavar="FILE|FOLDER",
-        help="A text with one formula a line, or structures whose cell compositions are wanted.",
+        help="Read formulas from a text, one a line; or structures, of which cells with exactly "
+        "the same atoms are generated.",
     ),
     id_column_option,
     cif_column_option,
-    click.option("--system", metavar="A-B-C", help="All compositions of a system such as Li-Fe-O."),
-    click.option("--subsystems", is_flag=True, help="With --system: those of fewer elements too."),
+    click.option(
+        "--system", metavar="A-B-C", help="Take all compositions of a system such as Li-Fe-O."
+    ),
+    click.option("--subsystems", is_flag=True, help="With --system: take fewer elements as well."),
     click.option(
         "--max-compositions",
         type=click.IntRange(min=1),
         metavar="N",
-        help="With --system: only the N most plausible "
+        help="With --system: take only the N most plausible compositions "
         "(charge-neutral and of a common type first).",
     ),
     click.option(
@@ -139,86 +165,90 @@ COMPOSITIONS: tuple[Option, ...] = (
         "count",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Structures of each composition, over all its cell sizes; or in all.  "
-        f"[default: {DEFAULT_COUNT}]",
+        help="Make so many structures of each composition, over all its cell sizes; or in all, "
+        f"where the model chooses compositions.  [default: {DEFAULT_COUNT}]",
     ),
     click.option(
         "--formula-units",
         default="auto",
         show_default=True,
         metavar="auto|1,2,4",
-        help="Formulas in a cell; auto: as real compounds of that type have it.",
+        help="Put so many formulas into a cell; auto takes what real compounds of the type have.",
     ),
     click.option(
         "--max-atoms",
         type=click.IntRange(min=1),
-        help="Of a cell; 20 by default, or one formula unit where that is more, and 64 for known "
-        "prototypes. Known structures of a formula are given whatever their size.",
+        metavar="N",
+        help="Make cells of at most so many atoms.  [default: 20, or one formula unit where that "
+        "is more; 64 for known prototypes; no limit for known structures of the formula]",
     ),
     click.option(
         "--num-atoms",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Of a cell, where the model chooses the composition.",
+        help="Make cells of exactly so many atoms, where the model chooses the composition.",
     ),
 )
 """Options that say which compositions and cells."""
 
-METHOD: tuple[Option, ...] = (
-    click.option(
-        "-o",
-        "--output",
-        type=click.Path(path_type=Path),
-        metavar="FOLDER",
-        help="By default a new one named after formula and seed.",
-    ),
+SOURCES: tuple[Option, ...] = (
     click.option(
         "--method",
         type=click.Choice(list(METHODS)),
         default="auto",
         show_default=True,
-        help="Where candidates come from.",
+        help="Take candidates from known structures (retrieval), from noise (diffusion), from "
+        "proposals that are noised and denoised (refine), or from the first two (auto).",
     ),
-    model_option,
-    click.option("--steps", type=click.IntRange(min=1), help="Of the diffusion; all by default."),
     click.option(
         "--library",
         type=click.Choice(LIBRARIES),
         default="known",
         show_default=True,
-        help="Known structures that proposals start from: all, or only what benchmarks may see.",
-    ),
-)
-"""Options that say where candidates come from."""
-
-STRUCTURES: tuple[Option, ...] = (
-    click.option(
-        "--symmetrize/--no-symmetrize",
-        default=None,
-        help="CIFs in conventional cells and space groups found; or samples of models as they come "
-        "out. By default those are made exactly symmetric in the cells they stand in, in P1.",
+        help="Start from all known structures, or from those that benchmarks may see.",
     ),
     click.option(
-        "--space-group",
-        metavar="SG",
-        help="Only crystals of this space group, symmetrised: a number, or a symbol such as Fm-3m.",
+        "--exclude", metavar="ID,...", help="Do not use these known structures, by their ids."
     ),
-    click.option("--exclude", metavar="ID,...", help="Known structures that must not be proposed."),
     click.option(
         "--exclude-file",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="The same, one id a line.",
+        help="Do not use the known structures whose ids stand in a file, one a line.",
+    ),
+    model_option,
+    click.option(
+        "--steps",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Take so many steps of the reverse diffusion; all of the model's by default.",
+    ),
+)
+"""Options that say where candidates come from."""
+
+SYMMETRY: tuple[Option, ...] = (
+    click.option(
+        "--space-group",
+        metavar="SG",
+        help="Keep only crystals of this space group, symmetrised: a number, or a symbol such as "
+        "Fm-3m.",
+    ),
+    click.option(
+        "--symmetrize/--no-symmetrize",
+        default=None,
+        help="Write conventional cells of the space groups found; or leave samples of models as "
+        "they come out. By default these are made exactly symmetric in the cells they stand in.",
     ),
     click.option(
         "--tolerance",
         type=click.FloatRange(min=0, min_open=True),
         default=0.1,
         show_default=True,
-        help="Å within which symmetry is found.",
+        metavar="Å",
+        help="Find symmetry within this distance.",
     ),
 )
-"""Options that say which structures are wanted, and how they are written."""
+"""Options that say which space groups are wanted."""
 
 ENERGIES: tuple[Option, ...] = (
     click.option(
@@ -241,21 +271,50 @@ ENERGIES: tuple[Option, ...] = (
 )
 """Options that say which energies are computed."""
 
-COMMON: tuple[Option, ...] = (
-    batch_size_option,
-    seed_option,
-    device_option,
-    workers_option,
-    cache_option,
+OUTPUT: tuple[Option, ...] = (
+    click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path),
+        metavar="FOLDER",
+        help="Write here; by default into a new folder named after formula and seed.",
+    ),
+    click.option(
+        "--format",
+        "formats",
+        type=Formats(),
+        default="cif",
+        show_default=True,
+        metavar="cif,poscar,extxyz",
+        help="Write each structure in these formats; samples.csv names the first of them.",
+    ),
+    click.option(
+        "--cell",
+        type=click.Choice(CELLS),
+        help="Write standard cells of the space groups found; by default cells stay as they are.",
+    ),
+    click.option("--pictures", is_flag=True, help="Draw each structure as an SVG beside it."),
     json_option,
     quiet_option,
     overwrite_option,
 )
+"""Options that say what is written, and how."""
+
+RESOURCES: tuple[Option, ...] = (
+    seed_option,
+    batch_size_option,
+    device_option,
+    workers_option,
+    cache_option,
+)
 """Options that other commands have too."""
 
-
-def sample_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command all options, in the order in which help lists them."""
-    for option in reversed((*COMPOSITIONS, *METHOD, *STRUCTURES, *ENERGIES, *COMMON)):
-        command = option(command)
-    return command
+SECTIONS: Mapping[str, Sequence[Option]] = {
+    "Compositions and cells": COMPOSITIONS,
+    "Where candidates come from": SOURCES,
+    "Symmetry": SYMMETRY,
+    "Energies": ENERGIES,
+    "Output": OUTPUT,
+    "Seed and resources": RESOURCES,
+}
+"""All options, in the sections of the help."""

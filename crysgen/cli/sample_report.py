@@ -55,15 +55,19 @@ def show(
         screen.print(f"not made: one of {name}: {failure['reason']}")
     if len(result.failures) > _SHOWN:
         screen.print(f"... and {len(result.failures) - _SHOWN} more; {path}/request.json has all")
-    screen.print(_summary(path, result, sum(request.count for request in requests)), soft_wrap=True)
+    for note in result.notes:
+        screen.print(note, soft_wrap=True)
+    screen.print(_summary(path, result), soft_wrap=True)
 
 
-def _summary(path: Path, result: Result, wanted: int) -> str:
-    """Say how many of the wanted structures there are, and why there are no more."""
+def _summary(path: Path, result: Result) -> str:
+    """Say how many structures there are, and where."""
+    from crysgen.written_files import PAGE
+
     again = f" ({result.redrawn} draws were no crystals and were repeated)" * bool(result.redrawn)
-    fewer = wanted - len(result.crystals) - len(result.failures)
-    equal = f" of {wanted:,} asked for, the others being equal to these," * (fewer > 0)
-    return f"{len(result.crystals):,} structures{equal} in {path}{again}."
+    count = len(result.crystals)
+    structures = "1 structure is" if count == 1 else f"{count:,} structures are"
+    return f"{structures} in {path}{again}; {path / PAGE} shows them."
 
 
 def _rich_table(result: Result, num_requests: int) -> Any:

@@ -22,7 +22,7 @@ from crysmetrics.io import limits
 from crysmetrics.io.entries import Entry, Source
 from crysmetrics.io.formats import searched_format, without_suffix
 from crysmetrics.io.parsed import one_line
-from crysmetrics.io.sources import file_ids, format_name, has_suffix, is_hidden
+from crysmetrics.io.sources import copies, file_ids, format_name, has_suffix, is_hidden
 from crysmetrics.io.unpacking import TooLarge, open_bounded, read_at_most
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -113,6 +113,8 @@ def _zip_source(path: Path) -> Source:
             members.append((name, info))
         else:
             ignored.append(name)
+    extra = copies([name for name, _ in members], ignored)
+    members = [(name, info) for name, info in members if name not in extra]
     ids = file_ids([name for name, _ in members])
 
     def entries() -> Iterator[Entry]:
@@ -182,6 +184,8 @@ def _tar_source(path: Path) -> Source:
                 waiting.write(text)
             else:
                 ignored.append(name)
+    for name in copies([*places], ignored):
+        del places[name]
     ids = file_ids([*places])
 
     def entries() -> Iterator[Entry]:

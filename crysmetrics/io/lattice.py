@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 def lattice_from_parameters(
@@ -44,3 +45,17 @@ def lattice_from_parameters(
         ],
         [0.0, 0.0, c],
     ]
+
+
+def lattice_parameters(
+    lattice: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Compute the lengths (3,) in Å and angles (3,) in degrees of lattice rows (3, 3) in Å.
+
+    Angles are NaN where a vector has no length.
+    """
+    lengths = np.linalg.norm(lattice, axis=1)
+    pairs = ((1, 2), (0, 2), (0, 1))
+    with np.errstate(all="ignore"):
+        cosines = [lattice[i] @ lattice[j] / (lengths[i] * lengths[j]) for i, j in pairs]
+    return lengths, np.degrees(np.arccos(np.clip(cosines, -1, 1)))

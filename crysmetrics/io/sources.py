@@ -10,13 +10,13 @@ from pathlib import Path
 
 from crysmetrics.errors import InputError
 from crysmetrics.io.entries import Entry, Source
-from crysmetrics.io.formats import searched_format, without_suffix
+from crysmetrics.io.formats import searched_format, searched_formats, without_suffix
 from crysmetrics.io.loading import why_unreadable
 from crysmetrics.io.parsed import printable
 
 SAMPLES_TABLE = "samples.csv"
 """Stands beside structures: which was made for what (see `crysmetrics.matching.pairing`)."""
-COMPANIONS = (SAMPLES_TABLE, "request.json")
+COMPANIONS = (SAMPLES_TABLE, "request.json", "candidates.html")
 """What `crysgen sample` writes beside structures: that these are not read is not worth a word."""
 
 
@@ -51,6 +51,29 @@ def file_ids(names: list[str]) -> dict[str, str]:
     return {name: stem if clashes[stem] == 1 else name[cut:] for name, stem in stems.items()}
 
 
+def copies(names: Iterable[str], others: Iterable[str]) -> set[str]:
+    """Find the files that hold structures which stand in another format beside them.
+
+    `crysgen sample --format cif,poscar` writes a structure as X.cif and X.vasp, so that wherever
+    its table `samples.csv` lies, one file of each stem is read: that of the first format.
+
+    Args:
+        names: of structure files, relative paths with `/`.
+        others: names of all other files.
+    """
+    folders = [n.rpartition("/")[0] for n in others if n.rpartition("/")[2] == SAMPLES_TABLE]
+    if not folders:
+        return set()
+    order = {found.name: k for k, found in enumerate(searched_formats())}
+    first: dict[str, str] = {}
+    below = tuple(folder and f"{folder}/" for folder in folders)
+    for name in sorted(names, key=lambda name: (order[format_name(name)], name)):
+        if name.startswith(below):
+            first.setdefault(without_suffix(name), name)
+    kept = set(first.values())
+    return {name for name in names if name.startswith(below) and name not in kept}
+
+
 # --- folders -------------------------------------------------------------------------------
 
 
@@ -63,6 +86,8 @@ def folder_source(root: str | Path) -> Source:
     files, reasons, ignored = _walk(str(root))
     if "" in reasons:
         raise InputError(f"{root} {reasons['']}.")
+    for name in copies(list(files), ignored):
+        del files[name]
     ids = file_ids(list(files))
     entries = [Entry(n, format_name(n), ids[n], path=path) for n, path in files.items()]
     entries += [Entry(n, "", n, reason=reason) for n, reason in reasons.items()]

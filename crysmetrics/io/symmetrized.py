@@ -11,11 +11,15 @@ from crysmetrics.io.builder import CrystalsBuilder
 from crysmetrics.io.crystals import Crystals
 from crysmetrics.progress import task
 from crysmetrics.symmetrize import symmetrize_in_place
-from crysmetrics.symmetry import TOLERANCE, cells_of, standard_cell
+from crysmetrics.symmetry import TOLERANCE, cells_of, primitive_cell, standard_cell
 
 HALL_NUMBER = "hall_number"
 """Property of symmetrised crystals: the setting that their cells stand in, 1 to 530 (see
 `crysmetrics.symmetry.setting_of`); 1, which is P1, for those that have no symmetry."""
+
+
+EXACT = 1e-3
+"""Å within which symmetry is found that has been made exact."""
 
 
 def symmetrized(crystals: Crystals, tolerance: float = TOLERANCE) -> Crystals:
@@ -38,6 +42,27 @@ def symmetrized(crystals: Crystals, tolerance: float = TOLERANCE) -> Crystals:
         lattice, frac, numbers = cell if found is None else found.cell
         name = crystals.ids[i]
         builder.add(name, numbers, frac, lattice, source=name, properties=properties)
+    built = builder.build()
+    return built.with_failures((*crystals.failures, *built.failures))
+
+
+def primitive(crystals: Crystals) -> Crystals:
+    """Put crystals that `symmetrized` has seen into the primitive cells of their standard ones.
+
+    Ids, other properties and failures are kept; the cells stand in P1.
+
+    Args:
+        crystals: B structures whose symmetry is exact.
+    """
+    if not len(crystals):
+        return crystals
+    builder = CrystalsBuilder()
+    for i, cell in enumerate(cells_of(crystals)):
+        properties = {name: values[i].item() for name, values in crystals.properties.items()}
+        properties[HALL_NUMBER] = 1
+        small, name = primitive_cell(cell, EXACT), crystals.ids[i]
+        atoms, frac = small.atomic_numbers, small.frac_coords
+        builder.add(name, atoms, frac, small.lattice, source=name, properties=properties)
     built = builder.build()
     return built.with_failures((*crystals.failures, *built.failures))
 

@@ -84,7 +84,7 @@ def write(
 
         crystals = symmetrized(crystals, tolerance)
         settings = hall_numbers(crystals)
-    texts = cif_texts(crystals, settings) if chosen is CIF else _texts(crystals, chosen)
+    texts = cif_texts(crystals, settings) if chosen is CIF else format_texts(crystals, chosen)
     if is_file:
         _write_file(path, texts)
     elif path.suffix.lower() == ".zip":
@@ -154,7 +154,8 @@ def cif_texts(
             advance(1)
 
 
-def _texts(crystals: Crystals, chosen: Format) -> Iterator[tuple[str, str]]:
+def format_texts(crystals: Crystals, chosen: Format) -> Iterator[tuple[str, str]]:
+    """Yield (file name, text) of each structure in a format that holds one a file."""
     assert chosen.text is not None  # see `target_format`
     names = file_names(crystals.ids, chosen.suffixes[0])
     with task("Writing structures", len(crystals)) as advance:

@@ -39,21 +39,21 @@ def render(report: Report, name: str | None = None) -> str:
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(_asset("report.html.j2"))
+    template = environment.from_string(report_asset("report.html.j2"))
     structures = shown_structures(report)
-    viewer = _asset("3Dmol-min.js") if structures else ""
+    viewer = report_asset("3Dmol-min.js") if structures else ""
     return template.render(
         name=name or str(report.inputs["gen"]["path"] or "generated structures"),
         report=report,
         role_titles=ROLE_TITLES,
         version=__version__,
         protocol=PROTOCOLS.get(str(report.settings.get("protocol"))),
-        style=_asset("report.css"),
-        script=_asset("report.js"),
+        style=report_asset("report.css"),
+        script=report_asset("viewer.js") + report_asset("report.js"),
         # The library's licence asks for its notice wherever it goes.
-        viewer=viewer and f"/*\n{_asset('3Dmol-LICENSE.txt')}\n*/\n{viewer}",
+        viewer=viewer and f"/*\n{report_asset('3Dmol-LICENSE.txt')}\n*/\n{viewer}",
         structures=structures,
-        structures_json=_json_for_script(structures),
+        structures_json=json_for_script(structures),
         metrics=[_metric_row(key, value) for key, value in report.metrics.items()],
         published=_published(report, name or "this set"),
         distributions=figures.distributions(report),
@@ -70,16 +70,17 @@ def small_table(report: Report) -> str:
     """Write the metrics as an HTML table for a notebook's cell."""
     import jinja2
 
-    template = jinja2.Environment(autoescape=True).from_string(_asset("table.html.j2"))
+    template = jinja2.Environment(autoescape=True).from_string(report_asset("table.html.j2"))
     rows = [_metric_row(key, value) for key, value in report.metrics.items()]
     return template.render(metrics=rows, inputs=report.inputs, failures=len(report.failures))
 
 
-def _asset(name: str) -> str:
+def report_asset(name: str) -> str:
+    """Read a style, script or template of the report."""
     return files(__package__).joinpath("assets", name).read_text(encoding="utf-8")
 
 
-def _json_for_script(value: Any) -> str:
+def json_for_script(value: Any) -> str:
     """Write JSON that can't end the script element it stands in."""
     text = json.dumps(value, ensure_ascii=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

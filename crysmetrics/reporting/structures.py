@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from crysmetrics.io import Crystals
-from crysmetrics.io.elements import SYMBOLS
+from crysmetrics.reporting.pictures import viewer_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
 SHOWN = 6
 """Structures of each kind."""
-MOST_ATOMS = 400
-_EDGE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,7 @@ def _drawn(
         "title": str(row.id),
         "formula": str(row.get("formula", "")),
         "facts": _facts(row),
-        "cell": drawn(crystal),
+        "cell": viewer_cell(crystal),
         "near": _nearest(row, str(name), ref) if ref is not None and name else None,
     }
 
@@ -123,28 +120,5 @@ def _nearest(row: pd.Series, name: str, ref: DescribedSet) -> dict[str, Any]:
             f"structure distance {float(row.nearest_structure_distance):.3f}",
             f"smallest composition distance {float(row.nearest_composition_distance):.2f}",
         ],
-        "cell": drawn(ref.crystals[other]),
+        "cell": viewer_cell(ref.crystals[other]),
     }
-
-
-def drawn(crystal: Crystals) -> dict[str, Any] | None:
-    """Write a crystal as XYZ text, atoms on the cell's border repeated, and its lattice.
-
-    None if there are too many atoms to be drawn.
-    """
-    if len(crystal.atomic_numbers) > MOST_ATOMS:
-        return None
-    lattice = crystal.lattices[0]
-    symbols, positions = [], []
-    for z, frac in zip(crystal.atomic_numbers, crystal.frac_coords, strict=True):
-        choices = [
-            (x, x + 1) if x < _EDGE else ((x, x - 1) if x > 1 - _EDGE else (x,)) for x in frac
-        ]
-        for image in product(*choices):
-            symbols.append(SYMBOLS[int(z)])
-            positions.append(np.array(image) @ lattice)
-    lines = [str(len(symbols)), ""]
-    lines += [
-        f"{s} {x:.4f} {y:.4f} {z:.4f}" for s, (x, y, z) in zip(symbols, positions, strict=True)
-    ]
-    return {"xyz": "\n".join(lines), "lattice": np.round(lattice, 5).tolist()}

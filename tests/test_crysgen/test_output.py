@@ -16,10 +16,10 @@ from sets import one, random_crystals, rocksalt
 
 import crysgen
 from crysgen import output
+from crysgen.columns import COLUMNS
 from crysgen.compositions.formulas import Formula, parse_formula
 from crysgen.generation import run
 from crysgen.output import (
-    COLUMNS,
     NothingMadeError,
     RunFolder,
     Store,
@@ -75,8 +75,11 @@ def test_folder_holds_what_was_asked(runs, tmp_path):
     assert not continued
     folder = tmp_path / "out"
     table = pd.read_csv(folder / "samples.csv")
-    assert tuple(table.columns) == COLUMNS
-    assert {p.name for p in folder.iterdir()} == {"samples.csv", "request.json", *table.file}
+    assert tuple(table.columns) == tuple(COLUMNS)
+    assert {p.name for p in folder.iterdir()} == {
+        *("samples.csv", "request.json", "candidates.html"),
+        *table.file,
+    }
     assert len(table) == 12
     for text in ("Li2O", "NaCl"):
         rows = table[table.formula == text]
@@ -184,8 +187,7 @@ def test_overwriting_keeps_the_old_until_the_new_is_complete(runs, tmp_path):
     assert continued
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert names == {
-        "request.json",
-        "samples.csv",
+        *("request.json", "samples.csv", "candidates.html"),
         "notes.txt",
         *(f"MgO_000{k}.cif" for k in "1234"),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -30,6 +31,19 @@ def prototype_names(crystals: Crystals, tolerance: float) -> list[str]:
         tolerance: Å within which symmetry is found.
     """
     return [_name_of(primitive_crystal(crystal, tolerance)) for crystal in crystals]
+
+
+def formulas_of(ids: Iterable[str]) -> dict[str, str]:
+    """Look up the reduced formulas of shipped known structures by id; others are left out."""
+    from crysgen.compositions.formulas import Formula
+
+    entries, found = _shipped(), {}
+    for name in ids:
+        if name in entries.position:
+            i = entries.position[name]
+            counts = dict(zip(entries.species(i).tolist(), entries.counts(i), strict=True))
+            found[name] = Formula.of(counts).reduced.text
+    return found
 
 
 def _name_of(cell: PrimitiveCrystal) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
-
 from crysmetrics.io.cif import parse_cif
 from crysmetrics.io.crystals import Crystals
 from crysmetrics.io.elements import SYMBOLS
 from crysmetrics.io.formats.base import Format
 from crysmetrics.io.formats.handedness import right_handed
+from crysmetrics.io.lattice import lattice_parameters
 
 
 def p1_cif(crystal: Crystals) -> str:
@@ -35,11 +34,7 @@ def cif_text(crystal: Crystals, hall_number: int) -> str:
         return cif_text(crystal, 1)
     setting = setting_of(hall_number)
     chosen, multiplicities = sites
-    lengths = np.linalg.norm(cell, axis=1)
-    pairs = ((1, 2), (0, 2), (0, 1))
-    with np.errstate(all="ignore"):  # a cell without volume is written too, for a reader to name
-        cosines = [cell[i] @ cell[j] / (lengths[i] * lengths[j]) for i, j in pairs]
-    angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
+    lengths, angles = lattice_parameters(cell)
     symbols = [SYMBOLS[z] for z in crystal.atomic_numbers]
     counts = {s: symbols.count(s) for s in dict.fromkeys(symbols)}
     formula = " ".join(f"{s}{n}" for s, n in counts.items())

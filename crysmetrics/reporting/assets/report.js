@@ -1,67 +1,24 @@
-"use strict";
 (function () {
+  "use strict";
   const structures = JSON.parse(document.getElementById("structure-data").textContent);
   const sides = ["gen", "ref"];
   const viewers = {};
-  const dark = window.matchMedia("(prefers-color-scheme: dark)");
   let spinning = false;
-
-  function fail(text) {
-    for (const side of sides) {
-      document.getElementById("viewer-" + side).textContent = text;
-    }
-  }
-
-  // The cell's twelve edges: from each corner along each vector that it does not yet hold.
-  function drawCell(viewer, lattice) {
-    const colour = dark.matches ? "#aab4c0" : "#66707c";
-    const at = (corner) => {
-      const sum = [0, 1, 2].map((k) =>
-        corner.reduce((total, c, row) => total + c * lattice[row][k], 0));
-      return { x: sum[0], y: sum[1], z: sum[2] };
-    };
-    for (let bits = 0; bits < 8; bits++) {
-      const corner = [bits & 1, (bits >> 1) & 1, (bits >> 2) & 1];
-      for (let k = 0; k < 3; k++) {
-        if (corner[k]) continue;
-        const end = corner.slice();
-        end[k] = 1;
-        viewer.addCylinder({
-          start: at(corner), end: at(end), radius: 0.04, color: colour, fromCap: 1, toCap: 1,
-        });
-      }
-    }
-  }
 
   function draw(side, item) {
     const caption = document.getElementById("caption-" + side);
     caption.replaceChildren();
-    const viewer = viewers[side];
-    viewer.removeAllModels();
-    viewer.removeAllShapes();
     if (item) {
       const title = document.createElement("strong");
       title.textContent = (item.formula ? item.formula + " – " : "") + item.title;
       const facts = document.createElement("p");
       facts.textContent = item.facts.join("; ");
       caption.append(title, facts);
-      if (item.cell) {
-        viewer.addModel(item.cell.xyz, "xyz");
-        viewer.setStyle({}, {
-          sphere: { scale: 0.3, colorscheme: "Jmol" },
-          stick: { radius: 0.1, colorscheme: "Jmol" },
-        });
-        drawCell(viewer, item.cell.lattice);
-        viewer.zoomTo();
-        viewer.rotate(25, "y");
-        viewer.rotate(-15, "x");
-      } else {
-        facts.append("; too many atoms to be drawn");
-      }
+      if (!item.cell) facts.append("; too many atoms to be drawn");
     } else {
       caption.textContent = "There is none to compare with.";
     }
-    viewer.render();
+    viewers[side].show(item && item.cell);
   }
 
   function choose(button) {
@@ -74,16 +31,9 @@
     draw("ref", item.near);
   }
 
-  try {
-    for (const side of sides) {
-      viewers[side] = $3Dmol.createViewer(document.getElementById("viewer-" + side), {
-        backgroundAlpha: 0, antialias: true, disableFog: true,
-      });
-      if (!viewers[side]) throw new Error("no WebGL");
-    }
-  } catch (error) {
-    fail("This browser can't draw in three dimensions (WebGL is off).");
-    return;
+  for (const side of sides) {
+    viewers[side] = crystalViewer(document.getElementById("viewer-" + side));
+    if (!viewers[side]) return;
   }
   const buttons = document.querySelectorAll("[data-structure]");
   for (const button of buttons) {
@@ -93,14 +43,11 @@
   turn.addEventListener("click", () => {
     spinning = !spinning;
     turn.setAttribute("aria-pressed", String(spinning));
-    for (const side of sides) viewers[side].spin(spinning ? "y" : false, 0.6);
+    for (const side of sides) viewers[side].spin(spinning);
   });
-  dark.addEventListener("change", () => {
+  onThemeChange(() => {
     const pressed = document.querySelector("[data-structure][aria-pressed=true]");
     if (pressed) choose(pressed);
-  });
-  window.addEventListener("resize", () => {
-    for (const side of sides) viewers[side].resize();
   });
   if (buttons.length) choose(buttons[0]);
   document.documentElement.dataset.viewer = "ready";

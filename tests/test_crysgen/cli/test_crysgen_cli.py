@@ -14,7 +14,7 @@ from sets import random_crystals, rocksalt
 from crysgen.checkpoints import ModelInfo
 from crysgen.cli import first_run, main
 from crysgen.cli.noise import parse_steps
-from crysgen.output import COLUMNS
+from crysgen.columns import COLUMNS
 from crysmetrics.errors import UserError
 from crysmetrics.io import read, write
 
@@ -70,9 +70,9 @@ def test_sample(model, tmp_path):
         model, "--composition", "Li2O", "-n", "5", "-o", "out", "--formula-units", "1,2"
     )
     assert "Li2O: 5 structures (3 of 3 atoms, 2 of 6 atoms)." in result.stderr
-    assert "5 structures in out" in result.stdout
+    assert "5 structures are in out" in result.stdout
     table = pd.read_csv("out/samples.csv")
-    assert tuple(table.columns) == COLUMNS
+    assert tuple(table.columns) == tuple(COLUMNS)
     assert len(read("out")) == 5
     again = sample(model, "--composition", "Li2O", "-n", "5", "-o", "out", status=2)
     assert "finished run" in again.stderr
@@ -92,7 +92,7 @@ def test_quiet_and_json(model):
     result = sample(model, *args, "--overwrite", "--json", "-")
     json.loads(result.stdout)
     assert "2 compositions, 4 structures." in result.stderr
-    assert "4 structures in out" in result.stderr
+    assert "4 structures are in out" in result.stderr
     sample(model, *args, "--overwrite", "--json", "run.json")
     assert json.loads(Path("run.json").read_text())["output"] == "out"
     args = ("--composition", "Li2O", "-o", "new", "--json", "run.json")

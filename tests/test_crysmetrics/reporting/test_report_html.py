@@ -12,7 +12,7 @@ import crysmetrics
 from crysmetrics.io import Crystals
 from crysmetrics.reporting import figures
 from crysmetrics.reporting.html import render
-from crysmetrics.reporting.structures import MOST_ATOMS, drawn
+from crysmetrics.reporting.pictures import MOST_ATOMS, viewer_cell
 from crysmetrics.reporting.svg import nice_ticks
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
@@ -182,13 +182,13 @@ def test_ticks_are_round(low, high, ticks):
 
 def test_atoms_on_the_border_are_repeated():
     cube = Crystals([29], [[0, 0, 0]], np.eye(3)[None] * 3, [1], ["Cu"])
-    lines = drawn(cube)["xyz"].splitlines()
+    lines = viewer_cell(cube)["xyz"].splitlines()
     assert lines[0] == "8"
     assert sorted(lines[2:])[-1] == "Cu 3.0000 3.0000 3.0000"
     many = MOST_ATOMS + 1
     large = Crystals([29] * many, np.random.default_rng(0).random((many, 3)), np.eye(3)[None] * 30,
                      [many], ["x"])  # fmt: skip
-    assert drawn(large) is None
+    assert viewer_cell(large) is None
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,23 @@
+"""Columns of `samples.csv`, and what each holds."""
+
+from __future__ import annotations
+
+COLUMNS: dict[str, str] = {
+    "file": "name of the structure's file in the folder",
+    "formula": "reduced formula",
+    "num_atoms": "atoms in the cell of the file",
+    "space_group": "number of the space group found within --tolerance",
+    "density": "in g/cm³",
+    "volume_per_atom": "in Å³",
+    "min_distance": "shortest distance between atoms or their images, in Å",
+    "predicted_formation_energy_per_atom": "by ALIGNN, for the structure as it stands, in eV/atom",
+    "status": "predicted, or known with its id and energy above the hull where published",
+    "prototype": "name of the structure type that matches, such as B1, rock salt",
+    "method": "what made it: retrieval, decoration, merging, diffusion or refine",
+    "prototype_id": "id of the known structure that it was made from",
+    "score": "how likely it is the right one among the candidates of its formula, 0 to 1",
+    "rank": "place among the candidates of its formula, 1 for the likeliest",
+    "ref_id": "with --compositions STRUCTURES: the structure whose composition was asked for",
+    "seed": "seed of its random numbers",
+}
+"""Names in the order of the table, and what stands in each, for --help and README."""
