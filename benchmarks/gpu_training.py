@@ -5,6 +5,7 @@ lightning-fabric (`--check` of coupled processes on a CPU wants SciPy, too):
 
     python -m crysgen.training.data ../shared/data -o packed.npz          # anywhere, once
     crysmetrics convert ../shared/data/mp20/test.csv.gz test.npz          # anywhere, once
+    python -m crysgen.training.substitutions packed.npz -o exchanges.npz  # anywhere, once
     python benchmarks/gpu_training.py benchmarks/gpu_runs/v2.toml packed.npz --test test.npz -o OUT
     python benchmarks/gpu_tables.py OUT packed.npz --test test.npz        # tables, on a CPU
 
@@ -14,9 +15,10 @@ RUN.toml: `deadline`, seconds of the whole, after which nothing new begins, and 
 to end `reserve` seconds before; `[abort]` with `after` (seconds of training), `crystals_per_second`
 and `val_loss`: a run that is slower or worse by then ends; `[[runs]]` with `name`, `seconds`, and
 optionally `kind`, `config`, `precision`, `graphs`, tables `model` and `training` over those of the
-configuration, and an `abort` of its own; `[[samples]]` with `set` (`val` or `test`, whose
-compositions are sampled, or `free`: atoms of the model's choice), and optionally `runs`, `seeds`,
-`steps`, `first` (crystals of the set; 1,000 free ones) and a table `settings` of sampling, taken in
+configuration, an `abort` of its own, and `new` crystals with exchanged elements (of `--exchanges`)
+beside `repeats` times the known ones; `[[samples]]` with `set` (`val` or `test`, whose compositions
+are sampled, or `free`: atoms of the model's choice), and optionally `runs`, `seeds`, `steps`,
+`first` (crystals of the set; 1,000 free ones) and a table `settings` of sampling, taken in
 order.
 
 OUT has no file above 16 MiB; larger ones are cut into NAME.000, NAME.001, ... (`cat` joins them):
@@ -56,6 +58,7 @@ from crysgen.training.configs import load_config
 from crysgen.training.data import training_sets
 from crysgen.training.fabric import device_name, launch
 from crysgen.training.steps import EagerSteps
+from crysgen.training.substitutions import Exchanges
 from crysgen.training.trainer import Trainer
 from crysmetrics.io import Crystals
 
@@ -65,7 +68,7 @@ KEYS = {
     "abort": {"after", "crystals_per_second", "val_loss"},
     "runs": {
         *("name", "seconds", "kind", "config", "precision", "graphs"),
-        *("model", "training", "abort"),
+        *("model", "training", "abort", "new", "repeats"),
     },
     "samples": {"set", "runs", "seeds", "steps", "first", "settings"},
 }
@@ -106,6 +109,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("run", type=Path, help="RUN.toml")
     parser.add_argument("data", type=Path, help="packed data")
     parser.add_argument("--test", type=Path, help="crystals whose compositions are sampled")
+    parser.add_argument("--exchanges", type=Path, help="of elements, for more crystals")
     parser.add_argument("-o", "--output", type=Path, default=os.environ.get("OUT"))
     parser.add_argument("--check", action="store_true", help="everything tiny, on the CPU")
     given = parser.parse_args(arguments)
@@ -163,6 +167,9 @@ class Campaign:
         self.output.mkdir(parents=True, exist_ok=True)
         self.train, self.val = training_sets([given.data], None, 20)
         self.scratch = self.output
+        self.exchanges = Exchanges.load(given.exchanges) if given.exchanges else None
+        self.known = self.train
+        self.collected: tuple[tuple[int, int], Crystals] | None = None
         self.sets = {"val": self.val}
         if given.test is not None:
             self.sets["test"] = Crystals.load(given.test)
@@ -206,6 +213,25 @@ class Campaign:
         self.summary["seconds"] = round(self.spent, 1)
         (self.output / "summary.json").write_text(json.dumps(self.summary, indent=1))
 
+    def _crystals(self, run: dict[str, Any]) -> Crystals:
+        """Collect what a run is trained on."""
+        if not run.get("new"):
+            return self.train
+        if self.exchanges is None:
+            raise SystemExit(f"{run['name']} needs --exchanges")
+        asked = (run["new"], run.get("repeats", 1))
+        if self.collected is not None and self.collected[0] == asked:
+            return self.collected[1]
+        made = self.exchanges.applied(self.known)
+        order = np.random.default_rng(0).permutation(len(made))
+        new = made[np.sort(order[: 300 if self.check else asked[0]])]
+        copies = [
+            self.train.with_ids([f"{copy}/{name}" for name in self.train.ids])
+            for copy in range(asked[1])
+        ]
+        self.collected = asked, Crystals.concatenate([new, *copies])
+        return self.collected[1]
+
     def _train(self, run: dict[str, Any]) -> None:
         name = run["name"]
         left = self.deadline - self.reserve - self.spent
@@ -229,7 +255,7 @@ class Campaign:
             config,
             settings,
             folder,
-            self.train,
+            self._crystals(run),
             self.val,
             {"hardware": self.summary["device"]},
             fabric=launch(self.device, 1, precision),

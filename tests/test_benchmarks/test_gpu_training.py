@@ -77,7 +77,7 @@ def test_a_run_comes_back_as_small_files(packed, tmp_path, monkeypatch):
     plan = tmp_path / "run.toml"
     plan.write_text(PLAN)
     out = tmp_path / "out"
-    given = argparse.Namespace(data=packed, test=None, output=out, check=True)
+    given = argparse.Namespace(data=packed, test=None, exchanges=None, output=out, check=True)
     campaign = gpu_training.Campaign(gpu_training.read_plan(plan), given)
     campaign.reserve = campaign.deadline - campaign.spent - 1.5  # of training
     campaign.run()
