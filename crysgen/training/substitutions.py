@@ -4,7 +4,7 @@ Two elements are similar where compounds that differ by them alone have one stru
 they do is counted among the crystals themselves, and so is how much larger one element makes a cell
 than the other; nothing else is known here of any element.
 
-Run as a program it lists the exchanges for packed crystals, which are far smaller than the crystals:
+Run as a program it lists the exchanges for packed crystals, a small file beside the crystals:
 `python -m crysgen.training.substitutions packed.npz -o exchanges.npz`.
 """
 
@@ -150,8 +150,7 @@ class Exchanges:
         try:
             with np.load(path, allow_pickle=False) as file:
                 rows = np.cumsum(file["rows"], dtype=np.int32)
-                rest = (file[name] for name in ("old", "new", "growth"))
-                return cls(rows, *rest, str(file["of"]))
+                return cls(rows, file["old"], file["new"], file["growth"], str(file["of"]))
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{path} holds no exchanges of elements: {error}") from error
 
