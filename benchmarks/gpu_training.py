@@ -365,7 +365,8 @@ def samples(
         other.load_state_dict(model.state_dict())
         model = other.requires_grad_(False).eval().to(device)
     draws = [Draw(i, i, target, 0, target.seed) for i, target in enumerate(targets)]
-    parts = list(sample(model, plan_batches(draws, device), steps=steps, device=device))
+    batches = plan_batches(draws, device, size_of=model.size_of)
+    parts = list(sample(model, batches, steps=steps, device=device))
     made = Crystals.concatenate(parts)
     made = made[np.argsort([int(name) for name in made.ids])]
     return made.with_ids([ids[int(name)] for name in made.ids])

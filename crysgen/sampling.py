@@ -22,6 +22,7 @@ from crysmetrics.parallel import flushed_denormals
 
 if TYPE_CHECKING:
     from crysgen.models.base import Model
+    from crysgen.models.targets import Target
     from crysgen.training.batch import Batch
 
 ATTEMPTS = 5
@@ -52,6 +53,7 @@ def plan_batches(
     device: str = "cpu",
     batch_size: int | None = None,
     workers: int = 1,
+    size_of: Callable[[Target], int | None] = lambda target: target.size,
 ) -> list[list[Draw]]:
     """Group draws into batches, large cells first.
 
@@ -63,10 +65,11 @@ def plan_batches(
         device: where they will be made.
         batch_size: structures of a batch at most; None to choose.
         workers: batches at the same time; on a CPU each core takes its own.
+        size_of: number of atoms where it is known, such as the model's `size_of`.
     """
     by_size: dict[int, list[Draw]] = {}
     for draw in draws:
-        by_size.setdefault(_size(draw), []).append(draw)
+        by_size.setdefault(size_of(draw.target) or UNKNOWN_SIZE, []).append(draw)
     sizes = sorted(by_size, reverse=True)
     on_gpu = device.startswith("cuda")
     overhead = _OVERHEAD_ON_GPU if on_gpu else _OVERHEAD_ON_CPU
@@ -84,10 +87,6 @@ def plan_batches(
             most = max(1, min(limit, max(overhead, share)) // work)
         batches += [together[i : i + most] for i in range(0, len(together), most)]
     return batches
-
-
-def _size(draw: Draw) -> int:
-    return draw.target.size or UNKNOWN_SIZE
 
 
 def _groups(
@@ -203,7 +202,7 @@ class _Runner:
         parts = [list(draws)]
         while parts:
             part = parts.pop(0)
-            size = max(map(_size, part))
+            size = max(self.model.size_of(draw.target) or UNKNOWN_SIZE for draw in part)
             fitting = len(part)
             if self.most_atoms is not None:
                 fitting = max(1, min(fitting, self.most_atoms // size))

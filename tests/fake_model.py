@@ -28,6 +28,9 @@ class FakeModel:
         self.bad, self.memory, self.stop_at = set(bad), memory, stop_at
         self.calls: list[list[int]] = []
 
+    def size_of(self, target):
+        return target.size
+
     def sample(self, targets, steps=None, on_step=None):
         atomic_numbers = pad_atomic_numbers([target.atomic_numbers for target in targets])
         seeds = [target.seed for target in targets]

@@ -130,6 +130,10 @@ class Model(nn.Module, ABC):
             Scalars by name, means over the batch.
         """
 
+    def size_of(self, target: Target) -> int | None:
+        """Return how many atoms a crystal will have, where that is known before it is made."""
+        return target.size
+
     @property
     @abstractmethod
     def num_steps(self) -> int:

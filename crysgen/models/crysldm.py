@@ -290,7 +290,7 @@ class CrysLDM(LatentModel):
         self, targets: Sequence[Target], steps: int | None = None
     ) -> tuple[_State, list[WayBack]]:
         """See `Stepwise`. Atoms that nobody asked for are as many as training crystals have."""
-        sizes = [self._size(target) for target in targets]
+        sizes = [self.size_of(target) for target in targets]
         told = [
             target.atomic_numbers or (0,) * size
             for target, size in zip(targets, sizes, strict=True)
@@ -300,8 +300,8 @@ class CrysLDM(LatentModel):
         device = self.device
         return self._begun(pad_atomic_numbers(told).to(device), mask.to(device), seeds, steps=steps)
 
-    def _size(self, target: Target) -> int:
-        """Return the number of atoms of a crystal; N ~ p(N) where it is left to the model."""
+    def size_of(self, target: Target) -> int:
+        """See `Model`; N ~ p(N) where it is left to the model."""
         if target.size is not None:
             return target.size
         counts = np.array(self.config.atom_counts or (1,), dtype=np.float64)

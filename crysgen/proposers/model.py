@@ -97,7 +97,8 @@ class ModelSamples(Method):
         workers = cpu_count(self.resources.workers)
         wanted = set(pieces)
         # All batches are planned, and the finished ones left out: what is left is as it was.
-        planned = plan_batches(self._draws(), self._device, self.resources.batch_size, workers)
+        size = self.resources.batch_size
+        planned = plan_batches(self._draws(), self._device, size, workers, self.model.size_of)
         missing = [[draw for draw in batch if str(draw.number) in wanted] for batch in planned]
         for crystals in sample(
             self.model,

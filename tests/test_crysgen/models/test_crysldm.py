@@ -24,6 +24,8 @@ from crysgen.models.crysldm_config import CrysLDMConfig, diffusion
 from crysgen.models.crysldm_networks import Latents
 from crysgen.models.crysldm_process import WayBack
 from crysgen.models.targets import Target
+from crysgen.requests import Draw
+from crysgen.sampling import plan_batches
 from crysgen.training.batch import Batch
 from crysgen.training.configs import config_names, load_config
 from crysgen.training.settings import TrainingSettings
@@ -588,3 +590,14 @@ def test_a_model_that_must_be_told_atoms_says_so(tmp_path: Path) -> None:
     text = command(*base, "--model", DEFAULT_MODEL, status=2)
     assert "kind gemsdiff must be told the atoms of a cell" in " ".join(text.split())
     assert "or a --model that chooses" in " ".join(command(*base, status=2).split())
+
+
+def test_crystals_of_a_free_choice_are_batched_with_those_of_their_size() -> None:
+    model = model_of(crystals_of(40, seed=2))
+    draws = [Draw(i, 0, Target(i), 0, i) for i in range(200)]
+    batches = plan_batches(draws, size_of=model.size_of)
+    made = model.sample([draw.target for draw in draws], 1).num_atoms.tolist()
+    assert [model.size_of(draw.target) for draw in draws] == made
+    padded = sum(len(b) * max(made[draw.number] for draw in b) for b in batches)
+    assert padded < 1.3 * sum(made)
+    assert sorted(draw.number for batch in batches for draw in batch) == list(range(200))
