@@ -207,7 +207,9 @@ class CrysLDM(LatentModel):
                 encoding.atomic_numbers, encoding.frac_coords, encoding.cells, mask
             )
         with full_precision(frac):
-            clean = self.scale.standardized(distribution.sample(encoding.noise))
+            sampled = self.config.sample_latents
+            clean = distribution.sample(encoding.noise) if sampled else distribution.mean
+            clean = self.scale.standardized(clean)
             noisy = self.process.noised_latents(clean, steps, noise)
             wanted = self.process.velocities(clean, steps, noise)
         velocities, moves = self.denoised(noisy, frac, steps, told, mask)
@@ -359,8 +361,11 @@ class CrysLDM(LatentModel):
             frac = process.corrected(frac, displacement, inputs, mask, self.config.corrector)
             state = state._replace(frac_coords=frac)
         velocities, displacement = self._predicted(state, steps)
-        near = (1 - inputs.step / self.num_steps).to(frac)
-        displacement = (1 + self.config.anti_annealing * near) * displacement
+        near = 1 - inputs.step / self.num_steps
+        # A step leads at most to where the displacement ends.
+        most = inputs.step / (inputs.step - inputs.earlier)
+        faster = (1 + self.config.anti_annealing * near).minimum(most)
+        displacement = faster.to(frac) * displacement
         return _State(
             mask,
             told,

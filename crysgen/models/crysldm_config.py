@@ -44,6 +44,8 @@ class CrysLDMConfig(ModelConfig):
         cell_form: `matrix`, lattice vectors as in the paper, or `vector`, the standardised
             logarithm of the cell: six invariant numbers, whose noise makes no flat cells.
         standardize_latents: whether latents are brought to unit size before they are noised.
+        sample_latents: whether the diffusion learns latents drawn from the encoder's distributions,
+            or their means, which leave less to be learned.
         steps: T.
         latent_betas: (β_1, β_T) of the latents; linear.
         latent_power: if given, the latents' noise is (t/T)^power instead. Where it is large, atoms
@@ -70,7 +72,8 @@ class CrysLDMConfig(ModelConfig):
         position_noise: the same for positions.
         corrector: size of the corrector's steps in units of σ²; 0 for none, which halves the
             calls of the network. Of `score` alone.
-        anti_annealing: a: displacements of a flow are multiplied by 1 + a (1 - t/T) (OMatG).
+        anti_annealing: a: displacements of a flow are multiplied by 1 + a (1 - t/T) (OMatG), unless
+            a step would lead beyond their ends.
         refine_strength: share of the steps by which refinement noises a crystal.
     """
 
@@ -81,6 +84,7 @@ class CrysLDMConfig(ModelConfig):
     kl_weight: float = 1e-3
     cell_form: Literal["matrix", "vector"] = "matrix"
     standardize_latents: bool = False
+    sample_latents: bool = True
     steps: int = 100
     latent_betas: tuple[float, float] = (1e-3, 0.2)
     latent_power: float | None = None

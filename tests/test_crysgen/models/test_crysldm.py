@@ -42,6 +42,7 @@ FLOW = replace(
     denoiser_settings=SMALL | {"radial": 5},
     cell_form="vector",
     standardize_latents=True,
+    sample_latents=False,
     latent_power=3.0,
     snr_cap=10.0,
     position_process="flow",
@@ -601,3 +602,18 @@ def test_crystals_of_a_free_choice_are_batched_with_those_of_their_size() -> Non
     padded = sum(len(b) * max(made[draw.number] for draw in b) for b in batches)
     assert padded < 1.3 * sum(made)
     assert sorted(draw.number for batch in batches for draw in batch) == list(range(200))
+
+
+def test_amplified_steps_do_not_lead_beyond_what_is_predicted() -> None:
+    """However much a flow is hurried, its last step ends where the one before it pointed."""
+    batch = crystals_of(5)
+    first = []
+    for a in (0.0, 1e5):
+        model = model_of(batch, replace(FLOW, anti_annealing=a))
+        state, way = model.begin([Target(i, num_atoms=4) for i in range(5)], 3)
+        steps = way[-1].rows(5)[0]
+        _, displacement = model._predicted(state, steps)
+        after = model.step(state, way[-1]).frac_coords
+        assert ((after - state.frac_coords - displacement + 0.5) % 1 - 0.5).abs().max() < 1e-9
+        first.append(model.step(state, way[1]).frac_coords)
+    assert not torch.allclose(*first)
