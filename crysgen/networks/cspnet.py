@@ -70,6 +70,9 @@ class CSPNet(nn.Module):
             assert lattices is not None, "radial functions need lattices"
             near = pair_distances(frac_coords, lattices, mask.sum(1), self.radial)
             pairs = torch.cat([pairs, near], -1)
+        if torch.is_autocast_enabled(pairs.device.type):
+            # Once, not in each layer: they are the largest input of all.
+            pairs = pairs.to(torch.get_autocast_dtype(pairs.device.type))
         present = mask.to(frac_coords)
         weights = present / present.sum(1, keepdim=True).clamp_min(1)
         for block in self.blocks:
