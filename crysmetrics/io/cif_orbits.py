@@ -59,8 +59,9 @@ def expand(
         fewest = len(frac) * len(operations) // _LARGEST_SITE_SYMMETRY
         if fewest > max_atoms:
             raise ValueError(f"has {fewest} atoms at least, more than the {max_atoms} allowed")
+    known = None
     if rounding is not None and (rounding > SITE_TOLERANCE / 2).any():
-        frac = _on_special_positions(frac, operations, rounding)
+        frac, known = _on_special_positions(frac, operations, rounding)
     if max_atoms is not None and len(frac) * len(operations) > max_atoms:
         refuse_large(_count_atoms(frac, operations), max_atoms)
     if not first_of_its_place(frac).all():
@@ -69,7 +70,7 @@ def expand(
     is_clear = True
     step = max(1, _CHUNK // len(operations))
     for start in range(0, len(frac), step):
-        found, are_clear = _orbits(frac[start : start + step], operations)
+        found, are_clear = _orbits(frac[start : start + step], operations, known)
         orbits += found
         is_clear = is_clear and are_clear
     counts = np.array([len(orbit) for orbit in orbits])
@@ -81,9 +82,18 @@ def expand(
     return counts, positions
 
 
+_Images = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""(3, n, m) images of sites, axis by axis, and how far they are from their sites."""
+
+
+def _images_of(frac: NDArray[np.float64], operations: Operations) -> _Images:
+    images = _images(frac, operations)
+    return images, _distances(frac, images)
+
+
 def _images(frac: NDArray[np.float64], operations: Operations) -> NDArray[np.float64]:
     """Return (3, n, m) coordinates, axis by axis, of each site's images."""
-    images = np.matmul(frac, operations.by_axis)
+    images = np.matmul(frac, operations.rotations.by_axis)
     images += operations.shifts
     return images
 
@@ -96,14 +106,15 @@ def _distances(frac: NDArray[np.float64], images: NDArray[np.float64]) -> NDArra
 
 
 def _orbits(
-    frac: NDArray[np.float64], operations: Operations
+    frac: NDArray[np.float64], operations: Operations, known: _Images | None
 ) -> tuple[list[NDArray[np.float64]], bool]:
     """List the different images of each site, wrapped into the cell, in the order of operations.
 
-    Also tell whether it is clear which differ: no two of them nearly do.
+    Also tell whether it is clear which differ: no two of them nearly do. Images that are known
+    are changed.
     """
-    images = _images(frac, operations)
-    distances = _distances(frac, images).max(axis=0)
+    images, by_axis = known or _images_of(frac, operations)
+    distances = by_axis.max(axis=0)
     images -= np.floor(images)
     by_site = images.transpose(1, 2, 0)
     if not operations.is_group:
@@ -111,7 +122,7 @@ def _orbits(
     # If two operations make the same atom of a site, then the one after the inverse of the other
     # leaves it where it is. So these tell which do, unless they nearly do.
     stays = distances < _MARGIN
-    nearly = distances < SITE_TOLERANCE * operations.stretch + _MARGIN
+    nearly = distances < SITE_TOLERANCE * operations.rotations.stretch + _MARGIN
     unclear = (nearly != stays).any(axis=1).tolist()
     found = []
     for orbit, own, is_unclear in zip(by_site, np.packbits(stays, axis=1), unclear, strict=True):
@@ -145,8 +156,8 @@ def _share(
         counts: (n,) atoms of each site.
         operations: that made them; it must be clear which of their images differ.
     """
-    margin = _MARGIN * (1 + operations.stretch)
-    reach = SITE_TOLERANCE * operations.stretch + margin
+    margin = _MARGIN * (1 + operations.rotations.stretch)
+    reach = SITE_TOLERANCE * operations.rotations.stretch + margin
     ends = np.cumsum(counts).tolist()
     if len(frac) <= _FEW:
         chosen = list(range(len(frac) - 1))
@@ -157,13 +168,14 @@ def _share(
         if len(chosen) > _FEW:
             return None
     nearest = 1.0
+    by_axis = np.ascontiguousarray(positions.T)
     for i in chosen:
-        distances = positions - frac[i]
-        distances -= np.round(distances)
-        farthest = np.abs(distances, out=distances).max(axis=1)
+        distances = by_axis - frac[i][:, None]
+        distances -= np.rint(distances)
+        farthest = np.abs(distances, out=distances).max(axis=0)
         farthest[ends[i] - counts[i] : ends[i]] = 1.0
         nearest = min(nearest, float(farthest.min()))
-    if nearest < SITE_TOLERANCE / operations.stretch - margin:
+    if nearest < SITE_TOLERANCE / operations.rotations.stretch - margin:
         return True
     return False if nearest > reach else None
 
@@ -192,20 +204,13 @@ def _cubes(frac: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.asarray(numbers @ np.array([_CUBES * _CUBES, _CUBES, 1]), dtype=np.int64)
 
 
-def _displacements(frac: NDArray[np.float64], operations: Operations) -> NDArray[np.float64]:
-    """Measure (n, m, 3) how far each operation moves each site, up to lattice vectors."""
-    moves = np.einsum("mij,nj->nmi", operations.rotations - np.eye(3), frac)
-    moves += operations.translations
-    return moves - np.round(moves)
-
-
 def _count_atoms(frac: NDArray[np.float64], operations: Operations) -> int:
     """Count the atoms that the operations make of the sites, without making them."""
     total, m = 0.0, len(operations)
     step = max(1, _CHUNK // m)
     for start in range(0, len(frac), step):
         part = frac[start : start + step]
-        stays = (_distances(part, _images(part, operations)) < SITE_TOLERANCE).all(axis=0)
+        stays = (_images_of(part, operations)[1] < SITE_TOLERANCE).all(axis=0)
         total += float((m / np.maximum(stays.sum(axis=1), 1)).sum())
     return round(total)
 
@@ -218,30 +223,40 @@ def refuse_large(atoms: int, max_atoms: int | None) -> None:
 
 def _on_special_positions(
     frac: NDArray[np.float64], operations: Operations, rounding: NDArray[np.float64]
-) -> NDArray[np.float64]:
+) -> tuple[NDArray[np.float64], _Images | None]:
     """Move sites onto the special positions that their rounded coordinates stand for.
 
     An operation belongs to a site if it moves it by no more than rounding can have done: half a
     unit in the last digit of each coordinate, times the coefficients of the operation.
+
+    Returns:
+        The sites, and the images that were made if they are those of all sites as returned.
     """
     moved = frac.copy()
-    coefficients = operations.coefficients
+    rotations = operations.rotations
     step = max(1, _CHUNK // len(operations))
     for start in range(0, len(frac), step):
-        part = frac[start : start + step]
-        wide = 0.5 * rounding[start : start + step, None] * coefficients.T[:, None] + 2e-9
-        near = (_distances(part, _images(part, operations)) <= wide).all(axis=0)
-        rows = np.flatnonzero(near.sum(axis=1) > 1)
-        if not len(rows):
+        part, half = frac[start : start + step], 0.5 * rounding[start : start + step]
+        known = _images_of(part, operations)
+        x, y, z = known[1] <= half[:, None] * rotations.coefficients_by_axis + 2e-9
+        near = x & y & z
+        near[near.sum(axis=1) < 2] = False
+        site, operation = np.nonzero(near)
+        if not len(site):
             continue
-        moves = _displacements(part[rows], operations)
-        reach = 0.5 * rounding[start + rows, None, None] * coefficients + 1e-9
-        fixing = np.asarray((np.abs(moves) <= reach).all(axis=2))
+        moves = np.einsum("kij,kj->ki", rotations.changes[operation], part[site])
+        moves += operations.translations[operation]
+        moves -= np.round(moves)
+        reach = half[site, None] * rotations.coefficients[operation] + 1e-9
+        x, y, z = (np.abs(moves) <= reach).T
+        fixing = x & y & z
         # The mean of a site's images under its own operations is where they all leave it.
-        shift = np.where(fixing[:, :, None], moves, 0.0).sum(axis=1)
-        members = np.asarray(fixing.sum(axis=1, keepdims=True))
-        moved[start + rows] += shift / np.maximum(members, 1)
-    return moved
+        site, moves, count = site[fixing], moves[fixing], len(part)
+        shift = [np.bincount(site, weights=column, minlength=count) for column in moves.T]
+        members = np.maximum(np.bincount(site, minlength=count), 1)
+        moved[start : start + step] += (shift / members).T
+    is_known = len(frac) <= step and np.array_equal(moved, frac)
+    return (frac, known) if is_known else (moved, None)
 
 
 def first_of_its_place(frac: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysmetrics.io.cif_elements import strip_quotes
-from crysmetrics.io.cif_symmetry import Operations
+from crysmetrics.io.cif_symmetry import Operations, Rotations
 
 HALL_TAGS = ("_space_group_name_Hall", "_symmetry_space_group_name_Hall")
 NAME_TAGS = (
@@ -236,6 +236,9 @@ def _short_names() -> dict[str, list[_Setting]]:
 def _operations(hall: str) -> Operations:
     import gemmi
 
+    bare, shift = _without_shift(hall)
+    if shift is not None:
+        return _operations(bare).shifted(shift)
     group = gemmi.symops_from_hall(hall)
     scale = float(gemmi.Op.DEN)
     operations = list(group.sym_ops)
@@ -245,19 +248,35 @@ def _operations(hall: str) -> Operations:
     # One centering after the other, as gemmi itself goes through them.
     translations = (translations + centerings[:, None]) % gemmi.Op.DEN / scale
     rotations = np.tile(rotations, (len(centerings), 1, 1))
-    return Operations(rotations, translations.reshape(-1, 3), is_group=True)
+    return Operations(Rotations(rotations), translations.reshape(-1, 3), is_group=True)
 
 
-@lru_cache(maxsize=_SETTINGS)
-def _turns(hall: str) -> NDArray[np.float64]:
-    """Return the (9 m, 9) matrix that turns a metric tensor by each different rotation."""
-    rows = dict.fromkeys(map(tuple, _operations(hall).rotations.reshape(-1, 9).tolist()))
-    rotations = np.array(list(rows)).reshape(-1, 3, 3)
-    return np.einsum("mki,mlj->mijkl", rotations, rotations).reshape(-1, 9)
+def _without_shift(hall: str) -> tuple[str, NDArray[np.float64] | None]:
+    """Return a Hall symbol without the shift of its origin, and that shift (in 24ths) or None.
+
+    A shift stands at the end of the symbol: in 12ths as (0 0 1), or in a change of basis such as
+    (-y,x,z+1/12), of which the rest stays.
+    """
+    import gemmi
+
+    match = re.match(r"([^()]*)\(([^()]*)\)$", hall)
+    if match is None:
+        return hall, None
+    bare, change = match.groups()
+    if re.fullmatch(r"-?\d+ -?\d+ -?\d+", change):
+        return bare.rstrip(), 2.0 * np.array([int(n) % 12 for n in change.split()])
+    if "," not in change:
+        return hall, None
+    basis = gemmi.Op(change)
+    shift = np.array(basis.tran, dtype=np.float64)
+    if not shift.any():
+        return hall, None
+    basis.tran = [0, 0, 0]
+    return f"{bare}({basis.triplet()})", shift
 
 
 def _allows(hall: str, metric: NDArray[np.float64]) -> bool:
     """Tell whether a cell with this metric tensor (9 numbers) has the symmetry of a setting."""
-    changes = np.abs((_turns(hall) @ metric).reshape(-1, 9) - metric)
+    changes = np.abs((_operations(hall).rotations.on_metrics @ metric).reshape(-1, 9) - metric)
     lengths = np.sqrt(metric[::4])
     return bool((changes <= _CELL_TOLERANCE * np.outer(lengths, lengths).reshape(9)).all())

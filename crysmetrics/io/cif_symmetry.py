@@ -20,6 +20,55 @@ MAX_OPERATION = 100
 _POWERS = 9 ** np.arange(9)
 
 
+class Rotations:
+    """Rotations of symmetry operations, and what follows from them alone.
+
+    Groups that differ by a shift of the origin have them in common.
+
+    Args:
+        matrices: (m, 3, 3), in fractional coordinates.
+    """
+
+    def __init__(self, matrices: NDArray[np.float64]) -> None:
+        self.matrices = matrices
+
+    @cached_property
+    def by_axis(self) -> NDArray[np.float64]:
+        """Return (3, 3, m) rotations: positions times these are unmoved images, axis by axis."""
+        return np.ascontiguousarray(self.matrices.transpose(1, 2, 0))
+
+    @cached_property
+    def changes(self) -> NDArray[np.float64]:
+        """Return (m, 3, 3) matrices that give how far positions are moved."""
+        return self.matrices - np.eye(3)
+
+    @cached_property
+    def coefficients(self) -> NDArray[np.float64]:
+        """Return (m, 3) how much of a change of coordinates each operation makes, at most."""
+        return np.abs(self.changes).sum(axis=2)
+
+    @cached_property
+    def coefficients_by_axis(self) -> NDArray[np.float64]:
+        """Return (3, 1, m) coefficients, axis by axis."""
+        return np.ascontiguousarray(self.coefficients.T[:, None])
+
+    @cached_property
+    def stretch(self) -> float:
+        """Return how much larger an operation can make the difference of two positions, at most."""
+        return float(np.abs(self.matrices).sum(axis=2).max())
+
+    @cached_property
+    def on_metrics(self) -> NDArray[np.float64]:
+        """Return (9 n, 9) matrix that turns a metric tensor by each of n different rotations.
+
+        A rotation and its product with the inversion turn it alike, so one of them is enough.
+        """
+        proper = self.matrices * np.sign(np.linalg.det(self.matrices))[:, None, None]
+        rows = dict.fromkeys(map(tuple, (proper + 0.0).reshape(-1, 9).tolist()))
+        different = np.array(list(rows)).reshape(-1, 3, 3)
+        return np.einsum("mki,mlj->mijkl", different, different).reshape(-1, 9)
+
+
 @dataclass(frozen=True, eq=False)
 class Operations:
     """Symmetry operations x -> rotation @ x + translation, in fractional coordinates.
@@ -27,13 +76,13 @@ class Operations:
     Each set of them is made once and used for many blocks, so it remembers what follows from it.
 
     Args:
-        rotations: (m, 3, 3).
+        rotations: m of them.
         translations: (m, 3).
         is_group: whether two of them after each other are exactly one of them, up to lattice
             vectors; False if that can't be told.
     """
 
-    rotations: NDArray[np.float64]
+    rotations: Rotations
     translations: NDArray[np.float64]
     is_group: bool
     first_images: dict[bytes, NDArray[np.intp]] = field(default_factory=dict)
@@ -41,12 +90,7 @@ class Operations:
     that make its images."""
 
     def __len__(self) -> int:
-        return len(self.rotations)
-
-    @cached_property
-    def by_axis(self) -> NDArray[np.float64]:
-        """Return (3, 3, m) rotations: positions times these are unmoved images, axis by axis."""
-        return np.ascontiguousarray(self.rotations.transpose(1, 2, 0))
+        return len(self.translations)
 
     @cached_property
     def shifts(self) -> NDArray[np.float64]:
@@ -54,14 +98,20 @@ class Operations:
         return np.ascontiguousarray(self.translations.T[:, None])
 
     @cached_property
-    def coefficients(self) -> NDArray[np.float64]:
-        """Return (m, 3) how much of a change of coordinates each operation makes, at most."""
-        return np.abs(self.rotations - np.eye(3)).sum(axis=2)
+    def _steps(self) -> NDArray[np.float64]:
+        """Return (m, 3) translations in 24ths, whole numbers."""
+        return np.round(self.translations * 24)
 
-    @cached_property
-    def stretch(self) -> float:
-        """Return how much larger an operation can make the difference of two positions, at most."""
-        return float(np.abs(self.rotations).sum(axis=2).max())
+    def shifted(self, shift: NDArray[np.float64]) -> Operations:
+        """Return the same operations, in the same order, for positions that are moved by a shift.
+
+        Args:
+            shift: (3,) in 24ths of the lattice vectors, whole numbers; so are the translations.
+        """
+        turned = self.rotations.matrices.reshape(-1, 3) @ shift
+        moves = self._steps + shift - turned.reshape(-1, 3)
+        # Which operations make the same atom doesn't depend on where the origin is.
+        return Operations(self.rotations, moves % 24 / 24, self.is_group, self.first_images)
 
 
 def parse_operations(triplets: list[str], centerings: list[str]) -> Operations | None:
@@ -103,7 +153,8 @@ def _parse(triplets: tuple[str, ...]) -> Operations:
     is_group, are_distinct = _judge(tuple(sorted(triplets)))
     if not are_distinct:
         parsed = parsed[_distinct(parsed)]
-    return Operations(parsed[:, :9].reshape(-1, 3, 3), parsed[:, 9:].copy(), is_group)
+    rotations = Rotations(parsed[:, :9].reshape(-1, 3, 3))
+    return Operations(rotations, parsed[:, 9:].copy(), is_group)
 
 
 @lru_cache(maxsize=512)
@@ -229,7 +280,8 @@ def _parse_row(expression: str, triplet: str) -> list[float]:
 
 
 def _followed_by(first: Operations, then: Operations) -> Operations:
-    rotations = np.einsum("nij,mjk->mnik", then.rotations, first.rotations)
-    moved = np.einsum("nij,mj->mni", then.rotations, first.translations)
-    translations = moved + then.translations
-    return Operations(rotations.reshape(-1, 3, 3), translations.reshape(-1, 3), is_group=False)
+    before, after = first.rotations.matrices, then.rotations.matrices
+    rotations = np.einsum("nij,mjk->mnik", after, before).reshape(-1, 3, 3)
+    moved = np.einsum("nij,mj->mni", after, first.translations)
+    translations = (moved + then.translations).reshape(-1, 3)
+    return Operations(Rotations(rotations), translations, is_group=False)

@@ -32,12 +32,17 @@ def shuffled_operations(number: int) -> str:
     return f"loop_\n_symmetry_equiv_pos_as_xyz\n{lines}"
 
 
-@pytest.mark.parametrize("kind", ["name", "hall", "settings", "operations"])
+@pytest.mark.parametrize("kind", ["name", "hall", "origins", "open", "settings", "operations"])
 def test_many_small_blocks_of_high_symmetry_take_a_second_a_megabyte(kind):
     cubic = [g.xhm() for g in gemmi.spacegroup_table() if g.number >= 195]
+    hall = "_symmetry_space_group_name_Hall"
     symmetry = {
         "name": lambda _: "_symmetry_space_group_name_H-M 'F m -3 m'",
-        "hall": lambda _: "_symmetry_space_group_name_Hall '-F 4 2 3'",
+        "hall": lambda _: f"{hall} '-F 4 2 3'",
+        "origins": lambda i: (
+            f"_symmetry_space_group_name_Hall '-F 4 2 3 ({i % 7} {i % 11} {i % 12})'"
+        ),
+        "open": lambda _: "_symmetry_space_group_name_H-M 'F d -3 m'",
         "settings": lambda i: f"_symmetry_space_group_name_H-M '{cubic[i % len(cubic)]}'",
         "operations": shuffled_operations,
     }[kind]
@@ -65,7 +70,7 @@ def test_orbits_are_those_of_comparing_all_images(hall):
         frac = rng.choice(special, (3, 3)) + rng.choice([0, 3e-5, 8e-5, 2e-4], (3, 3))
         if trial % 4 == 0:  # an image of another site, nearly
             m = rng.integers(len(operations))
-            frac[2] = operations.rotations[m] @ frac[0] + operations.translations[m]
+            frac[2] = operations.rotations.matrices[m] @ frac[0] + operations.translations[m]
             frac[2] += rng.choice([0, 9e-5, 1.2e-4, 3e-4])
         wanted = [op_images(site, operations) for site in frac]
         joined = np.concatenate(wanted)
@@ -79,7 +84,7 @@ def test_orbits_are_those_of_comparing_all_images(hall):
 
 
 def op_images(site, operations):
-    images = operations.rotations @ site + operations.translations
+    images = operations.rotations.matrices @ site + operations.translations
     images -= np.floor(images)
     return images[first_of_its_place(images)]
 

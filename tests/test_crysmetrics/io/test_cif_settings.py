@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gemmi
 import numpy as np
 import pytest
 from cif_blocks import (
@@ -15,6 +16,7 @@ from cif_blocks import (
 
 from crysmetrics.io import Failure
 from crysmetrics.io.cif import parse_cif
+from crysmetrics.io.cif_settings import _operations
 
 
 def named(symbol: str) -> str:
@@ -147,3 +149,19 @@ def test_statements_that_contradict_each_other_are_settled_by_the_formula():
     refused(block("Na1 Na 0 0 0", lines=lines), "which of its settings")
     assert result(block("Na1 Na 0 0 0", lines=f"{lines}\n_chemical_formula_sum Na4")) == {"Na": 4}
     assert result(block("Na1 Na 0 0 0", lines=f"{lines}\n_chemical_formula_sum Na1")) == {"Na": 1}
+
+
+@pytest.mark.parametrize(
+    "change", ["(1 5 -7)", "(13 0 2)", "(0 2)", "(y,-x+1/24,z-1/8)", "(x,y,z)"]
+)
+def test_operations_about_another_origin_are_gemmi_s(change):
+    symbols = ("P 1", "-F 4 2 3", "F 4d 2 3 -1d", "P 65 2 (0 0 1)", '-R 3 2"c', "-C 2yc")
+    for symbol in symbols:
+        hall = f"{symbol.partition(' (')[0]} {change}"
+        operations = _operations(hall)
+        wanted = [(op.rot, op.tran) for op in gemmi.symops_from_hall(hall)]
+        scale = gemmi.Op.DEN
+        rotations = np.array([rotation for rotation, _ in wanted]) / scale
+        translations = np.array([translation for _, translation in wanted]) % scale / scale
+        np.testing.assert_array_equal(operations.rotations.matrices, rotations)
+        np.testing.assert_array_equal(operations.translations, translations)
