@@ -14,23 +14,23 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from crysmetrics.io.cif_block import parse_block
+from crysmetrics.io.cif_parts import HAS_STRUCTURE, split_large
 from crysmetrics.io.cif_syntax import (
     LooseBlock,
     loose_copy,
     parse_loosely,
     split_blocks,
-    split_large,
     without_wrapping,
 )
 from crysmetrics.io.crystals import Failure
 from crysmetrics.io.parsed import Parsed, one_line, printable, shorten, why_no_text
+from crysmetrics.io.pieces import Pieces, cut
 
 MAX_BLOCK = 16_000_000
 """Longest part of a CIF (characters) that is parsed at once, for which gemmi takes 25 times that;
 one data block can't be longer."""
 
 _NO_SITES = "holds no atom sites"
-_HAS_STRUCTURE = re.compile(r"(?im)^[ \t]*_(cell[_.]length_a|atom_site[_.])")
 
 
 def parse_cif(text: str, source: str, max_atoms: int | None = None) -> Iterable[Parsed | Failure]:
@@ -45,21 +45,24 @@ def parse_cif(text: str, source: str, max_atoms: int | None = None) -> Iterable[
         max_atoms: larger cells become failures before they are expanded; None allows all.
     """
     if len(text) > MAX_BLOCK:
-        return _parse_large(text, source, max_atoms)
+        return parse_long_cif(cut(text), source, max_atoms)
     return _parse_at_once(text, source, max_atoms)
 
 
-def _parse_large(text: str, source: str, max_atoms: int | None) -> Iterator[Parsed | Failure]:
+def parse_long_cif(
+    pieces: Pieces, source: str, max_atoms: int | None = None
+) -> Iterator[Parsed | Failure]:
+    """Read all structures of a CIF as `parse_cif` does, of which only a part is held at a time."""
     found = False
-    for number, part in enumerate(split_large(text, MAX_BLOCK), start=1):
+    for number, part in enumerate(split_large(pieces, MAX_BLOCK), start=1):
         name = f"{source} part {number}"
-        if len(part) > MAX_BLOCK:
-            if _HAS_STRUCTURE.search(part):
-                size = f"{len(part) / 1e6:.0f} MB, more than the {MAX_BLOCK / 1e6:.0f} MB allowed"
+        if part.length > MAX_BLOCK:
+            if HAS_STRUCTURE.search(part.text):
+                size = f"{part.length / 1e6:.0f} MB, more than the {MAX_BLOCK / 1e6:.0f} MB allowed"
                 yield Failure(name, f"has a data block of {size}")
                 found = True
             continue
-        for item in _parse_at_once(part, name, max_atoms):
+        for item in _parse_at_once(part.text, name, max_atoms):
             if item != Failure(name, _NO_SITES):
                 yield item
                 found = True
@@ -114,7 +117,7 @@ def _parse_broken(
         return [_parse_loose(text, source, why, max_atoms)]
     results: list[Parsed | Failure] = []
     for number, part in enumerate(parts, start=1):
-        if _HAS_STRUCTURE.search(part):
+        if HAS_STRUCTURE.search(part):
             name = shorten(part[5:60].split()[0]) if part[5:60].strip() else ""
             results += _parse_part(part, f"{source} block {number} ({name})", max_atoms)
     return results or [Failure(source, f"can't be read as CIF ({why})")]

@@ -15,10 +15,6 @@ from crysmetrics.io.cif_elements import strip_quotes
 
 _FENCE = re.compile(r"(?m)^[ \t]*(?:```|~~~).*$")
 _BLOCK_START = re.compile(r"(?im)^[ \t]*data_")
-_FIELD = re.compile(r"(?m)^;")
-_FIELD_OR_BLOCK = re.compile(r"(?im)^(?:;|[ \t]*data_)")
-_LONG_FIELD = 10_000
-"""Characters of a text that is left out of a block that is too long with it."""
 _WORD = re.compile(r"\S+")
 
 
@@ -115,40 +111,6 @@ def split_blocks(text: str) -> list[str]:
     starts = [match.start() for match in _BLOCK_START.finditer(text)]
     ends = [*starts[1:], len(text)] if starts else []
     return [text[start:end] for start, end in zip(starts, ends, strict=True)]
-
-
-def split_large(text: str, most: int) -> Iterator[str]:
-    """Yield parts of whole data blocks, each of at most `most` characters if its blocks are.
-
-    A long text in a block (a list of reflections, say) is left out where the block is too long
-    with it.
-    """
-    # A semicolon that begins a line begins or ends a text, in which nothing begins a block. Where
-    # one is missing, all that looks like a block is one.
-    is_whole = len(_FIELD.findall(text)) % 2 == 0
-    start = end = 0
-    inside = False
-    for match in _FIELD_OR_BLOCK.finditer(text):
-        if match[0] == ";":
-            inside = is_whole and not inside
-        elif not inside:
-            if end > start and match.start() - start > most:
-                yield _without_long_fields(text[start:end], most)
-                start = end
-            end = match.start()
-    if end > start and len(text) - start > most:
-        yield _without_long_fields(text[start:end], most)
-        start = end
-    yield _without_long_fields(text[start:], most)
-
-
-def _without_long_fields(text: str, most: int) -> str:
-    if len(text) <= most:
-        return text
-    parts = _FIELD.split(text)
-    if len(parts) % 2:
-        parts[1::2] = [part if len(part) < _LONG_FIELD else "\n" for part in parts[1::2]]
-    return ";".join(parts)
 
 
 def parse_loosely(text: str, why: str) -> LooseBlock:

@@ -11,6 +11,13 @@ MAX_FILE_BYTES = 64 * 1024**2
 MAX_PLAIN_BYTES = 256 * 1024**2
 """Largest uncompressed structure file among many."""
 
+MAX_WHOLE_BYTES = 256 * 1024**2
+"""Largest uncompressed file whose text must be held as a whole, as those of most formats."""
+
+MAX_WHOLE_MEMORY = 900_000_000
+"""Most bytes that such a file and its text take together; one character beyond Latin-1 makes the
+text two or four times as large."""
+
 MAX_TOTAL_BYTES = 4 * 1024**3
 """Largest total that an archive or a compressed table may unpack to, and largest single file."""
 

@@ -21,6 +21,7 @@ from crysmetrics.io.entries import Entry, Source
 from crysmetrics.io.formats import FORMATS
 from crysmetrics.io.loading import load
 from crysmetrics.io.parsed import Parsed, one_line, printable
+from crysmetrics.io.pieces import pieces_of
 from crysmetrics.parallel import process_pool, submit
 from crysmetrics.progress import task
 from crysmetrics.spill import Names
@@ -152,9 +153,7 @@ def _parse_entry(entry: Entry, max_atoms: int | None) -> list[Parsed | Failure]:
         if entry.job is not None:
             found = _collect(entry.job(max_atoms), entry.name)
         else:
-            parse = FORMATS[entry.format].parse
-            assert parse is not None  # entries are made for formats that have one
-            found = _collect(parse(load(entry), entry.name, max_atoms), entry.name)
+            found = _collect(_parse_text(entry, max_atoms), entry.name)
     except ValueError as error:
         return [Failure(entry.name, one_line(error))]
     except Exception as error:
@@ -167,6 +166,15 @@ def _parse_entry(entry: Entry, max_atoms: int | None) -> list[Parsed | Failure]:
         else item
         for item in found
     ]
+
+
+def _parse_text(entry: Entry, max_atoms: int | None) -> Iterable[Parsed | Failure]:
+    found = FORMATS[entry.format]
+    pieces = pieces_of(entry) if found.parse_long is not None else None
+    if found.parse_long is not None and pieces is not None:
+        return found.parse_long(pieces, entry.name, max_atoms)
+    assert found.parse is not None  # entries are made for formats that have one
+    return found.parse(load(entry), entry.name, max_atoms)
 
 
 def _collect(items: Iterable[Parsed | Failure], name: str) -> list[Parsed | Failure]:

@@ -9,9 +9,12 @@ from pathlib import Path
 from crysmetrics.io.crystals import Crystals, Failure
 from crysmetrics.io.entries import Columns, Source
 from crysmetrics.io.parsed import Parsed
+from crysmetrics.io.pieces import Pieces
 
 Parse = Callable[[str, str, int | None], Iterable[Parsed | Failure]]
 """(text, name for failures, atoms that a cell may have) -> structures and failures, in order."""
+ParseLong = Callable[[Pieces, str, int | None], Iterable[Parsed | Failure]]
+"""Likewise of a long text, which is given in pieces."""
 Open = Callable[[Path, Columns], Source]
 """(file, columns) -> entries; raises `InputError` if there are none to be had."""
 
@@ -26,6 +29,7 @@ class Format:
         suffixes: of file names, in lower case; the first one is written. Any of them may be
             followed by the suffix of a compressed file.
         parse: structures of a text, for formats that folders and archives are searched for.
+        parse_long: structures of a text that is too long to be held.
         open: entries of a file, for formats that are read only when given themselves.
         load: all crystals of a file at once, likewise.
         is_name: whether a base name in lower case is that of such a file, whatever its suffix.
@@ -40,6 +44,7 @@ class Format:
     title: str
     suffixes: tuple[str, ...]
     parse: Parse | None = None
+    parse_long: ParseLong | None = None
     open: Open | None = None
     load: Callable[[Path], Crystals] | None = None
     is_name: Callable[[str], bool] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from crysmetrics.io.cif import parse_cif
+from crysmetrics.io.cif import parse_cif, parse_long_cif
 from crysmetrics.io.crystals import Crystals
 from crysmetrics.io.elements import SYMBOLS
 from crysmetrics.io.formats.base import Format
@@ -86,6 +86,7 @@ FORMAT = Format(
     title="CIF",
     suffixes=(".cif", ".mcif"),
     parse=parse_cif,
+    parse_long=parse_long_cif,
     sniff=_sniff,
     text=p1_cif,
     join=True,

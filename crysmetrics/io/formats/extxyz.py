@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from crysmetrics.io.cif_orbits import refuse_large
 from crysmetrics.io.crystals import Crystals, Failure
 from crysmetrics.io.elements import ATOMIC_NUMBERS, SYMBOLS
 from crysmetrics.io.formats.base import Format
+from crysmetrics.io.formats.extxyz_frames import Frame, frames_of, frames_of_pieces
 from crysmetrics.io.parsed import (
     ID_KEYS,
     Parsed,
@@ -28,14 +29,8 @@ from crysmetrics.io.parsed import (
     number,
     why_no_text,
 )
+from crysmetrics.io.pieces import Pieces
 from crysmetrics.progress import task
-
-_MAX_COMMENT = 100_000
-"""Longest comment line, in characters."""
-_MIN_ROW = 7
-"""Characters of the shortest row of an atom, `H 0 0 0`."""
-_COUNT = re.compile(r"\d{1,12}")
-"""A number of atoms; one of more digits is none."""
 
 _SPECIES = ("species", "symbols")
 _NUMBERS = ("Z", "numbers")
@@ -58,16 +53,6 @@ _PART = re.compile(
 )
 
 
-class _Frame(NamedTuple):
-    """Where the rows of a frame stand in the text, or why there are none."""
-
-    comment: str = ""
-    num_atoms: int = 0
-    start: int = 0
-    end: int = 0
-    reason: str | None = None
-
-
 def parse_extxyz(
     text: str, source: str, max_atoms: int | None = None
 ) -> Iterator[Parsed | Failure]:
@@ -76,10 +61,22 @@ def parse_extxyz(
     if reason is not None:
         yield Failure(source, reason)
         return
-    frames = _frames(text)
-    first, second = next(frames, _Frame(reason="is empty")), next(frames, None)
+    yield from _parse_frames(((text, frame) for frame in frames_of(text)), source, max_atoms)
+
+
+def parse_long_extxyz(
+    pieces: Pieces, source: str, max_atoms: int | None = None
+) -> Iterator[Parsed | Failure]:
+    """Read all frames as `parse_extxyz` does, of which only some are held at a time."""
+    yield from _parse_frames(frames_of_pieces(pieces()), source, max_atoms)
+
+
+def _parse_frames(
+    frames: Iterator[tuple[str, Frame]], source: str, max_atoms: int | None
+) -> Iterator[Parsed | Failure]:
+    first, second = next(frames, ("", Frame(reason="is empty"))), next(frames, None)
     both = (first,) if second is None else (first, second)
-    for position, frame in enumerate(chain(both, frames), start=1):
+    for position, (text, frame) in enumerate(chain(both, frames), start=1):
         name = source if second is None else f"{source} frame {position}"
         if frame.reason is not None:
             yield Failure(name, frame.reason)
@@ -91,48 +88,7 @@ def parse_extxyz(
             yield Failure(name, str(error))
 
 
-def _frames(text: str) -> Iterator[_Frame]:
-    end = len(text.rstrip())
-    at = 0
-    while at < end:
-        stop = _line_end(text, at, end)
-        line = text[at:stop].strip()
-        if not line:
-            at = stop + 1
-            continue
-        if not _COUNT.fullmatch(line):
-            yield _Frame(reason=f"has {line[:40]!r} where a number of atoms should stand")
-            return
-        count = int(line)
-        comment_end = _line_end(text, stop + 1, end) if stop < end else end
-        comment = text[stop + 1 : comment_end].removesuffix("\r")
-        start = at = comment_end + 1
-        if count * _MIN_ROW <= end - start + 1:
-            for _ in range(count):
-                at = _line_end(text, at, end) + 1
-                if at > end + 1:
-                    break
-        if count * _MIN_ROW > end - start + 1 or at > end + 1:
-            rows = text.count("\n", start, end) + 1 if start < end else 0
-            yield _Frame(reason=f"is truncated: {min(rows, count)} of {count} atoms")
-            return
-        if count == 0:
-            yield _Frame(reason="has no atoms")
-        elif len(comment) > _MAX_COMMENT:
-            yield _Frame(reason=f"has a comment line of {len(comment)} characters")
-        else:
-            yield _Frame(comment, count, start, at - 1)
-
-
-def _line_end(text: str, start: int, end: int) -> int:
-    """Find the position of the next line feed; the end of the text if there is none."""
-    if start > end:
-        return start
-    found = text.find("\n", start, end)
-    return end if found < 0 else found
-
-
-def _parse_frame(text: str, frame: _Frame, source: str) -> Parsed:
+def _parse_frame(text: str, frame: Frame, source: str) -> Parsed:
     """Read one frame.
 
     Raises:
@@ -185,7 +141,7 @@ def _columns(declared: str) -> dict[str, tuple[int, int]]:
 
 
 def _rows(
-    text: str, frame: _Frame, columns: dict[str, tuple[int, int]]
+    text: str, frame: Frame, columns: dict[str, tuple[int, int]]
 ) -> tuple[list[int], np.ndarray[Any, Any]]:
     """Read atomic numbers, and Cartesian positions (n, 3) in Å."""
     total = columns.pop("")[0]
@@ -351,6 +307,7 @@ FORMAT = Format(
     title="extended XYZ",
     suffixes=(".extxyz", ".xyz"),
     parse=parse_extxyz,
+    parse_long=parse_long_extxyz,
     sniff=_sniff,
     text=extxyz_text,
     save=save_extxyz,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from crysmetrics.io import Failure, cif
-from crysmetrics.io.cif_syntax import split_large
+from crysmetrics.io import Failure, cif, pieces
+from crysmetrics.io.cif_parts import split_large
 
 CELL = "".join(f"_cell_length_{x} 5\n" for x in "abc") + "".join(
     f"_cell_angle_{x} 90\n" for x in ("alpha", "beta", "gamma")
@@ -26,11 +26,27 @@ TEXT = "# some words\n" + "".join(
 
 @pytest.mark.parametrize("most", [300, 1000, 5000])
 def test_parts_are_whole_blocks_and_together_the_text(most):
-    parts = list(split_large(TEXT, most))
+    found = list(split_large(lambda: (TEXT,), most))
+    parts = [part.text for part in found]
+    assert [part.length for part in found] == list(map(len, parts))
     assert "".join(parts) == TEXT
     assert [part.count("_cell_length_a") > 0 for part in parts] == [True] * len(parts)
     assert all(part.count("_cell_length_a") == part.count("data_x") for part in parts)
     assert all(len(part) <= most or part.count("data_x") == 1 for part in parts)
+
+
+LONG_FIELD = "_reflections\n;\n" + "0 0 1 23.4\n" * 2000 + ";\n"
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 999, 20_000])
+@pytest.mark.parametrize("more", ["", LONG_FIELD, LONG_FIELD[:-2], "_a ;\n" * 999])
+def test_parts_do_not_depend_on_the_pieces_that_a_text_comes_in(monkeypatch, size, more):
+    monkeypatch.setattr(pieces, "_LONG_LINE", 50)
+    text = TEXT + block("b", more=more) + block("c", "C 0 0 0 " * 300) + TEXT
+    wanted = list(split_large(lambda: (text,), 2000))
+    cut = (text[at : at + size] for at in range(0, 2 * len(text), size))
+    assert list(split_large(lambda it=list(cut): it, 2000)) == wanted
+    assert sum(part.text.count("_cell_length_a") for part in wanted) >= 80
 
 
 @pytest.mark.parametrize(
