@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,10 +157,10 @@ def model_identity(name: str | Path | None = None) -> dict[str, str]:
 
 
 def find_model(name: str | Path | None = None) -> Path:
-    """Find the weights of a model by name or path; an existing path wins.
+    """Find the weights of a model by name, kind or path; an existing path wins.
 
     Args:
-        name: None for the default model.
+        name: None for the default model; a kind, such as `crysldm`, for the newest of that kind.
 
     Raises:
         UserError: if there is no such model.
@@ -173,11 +174,20 @@ def find_model(name: str | Path | None = None) -> Path:
     for model in known_models():
         if model.name == str(name):
             return model.path
+    of_kind = [model for model in known_models() if model.card.get("kind") == str(name)]
+    if of_kind:
+        return max(of_kind, key=lambda model: _version(model.name)).path
     names = ", ".join(model.name for model in known_models()) or "none"
     raise UserError(
         f"There is no model {str(name)!r}: known are {names}; or give the path of a .safetensors "
         "file or of a training run."
     )
+
+
+def _version(name: str) -> tuple[int, str]:
+    """Order models of a kind: `NAME-v10` after `NAME-v9`."""
+    digits = re.search(r"-v(\d+)$", name)
+    return int(digits[1]) if digits else 0, name
 
 
 def _card(path: Path) -> dict[str, Any]:

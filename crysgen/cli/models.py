@@ -27,9 +27,10 @@ def models(name: str | None, json_path: str | None, overwrite: bool) -> None:
     check_outputs(overwrite, json_path)
     known = known_models()
     if name is not None:
-        known = [model for model in known if model.name == name]
+        path = find_model(name)
+        known = [model for model in known if model.path == path]
         if not known:
-            raise UserError(f"{find_model(name)} is a file; `crysgen models` takes names.")
+            raise UserError(f"{path} is a file; `crysgen models` takes names.")
     if json_path is not None:
         from crysmetrics.io.json_files import write_json
 

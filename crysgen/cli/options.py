@@ -11,7 +11,8 @@ from crysmetrics.errors import InputError, UserError
 model_option = click.option(
     "--model",
     metavar="NAME|PATH",
-    help="A model that `crysgen models` lists, a .safetensors file or a training run.",
+    help="A model that `crysgen models` lists, a kind such as crysldm, a .safetensors file or a "
+    "training run.",
 )
 
 

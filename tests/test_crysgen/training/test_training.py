@@ -129,6 +129,18 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
         find_model("nothing")
 
 
+def test_a_kind_names_its_newest_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crysgen.checkpoints.SHIPPED", tmp_path)
+    monkeypatch.setattr("crysgen.checkpoints.user_models", lambda: tmp_path / "none")
+    model = trainer(tmp_path / "run").model
+    for name in ("one-v9", "one-v10", "another"):
+        save_model(model, tmp_path / f"{name}.safetensors", {})
+    assert find_model(model.kind).stem == "one-v10"
+    assert find_model("one-v9").stem == "one-v9"
+    with pytest.raises(UserError, match="There is no model 'crysldm'"):
+        find_model("crysldm")
+
+
 @pytest.mark.parametrize(
     ("kind", "name"), [(kind, name) for kind in MODELS for name in config_names(kind)]
 )
