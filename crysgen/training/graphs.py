@@ -80,9 +80,9 @@ class GraphSteps:
         self.run = run
         self.model = cast(Any, run.model)
         self.device = run.fabric.device
-        order = ClassOrder(run.train.num_atoms, run.of_stage.batch_atoms, run.settings.seed)
+        self.order = ClassOrder(run.train.num_atoms, run.of_stage.batch_atoms, run.settings.seed)
         first = run.step - run.start["step"]
-        self._classes, self._seen = order.classes, order.crystals_before(first)
+        self._classes, self._seen = self.order.classes, self.order.crystals_before(first)
         self._parameters = [p for p in run.model.parameters() if p.requires_grad]
         averaged = dict(run.average.module.named_parameters())
         trained = dict(run.model.named_parameters()).items()
@@ -90,7 +90,9 @@ class GraphSteps:
         self._now, self._average = [p.detach() for p, _ in pairs], [a.detach() for _, a in pairs]
         self._loss = torch.zeros((), device=self.device)
         self._events: deque[torch.cuda.Event] = deque()
-        batches = PreparedBatches(self.model, run.stage, run.train, order, run.settings.seed, first)
+        batches = PreparedBatches(
+            self.model, run.stage, run.train, self.order, run.settings.seed, first
+        )
         self._capture(batches)
         self._open = ExitStack()
         self._batches = iter(self._open.enter_context(batches))
@@ -101,7 +103,7 @@ class GraphSteps:
         k, prepared = next(self._batches)
         run.model.train()
         run.memory.set_rate(run.learning_rate)
-        self._losses[k](prepared)
+        self.losses[k](prepared)
         count = run.step - run.start["step"] + 1
         keep = min(run.of_stage.ema, count / (count + 9))  # `crysmetrics.weight_average`
         self._update((torch.full((), 1 - keep, device=self.device),))
@@ -116,7 +118,7 @@ class GraphSteps:
     def close(self) -> None:
         """End the thread, and free the graphs."""
         self._open.close()
-        self._losses.clear()
+        self.losses.clear()
         for parameter in self._parameters:
             parameter.grad = None
 
@@ -143,7 +145,7 @@ class GraphSteps:
         pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
         largest_first = sorted(examples, key=lambda k: -self._classes[k].size)
         try:
-            self._losses = {
+            self.losses = {
                 k: Captured(self._forward_and_backward, examples[k], pool) for k in largest_first
             }
             self.run.memory.set_rate(0.0)

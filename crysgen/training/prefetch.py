@@ -94,7 +94,7 @@ class PreparedBatches:
     def _blocks(self) -> Iterator[tuple[Block, dict[int, list[Any]]]]:
         if not self.ahead:
             for block in self.order.blocks(self.first):
-                yield block, self._prepared(block)
+                yield block, self.prepared(block)
             return
         while True:
             try:
@@ -124,7 +124,7 @@ class PreparedBatches:
 
     def _fill(self) -> None:
         for block in self.order.blocks(self.first):
-            parts = self._prepared(block)
+            parts = self.prepared(block)
             done = torch.cuda.current_stream(self.device).record_event() if self.on_gpu else None
             while not self._stop.is_set():
                 try:
@@ -136,7 +136,7 @@ class PreparedBatches:
                 return
 
     @torch.no_grad()
-    def _prepared(self, block: Block) -> dict[int, list[Any]]:
+    def prepared(self, block: Block) -> dict[int, list[Any]]:
         """Prepare all batches of a block, by class."""
         found: dict[int, list[Any]] = {}
         for k, rows in block.rows.items():

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tomllib
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -77,7 +78,9 @@ def test_a_run_comes_back_as_small_files(packed, tmp_path, monkeypatch):
     plan = tmp_path / "run.toml"
     plan.write_text(PLAN)
     out = tmp_path / "out"
-    given = argparse.Namespace(data=packed, test=None, exchanges=None, output=out, check=True)
+    given = argparse.Namespace(
+        data=packed, test=None, exchanges=None, output=out, check=True, profile=False
+    )
     campaign = gpu_training.Campaign(gpu_training.read_plan(plan), given)
     campaign.reserve = campaign.deadline - campaign.spent - 1.5  # of training
     campaign.run()
@@ -90,7 +93,9 @@ def test_a_run_comes_back_as_small_files(packed, tmp_path, monkeypatch):
     assert all(path.stat().st_size <= 20_000 for path in parts)
     whole = tmp_path / "one.safetensors"
     whole.write_bytes(b"".join(path.read_bytes() for path in parts))
-    whole.with_suffix(".json").write_text((out / "one.json").read_text())
+    with zipfile.ZipFile(out / "cards.zip") as archive:
+        assert sorted(archive.namelist()) == ["one.json", "one.log.csv"]
+        whole.with_suffix(".json").write_bytes(archive.read("one.json"))
     assert load_model(whole).config.network_settings["channels"] == 16
     [(name, made)] = gpu_tables.brought_back(out)
     assert name == "one-val-position_noise0.5-seed0.npz"
