@@ -2,7 +2,8 @@
 
     python benchmarks/gpu_tables.py OUT packed.npz --test test.npz
 
-One row for each set of samples; crystals that were asked for and not made count as missed.
+One row for each set of samples; crystals that were asked for and not made count as missed. Samples
+of free compositions have a table of their own, against the test set.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from crysgen.training.data import training_sets
 from crysmetrics.io import Crystals
 
 METRICS = "match_rate,rmse,struct_validity,emd_density"
+FREE_METRICS = "comp_validity,struct_validity,emd_num_elements,emd_density,uniqueness"
 
 
 @click.command()
@@ -28,10 +30,17 @@ METRICS = "match_rate,rmse,struct_validity,emd_density"
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.option("--test", type=click.Path(exists=True, path_type=Path), help="As it was sampled.")
 @click.option("--metrics", default=METRICS, show_default=True, help="Of crysmetrics.")
+@click.option("--free-metrics", default=FREE_METRICS, show_default=True, help="Of free samples.")
 @click.option("--limit", type=int, help="The first so many samples of each set alone.")
 @click.option("--workers", type=int, default=1, show_default=True)
 def main(
-    output: Path, data: Path, test: Path | None, metrics: str, limit: int | None, workers: int
+    output: Path,
+    data: Path,
+    test: Path | None,
+    metrics: str,
+    free_metrics: str,
+    limit: int | None,
+    workers: int,
 ) -> None:
     """Print the trainings and the metrics of their samples as Markdown."""
     summary = json.loads((output / "summary.json").read_text())
@@ -43,12 +52,20 @@ def main(
     references = {"val": training_sets([data], None, 20)[1]}
     if test is not None:
         references["test"] = Crystals.load(test)
-    rows = []
+    rows, free = [], []
     for name, made in brought_back(output):
         facts = summary["samples"][name.removesuffix(".npz")]
         if facts["set"] in references:
-            rows.append(row_of(made, references[facts["set"]], facts, metrics, limit, workers))
-    click.echo("\n" + pd.DataFrame(rows).to_markdown(index=False))
+            reference = references[facts["set"]]
+            asked = reference[: facts["asked"]][:limit]
+            names = set(asked.ids)
+            made = made[[i for i, name in enumerate(made.ids) if name in names]]
+            rows.append(row_of(made, asked, facts, metrics, workers))
+        elif facts["set"] == "free" and test is not None:
+            free.append(row_of(made[:limit], references["test"], facts, free_metrics, workers))
+    for table in (rows, free):
+        if table:
+            click.echo("\n" + pd.DataFrame(table).to_markdown(index=False))
 
 
 def brought_back(output: Path) -> list[tuple[str, Crystals]]:
@@ -65,18 +82,10 @@ def brought_back(output: Path) -> list[tuple[str, Crystals]]:
 
 
 def row_of(
-    made: Crystals,
-    reference: Crystals,
-    facts: dict[str, Any],
-    metrics: str,
-    limit: int | None,
-    workers: int,
+    made: Crystals, reference: Crystals, facts: dict[str, Any], metrics: str, workers: int
 ) -> dict[str, Any]:
-    """Measure samples against the crystals whose compositions were asked for."""
-    asked = reference[: facts["asked"]][:limit]
-    names = set(asked.ids)
-    made = made[[i for i, name in enumerate(made.ids) if name in names]]
-    report = crysmetrics.evaluate(made, asked, metrics=metrics.split(","), workers=workers)
+    """Measure samples against a reference: where they have its ids, pair by pair."""
+    report = crysmetrics.evaluate(made, reference, metrics=metrics.split(","), workers=workers)
     settings = ", ".join(f"{k} {v:g}" for k, v in facts["settings"].items())
     return {
         "run": facts["run"],
