@@ -33,6 +33,7 @@ class Metric:
         biased: whether its expected value depends on the number of generated structures, so that
             it is compared at equal numbers only.
         gated: whether `compare` looks at it by default.
+        definition: a sentence that says what it measures, for reports and glossaries.
     """
 
     key: str
@@ -42,6 +43,7 @@ class Metric:
     source: str
     biased: bool = False
     gated: bool = False
+    definition: str = ""
 
 
 @dataclass(frozen=True)

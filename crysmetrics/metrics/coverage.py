@@ -195,14 +195,85 @@ _APPENDIX = "Xie et al. 2021 (CDVAE), Appendix G"
 # The more structures are generated, the nearer the nearest one to a reference lies: recall depends
 # on their number, precision does not.
 _METRICS = (
-    Metric("cov_recall", "COV-R", "share", "higher", _PAPER, biased=True, gated=True),
-    Metric("cov_precision", "COV-P", "share", "higher", _PAPER, gated=True),
-    Metric("cov_recall_marginal", "COV-R as published", "share", "higher", _SCRIPT, biased=True),
-    Metric("cov_precision_marginal", "COV-P as published", "share", "higher", _SCRIPT),
-    Metric("amsd_recall", "AMSD-R", "1", "lower", _APPENDIX, biased=True),
-    Metric("amcd_recall", "AMCD-R", "1", "lower", _APPENDIX, biased=True),
-    Metric("amsd_precision", "AMSD-P", "1", "lower", _APPENDIX, gated=True),
-    Metric("amcd_precision", "AMCD-P", "1", "lower", _APPENDIX),
+    Metric(
+        "cov_recall",
+        "COV-R",
+        "share",
+        "higher",
+        _PAPER,
+        biased=True,
+        gated=True,
+        definition="Share of reference crystals that have a generated crystal within "
+        "both thresholds, of structure and of composition.",
+    ),
+    Metric(
+        "cov_precision",
+        "COV-P",
+        "share",
+        "higher",
+        _PAPER,
+        gated=True,
+        definition="Share of generated crystals that have a reference crystal within "
+        "both thresholds, of structure and of composition.",
+    ),
+    Metric(
+        "cov_recall_marginal",
+        "COV-R as published",
+        "share",
+        "higher",
+        _SCRIPT,
+        biased=True,
+        definition="COV-R by CDVAE's script, as in all published tables: the nearest "
+        "structure and the nearest composition may be two different crystals.",
+    ),
+    Metric(
+        "cov_precision_marginal",
+        "COV-P as published",
+        "share",
+        "higher",
+        _SCRIPT,
+        definition="COV-P by CDVAE's script, as in all published tables: the nearest "
+        "structure and the nearest composition may be two different crystals.",
+    ),
+    Metric(
+        "amsd_recall",
+        "AMSD-R",
+        "1",
+        "lower",
+        _APPENDIX,
+        biased=True,
+        definition="Mean over reference crystals of the distance to the nearest "
+        "generated structure, between CrystalNN fingerprints.",
+    ),
+    Metric(
+        "amcd_recall",
+        "AMCD-R",
+        "1",
+        "lower",
+        _APPENDIX,
+        biased=True,
+        definition="Mean over reference crystals of the distance to the nearest "
+        "generated composition, between normalised Magpie features.",
+    ),
+    Metric(
+        "amsd_precision",
+        "AMSD-P",
+        "1",
+        "lower",
+        _APPENDIX,
+        gated=True,
+        definition="Mean over generated crystals of the distance to the nearest "
+        "reference structure, between CrystalNN fingerprints.",
+    ),
+    Metric(
+        "amcd_precision",
+        "AMCD-P",
+        "1",
+        "lower",
+        _APPENDIX,
+        definition="Mean over generated crystals of the distance to the nearest "
+        "reference composition, between normalised Magpie features.",
+    ),
 )
 
 MEASURE = Measure(

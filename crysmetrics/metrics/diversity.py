@@ -75,8 +75,24 @@ MEASURE = Measure(
     "diversity",
     40,
     (
-        Metric("struct_diversity", "Structure diversity", "1", "higher", _SOURCE),
-        Metric("comp_diversity", "Composition diversity", "1", "higher", _SOURCE),
+        Metric(
+            "struct_diversity",
+            "Structure diversity",
+            "1",
+            "higher",
+            _SOURCE,
+            definition="Mean distance between the CrystalNN fingerprints of all pairs of "
+            "generated structures.",
+        ),
+        Metric(
+            "comp_diversity",
+            "Composition diversity",
+            "1",
+            "higher",
+            _SOURCE,
+            definition="Mean distance between the normalised Magpie features of all pairs of "
+            "generated structures.",
+        ),
     ),
     diversity,
     roles=("gen",),

@@ -198,6 +198,8 @@ MEASURES = (
                 *("emd_density", "EMD of density", "g/cm³", "lower", _SOURCE),
                 biased=True,
                 gated=True,
+                definition="Wasserstein-1 distance between the distributions of densities of "
+                "generated and reference structures.",
             ),
             Metric(
                 "emd_num_elements",
@@ -206,6 +208,8 @@ MEASURES = (
                 "lower",
                 _SOURCE,
                 biased=True,
+                definition="Wasserstein-1 distance between the distributions of the number of "
+                "different elements in a structure.",
             ),
         ),
         emd,
@@ -216,7 +220,18 @@ MEASURES = (
     Measure(
         "emd_energy",
         25,
-        (Metric("emd_energy", "EMD of energy", "eV/atom", "lower", _SOURCE, biased=True),),
+        (
+            Metric(
+                "emd_energy",
+                "EMD of energy",
+                "eV/atom",
+                "lower",
+                _SOURCE,
+                biased=True,
+                definition="Wasserstein-1 distance between the distributions of formation "
+                "energies that ALIGNN predicts.",
+            ),
+        ),
         emd_energy,
         roles=("gen", "ref"),
         features=("alignn",),
@@ -234,6 +249,8 @@ MEASURES = (
                 "lower",
                 "Xie et al. 2021 (CDVAE), Section 5.2; the networks of its released script",
                 biased=True,
+                definition="The same distance for energies of CDVAE's own network, which "
+                "published tables of its protocol hold.",
             ),
         ),
         emd_energy_cdvae,

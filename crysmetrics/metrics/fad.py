@@ -60,7 +60,17 @@ MEASURE = Measure(
     "fad",
     50,
     (
-        Metric("fad", "Fréchet ALIGNN distance", "1", "lower", _SOURCE, biased=True, gated=True),
+        Metric(
+            "fad",
+            "Fréchet ALIGNN distance",
+            "1",
+            "lower",
+            _SOURCE,
+            biased=True,
+            gated=True,
+            definition="Fréchet distance between generated and reference sets in the 256 "
+            "features before ALIGNN's last layer; too large for few structures.",
+        ),
         Metric(
             "fad_inf",
             "FAD of infinitely many samples",
@@ -68,6 +78,8 @@ MEASURE = Measure(
             "lower",
             "Chong and Forsyth 2020, with ALIGNN's features",
             biased=True,
+            definition="FAD extrapolated to infinitely many generated structures, so that "
+            "sets of different sizes compare.",
         ),
         Metric(
             "kad",
@@ -75,6 +87,8 @@ MEASURE = Measure(
             "1",
             "lower",
             "Bińkowski et al. 2018, with ALIGNN's features",
+            definition="Kernel distance (MMD with a cubic kernel) of the features of FAD; "
+            "its expected value does not depend on the number of structures.",
         ),
     ),
     fad,

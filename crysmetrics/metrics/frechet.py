@@ -49,7 +49,15 @@ MEASURES = tuple(
     Measure(
         f"frechet_{name}",
         60 + k,
-        (Metric(f"fd_{name}", entry(name).frechet, "1", "lower", _SOURCE, biased=True),),
+        (
+            Metric(
+                *(f"fd_{name}", entry(name).frechet, "1", "lower", _SOURCE),
+                biased=True,
+                definition=f"Fréchet distance between generated and reference sets in the features "
+                f"{name} (`crysmetrics featurize --features {name}`); too large for few "
+                "structures.",
+            ),
+        ),
         _compute(name),
         roles=("gen", "ref"),
         features=(name,),

@@ -84,9 +84,25 @@ MEASURE = Measure(
         Metric(
             *("leakage_composition", "Compositions in the training set", "share", "lower"),
             "crysmetrics",
+            definition="Share of structures whose composition the training set has.",
         ),
-        Metric("leakage_prototype", "Prototypes in the training set", "share", "lower", MATCHER),
-        Metric("leakage_crystal", "Crystals in the training set", "share", "lower", MATCHER),
+        Metric(
+            "leakage_prototype",
+            "Prototypes in the training set",
+            "share",
+            "lower",
+            MATCHER,
+            definition="Share of structures that match one of the training set when elements "
+            "are ignored.",
+        ),
+        Metric(
+            "leakage_crystal",
+            "Crystals in the training set",
+            "share",
+            "lower",
+            MATCHER,
+            definition="Share of structures that are the same crystal as one of the training set.",
+        ),
     ),
     leakage,
     roles=("gen", "train"),

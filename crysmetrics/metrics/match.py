@@ -171,11 +171,54 @@ MEASURE = Measure(
     "match",
     80,
     (
-        Metric("match_rate", "Match rate", "share", "higher", _MATCHER, gated=True),
-        Metric("match_rate_valid", "Match rate, valid pairs only", "share", "higher", _DIFFCSP),
-        Metric("rmse", "RMSE of matches", _LENGTH, "lower", _MATCHER),
-        Metric("crmse", "cRMSE", _LENGTH, "lower", _METRE),
-        Metric("metre", "METRe", "share", "higher", _METRE, biased=True),
+        Metric(
+            "match_rate",
+            "Match rate",
+            "share",
+            "higher",
+            _MATCHER,
+            gated=True,
+            definition="Share of reference structures that the prediction made for them "
+            "matches (StructureMatcher: stol 0.5, angle_tol 10, ltol 0.3), "
+            "counting all pairs.",
+        ),
+        Metric(
+            "match_rate_valid",
+            "Match rate, valid pairs only",
+            "share",
+            "higher",
+            _DIFFCSP,
+            definition="Match rate by DiffCSP's rule: a pair counts only if prediction and "
+            "reference both are valid.",
+        ),
+        Metric(
+            "rmse",
+            "RMSE of matches",
+            _LENGTH,
+            "lower",
+            _MATCHER,
+            definition="Mean over matched pairs of the root-mean-square displacement of "
+            "atoms, divided by the cube root of the volume per atom.",
+        ),
+        Metric(
+            "crmse",
+            "cRMSE",
+            _LENGTH,
+            "lower",
+            _METRE,
+            definition="The same displacement over all pairs, where one that does not match "
+            "counts with the tolerance (0.5).",
+        ),
+        Metric(
+            "metre",
+            "METRe",
+            "share",
+            "higher",
+            _METRE,
+            biased=True,
+            definition="Share of reference structures that any prediction matches, not only "
+            "the one made for it.",
+        ),
     ),
     match,
     roles=("gen", "ref"),

@@ -114,16 +114,41 @@ def _kind(known: bool, comparable: bool, composition: bool, system: bool) -> str
     return new if composition else other if system else beyond
 
 
+_MEANS = {
+    "novelty_known_composition": "that are new crystals of a composition of the training set",
+    "novelty_new_composition": "of a new composition, whose elements occur together in the "
+    "training set",
+    "novelty_new_system": "whose elements do not occur together in the training set",
+}
+
 MEASURE = Measure(
     "novelty",
     76,
     (
-        Metric("novelty", "Novelty", "share", "higher", MATCHER),
+        Metric(
+            "novelty",
+            "Novelty",
+            "share",
+            "higher",
+            MATCHER,
+            definition="Share of structures that are the same crystal as none of the training set.",
+        ),
         *(
-            Metric(key, kind.capitalize(), "share", "higher", MATCHER)
+            Metric(
+                *(key, kind.capitalize(), "share", "higher", MATCHER),
+                definition=f"Share of structures {_MEANS[key]}.",
+            )
             for key, kind in _KINDS.items()
         ),
-        Metric("novelty_amd", "AMD distance to the nearest known", "Å", "higher", AMD),
+        Metric(
+            "novelty_amd",
+            "AMD distance to the nearest known",
+            "Å",
+            "higher",
+            AMD,
+            definition="Mean distance of a structure to the nearest of the training set, "
+            "between average minimum distances (AMD); 0 for copies.",
+        ),
     ),
     novelty,
     roles=("gen", "train"),

@@ -166,7 +166,8 @@ class _Metrics(dict[str, "Metric"]):
             raise KeyError(key)
         metric = self[parts[0]]
         label = f"{metric.label}, best of {parts[1]}"
-        return replace(metric, key=key, label=label, gated=False)
+        definition = f"{metric.definition} Of the first {parts[1]} predictions the best counts."
+        return replace(metric, key=key, label=label, gated=False, definition=definition)
 
     def _parts(self, key: object) -> tuple[str, str] | None:
         name, found, top = str(key).rpartition("_top")

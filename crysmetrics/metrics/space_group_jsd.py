@@ -132,6 +132,8 @@ MEASURE = Measure(
             "Lin 1991 (IEEE Trans. Inf. Theory 37, 145), with moyo's space groups",
             biased=True,
             gated=True,
+            definition="Jensen-Shannon distance (base 2) between the frequencies of space "
+            "groups in both sets, from 0 to 1.",
         ),
     ),
     space_group_jsd,

@@ -127,14 +127,26 @@ MEASURE = Measure(
     "stability",
     90,
     (
-        Metric("stable_rate", "Stable", "share", "higher", f"{_HULL}; at most 0 eV/atom above"),
+        Metric(
+            "stable_rate",
+            "Stable",
+            "share",
+            "higher",
+            f"{_HULL}; at most 0 eV/atom above",
+            definition="Share of structures on or below the convex hull of known phases "
+            "after relaxation.",
+        ),
         Metric(
             *("metastable_rate", "Stable within 0.1 eV/atom", "share", "higher"),
             "CrysLDM, Section 4 (Stability Rate)",
+            definition="Share of structures at most 0.1 eV/atom above the convex hull of "
+            "known phases after relaxation.",
         ),
         Metric(
             *("stability_cost", "Steps per stable structure", "steps", "lower"),
             "CrysLDM, Section 4 (Stability Cost)",
+            definition="Sampling steps that a model spends for each structure within 0.1 "
+            "eV/atom of the hull.",
         ),
     ),
     stability,

@@ -102,6 +102,14 @@ def _label(parts: tuple[str, ...]) -> str:
     return ", ".join(parts[:-1]).capitalize() + f" and {parts[-1]}"
 
 
+_MEANS = {
+    "stable": "on or below the hull of known phases",
+    "metastable": "at most 0.1 eV/atom above the hull of known phases",
+    "unique": "unlike all before them in the set",
+    "novel": "unlike all of the training set",
+    "symmetric": "of a space group above P1",
+}
+
 MEASURE = Measure(
     "sun",
     91,  # after stability, whose energies it takes
@@ -110,6 +118,7 @@ MEASURE = Measure(
             *(key, _label(parts), "share", "higher", _MATTERGEN),
             biased="unique" in parts,
             gated=key == "msun",
+            definition=f"Share of structures that are all of: {', '.join(_MEANS[p] for p in parts)}.",
         )
         for key, parts in COMBINATIONS.items()
     ),

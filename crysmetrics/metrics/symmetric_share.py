@@ -64,10 +64,18 @@ MEASURE = Measure(
     "symmetric_share",
     72,
     (
-        Metric("symmetric_share", "Symmetric within 0.1 Å", "share", "higher", _SOURCE),
+        Metric(
+            "symmetric_share",
+            "Symmetric within 0.1 Å",
+            "share",
+            "higher",
+            _SOURCE,
+            definition="Share of structures whose space group within 0.1 Å is higher than P1.",
+        ),
         Metric(
             *("symmetric_share_tight", "Symmetric within 0.01 Å", "share", "higher", _SOURCE),
             gated=True,
+            definition="Share of structures whose space group within 0.01 Å is higher than P1.",
         ),
     ),
     symmetric_share,

@@ -106,10 +106,22 @@ MEASURE = Measure(
     "uniqueness",
     70,
     (
-        Metric("uniqueness", "Uniqueness", "share", "higher", MATCHER, biased=True, gated=True),
+        Metric(
+            "uniqueness",
+            "Uniqueness",
+            "share",
+            "higher",
+            MATCHER,
+            biased=True,
+            gated=True,
+            definition="Number of distinct crystals divided by the number of structures; it "
+            "falls as a set grows.",
+        ),
         Metric(
             *("uniqueness_amd", "AMD distance to the nearest other", "Å", "higher", AMD),
             biased=True,
+            definition="Mean distance of a structure to its nearest other one, between "
+            "average minimum distances (AMD); 0 for copies.",
         ),
     ),
     uniqueness,

@@ -88,9 +88,36 @@ MEASURE = Measure(
     "validity",
     10,
     (
-        Metric("struct_validity", "Structural validity", "share", "higher", CDVAE, gated=True),
-        Metric("comp_validity", "Composition validity", "share", "higher", CDVAE, gated=True),
-        Metric("validity", "Validity (both)", "share", "higher", CDVAE),
+        Metric(
+            "struct_validity",
+            "Structural validity",
+            "share",
+            "higher",
+            CDVAE,
+            gated=True,
+            definition="Share of structures in which every distance between atoms, images "
+            "included, is above 0.5 Å, and whose cell holds at least 0.1 Å³.",
+        ),
+        Metric(
+            "comp_validity",
+            "Composition validity",
+            "share",
+            "higher",
+            CDVAE,
+            gated=True,
+            definition="Share of structures whose elements have oxidation states that add up "
+            "to zero (SMACT, with the Pauling test); alloys and elements count as "
+            "valid.",
+        ),
+        Metric(
+            "validity",
+            "Validity (both)",
+            "share",
+            "higher",
+            CDVAE,
+            definition="Share of structures that are valid in both ways: distances and "
+            "charge balance.",
+        ),
     ),
     validity,
     roles=("gen",),

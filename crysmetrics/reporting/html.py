@@ -105,6 +105,7 @@ def _metric_row(key: str, value: Value) -> dict[str, str]:
         "count": " / ".join(f"{n:,}" for n in (value.n_gen, value.n_ref) if n is not None),
         "note": value.reason or value.note or "",
         "source": metric.source,
+        "definition": metric.definition,
     }
 
 
