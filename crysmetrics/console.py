@@ -9,7 +9,7 @@ markup is off.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,12 +37,24 @@ def echo(text: str = "", *, err: bool = False) -> None:
     click.echo(shown(text), err=err)
 
 
-def console(*, stderr: bool = False, piped_width: int = PIPED_WIDTH) -> Console:
+def as_text(renderable: Any) -> str:
+    """Write a table of rich as plain text, harmless to terminals."""
+    import io
+
+    text = io.StringIO()
+    console(file=text).print(renderable)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+
+
+def console(
+    *, stderr: bool = False, piped_width: int = PIPED_WIDTH, file: IO[str] | None = None
+) -> Console:
     """Return the console of tables, in which every string is given by `shown`, without markup.
 
     Args:
         stderr: print on standard error.
         piped_width: columns where the output is no terminal.
+        file: print there instead.
     """
     from rich.console import Console
     from rich.text import Text
@@ -54,7 +66,7 @@ def console(*, stderr: bool = False, piped_width: int = PIPED_WIDTH) -> Console:
         def on_broken_pipe(self) -> NoReturn:
             raise BrokenPipeError
 
-    made = Plain(stderr=stderr, markup=False, highlight=False, emoji=False)
+    made = Plain(stderr=stderr, file=file, markup=False, highlight=False, emoji=False)
     if not made.is_terminal:
         made.width = piped_width
     return made

@@ -28,6 +28,7 @@ class Protocol:
         summary: what it does, in a sentence.
         source: where it is written.
         metrics: keys that it reports; all if empty.
+        with_train: keys that it reports as well where a training set is given.
         settings: fields of `EvaluationSettings` that it fixes.
     """
 
@@ -36,6 +37,7 @@ class Protocol:
     source: str
     metrics: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    with_train: tuple[str, ...] = ()
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -43,6 +45,17 @@ PROTOCOLS: dict[str, Protocol] = {
     for p in (
         Protocol(
             *("full", "Every metric that needs no relaxation, on all structures.", "crysmetrics")
+        ),
+        Protocol(
+            "brief",
+            "A few numbers that say different things: validity, coverage, FAD of infinitely many "
+            "samples, symmetry, the match rate of pairs, and S.U.N. with --train.",
+            "crysmetrics",
+            (
+                *("validity", "cov_recall", "cov_precision"),
+                *("fad_inf", "symmetric_share", "match_rate"),
+            ),
+            with_train=("unique_novel", "sun"),
         ),
         Protocol(
             "gemsdiff",
@@ -101,6 +114,8 @@ PROTOCOLS: dict[str, Protocol] = {
 }
 """By name. Thresholds of coverage belong to the data set, not to a protocol."""
 PROTOCOL_NAMES = tuple(PROTOCOLS)
+BRIEF_COLUMNS = PROTOCOLS["brief"].metrics + PROTOCOLS["brief"].with_train
+"""Metrics of tables for people where no others are chosen."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +183,7 @@ def plan(
             f"The protocol {protocol} has {name.replace('_', ' ')} {shown}; leave out the "
             "option, or take the protocol full."
         )
+    reported = wanted.metrics + wanted.with_train
     measures = all_measures()
     if "train" not in roles and any(
         metric.key in wanted.metrics
@@ -179,7 +195,7 @@ def plan(
     known = [m.key for measure in measures.values() for m in measure.metrics]
     if metrics is not None:
         keys = _keys(metrics)
-        outside = [key for key in keys if wanted.metrics and key not in wanted.metrics]
+        outside = [key for key in keys if wanted.metrics and key not in reported]
         if outside:
             raise UserError(f"The protocol {protocol} does not report {', '.join(outside)}.")
     else:
@@ -188,7 +204,7 @@ def plan(
             for measure in measures.values()
             if set(measure.roles) <= set(roles)
             for m in measure.metrics
-            if (m.key in wanted.metrics if wanted.metrics else not measure.on_request)
+            if (m.key in reported if wanted.metrics else not measure.on_request)
         ]
     return Plan(
         tuple(n for n, m in measures.items() if any(d.key in keys for d in m.metrics)),

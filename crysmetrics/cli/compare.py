@@ -24,30 +24,30 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("base", metavar="BASE.json")
-@click.argument("candidate", metavar="CAND.json")
+@click.argument("base", metavar="BASE")
+@click.argument("candidate", metavar="CAND")
 @click.option(
     "--allow",
     "tolerances",
     multiple=True,
     metavar="KEY=NUMBER",
-    help="How much worse a metric may get, in its unit; 0 if not given.",
+    help="Let a metric get so much worse, in its unit; repeatable.  [default: 0]",
 )
 @click.option(
     "--config",
     metavar="GATE.toml",
-    help="A table [allow] of tolerances, metrics = [...] and level; options go before it.",
+    help="Read tolerances from a table [allow], metrics = [...] and level; options go before it.",
 )
 @click.option(
     "--metrics",
     metavar="LIST",
-    help="Comma-separated keys to look at; a short list of telling ones by default.",
+    help="Look at these comma-separated keys; at a short list of telling ones by default.",
 )
 @click.option("--all", "every", is_flag=True, help="Look at every metric.")
 @click.option(
     "--level",
     type=Finite(min=0, max=0.5, min_open=True, max_open=True),
-    help="Chance of failing a run as good as its baseline, over all metrics.  [default: 0.05]",
+    help="Fail a run as good as its baseline with this chance, over all metrics.  [default: 0.05]",
 )
 @click.option("--junit", metavar="FILE.xml", help="Write JUnit XML, a test case for each metric.")
 @click.option(
@@ -64,8 +64,9 @@ def compare(base: str, candidate: str, **options: Any) -> None:
     all metrics looked at, a run as good as its baseline fails with a chance of 5 % at most
     (Holm's procedure). Metrics that depend on the number of structures are compared at equal
     numbers only. The status is 0, 1 if a metric fails, and 2 if the results can't be compared:
-    their features, settings, protocols or references differ, or a file is damaged. Folders of
-    results do as well.
+    their features, settings, protocols or references differ, or a file is damaged.
+
+    BASE and CAND are folders of results, or their files metrics.json.
     """
     from crysmetrics.reporting.compare import changes
     from crysmetrics.reporting.documents import check_comparable, load_document
@@ -143,15 +144,20 @@ def _show_changes(
 
 
 @click.command()
-@click.argument("results", metavar="METRICS.json...", nargs=-1, required=True)
+@click.argument("results", metavar="RESULTS...", nargs=-1, required=True)
 @click.option(
     "--by",
     metavar="KEY",
-    help="The metric that orders the table; the mean of the ranks in all metrics by default.",
+    help="Order the table by this metric; by the mean of the ranks in all metrics by default.",
 )
-@click.option("--metrics", metavar="LIST", help="Comma-separated keys; all by default.")
+@click.option("--metrics", metavar="LIST", help="Show these comma-separated keys; all by default.")
 @click.option("-o", "--output", metavar="FILE.csv", help="Write the table as CSV.")
 @click.option("--markdown", metavar="FILE.md", help="Write it in Markdown; - for standard output.")
+@click.option(
+    "--latex",
+    metavar="FILE.tex",
+    help="Write it in LaTeX, the best of each column in bold; - for standard output.",
+)
 @quiet_option
 @overwrite_option
 @user_errors
@@ -161,15 +167,18 @@ def rank(
     metrics: str | None,
     output: str | None,
     markdown: str | None,
+    latex: str | None,
     quiet: bool,
     overwrite: bool,
 ) -> None:
     """Rank many results, the best first.
 
-    Results must have been made alike: equal features, settings, protocol and reference.
+    RESULTS are folders that `evaluate -o` wrote, of one or several models, or files metrics.json.
+    They must have been made alike: equal features, settings, protocol and reference.
     """
     from crysmetrics.cli.options import save_table
-    from crysmetrics.reporting.documents import check_comparable, load_document
+    from crysmetrics.reporting.documents import check_comparable, load_document, result_paths
+    from crysmetrics.reporting.latex import latex_table
     from crysmetrics.reporting.leaderboard import (
         leaderboard,
         leaderboard_markdown,
@@ -178,10 +187,9 @@ def rank(
         run_names,
     )
 
-    check_outputs(overwrite, output, markdown)
-    documents = dict(
-        zip(run_names(results), (load_document(path) for path in results), strict=True)
-    )
+    check_outputs(overwrite, output, markdown, latex)
+    paths = result_paths(results)
+    documents = dict(zip(run_names(paths), map(load_document, paths), strict=True))
     check_comparable(documents)
     keys = None if metrics is None else listed(metrics, "--metrics")
     table = leaderboard(documents, by, keys)
@@ -189,11 +197,13 @@ def rank(
         save_table(table, output)
     notes = leaderboard_notes(documents, table)
     _write(markdown, leaderboard_markdown(table, notes))
+    ordered = {name: documents[name] for name in table["model"]}
+    _write(latex, latex_table(ordered, columns=keys))
     if not quiet:
         from crysmetrics.console import console
 
-        # A number that is cut is none.
-        screen = console(stderr=markdown == "-", piped_width=4000)
+        # A number that is cut short would be another number.
+        screen = console(stderr="-" in (markdown, latex), piped_width=4000)
         screen.print(leaderboard_table(table))
         for note in notes:
             screen.print(note)

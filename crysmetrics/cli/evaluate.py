@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from crysmetrics.cli.options import Command, energies_option, listed, ref_argument
+from crysmetrics.cli.options import Command, energies_option, listed
 from crysmetrics.cli.request import EVERYTHING, Request, requested
 from crysmetrics.console import echo
 from crysmetrics.metrics.registry import family, family_names
@@ -32,30 +32,37 @@ def train_option(command: Command) -> Command:
 
 
 @click.command()
-@click.argument("gen", metavar="GEN...", nargs=-1, required=True)
-@ref_argument
+@click.argument("sets", metavar="GEN... REF", nargs=-1, required=True)
 @click.option(
     "-o",
     "--output",
     metavar="FOLDER",
-    help="Write metrics.json, tables, and report.html; with several GEN a folder for each.",
+    help="Write metrics.json, tables, and report.html; with several GEN a folder for each, and a "
+    "page and tables over all.",
 )
 @click.option(
     "--protocol",
     type=click.Choice(PROTOCOL_NAMES),
     default="full",
     show_default=True,
-    help="Every metric, or a paper's set-up: its metrics, subsets and filters.",
+    help="Compute every metric; a few that say different things (brief); or those of a paper, "
+    "with its subsets and filters.",
 )
 @click.option(
     "--metrics",
     metavar="LIST",
-    help="Comma-separated keys of metrics, or names of families such as coverage.",
+    help="Compute these metrics alone: comma-separated keys, or families such as coverage.",
+)
+@click.option(
+    "--columns",
+    metavar="LIST",
+    help="Put these metrics into table.tex: comma-separated keys.  [default: the protocol's, or "
+    "those that published rows have where it has many]",
 )
 @click.option(
     "--paired",
     is_flag=True,
-    help="GEN and REF belong together in their order; equal ids are paired anyway.",
+    help="Pair GEN and REF in their order; equal ids are paired anyway.",
 )
 @click.option(
     "--stream",
@@ -69,11 +76,11 @@ def train_option(command: Command) -> Command:
     settings=("thresholds", "tolerances", "subset", "seed", *VALIDITY),
 )
 def evaluate(
-    gen: tuple[str, ...],
-    ref: str,
+    sets: tuple[str, ...],
     output: str | None,
     protocol: str,
     metrics: str | None,
+    columns: str | None,
     paired: bool,
     stream: bool,
     request: Request,
@@ -83,12 +90,19 @@ def evaluate(
     """Compute every metric of generated structures against a reference.
 
     GEN may be several sets; the last name is the reference. With -o the results are a folder:
-    metrics.json, metrics.csv, per_structure.csv, table.tex, table.md and report.html, which opens
-    offline in any browser.
+    metrics.json, metrics.csv, per_structure.csv, table.tex with references.bib, table.md and
+    report.html, which opens offline in any browser.
     """
     from crysmetrics.errors import UserError
     from crysmetrics.protocols import plan
 
+    if len(sets) < 2:
+        raise UserError(
+            f"REF is missing: crysmetrics evaluate {sets[0]} REF, where REF is a set of real "
+            "crystals, or the name of one such as mp20-test-bt. Validity, uniqueness and diversity "
+            "need none (crysmetrics validity GEN)."
+        )
+    *gen, ref = sets
     if len(gen) > 1 and request.json_path is not None:
         raise UserError("--json goes with one GEN; -o writes a folder for each.")
     if stream and paired:
@@ -100,7 +114,7 @@ def evaluate(
     roles = ("gen", "ref") if train is None else ("gen", "ref", "train")
     chosen = plan(protocol, keys, request.settings, request.chosen, roles)
     names = dict(zip(model_names(gen), gen, strict=True))
-    how = _Way(output, paired, stream, energies)
+    how = _Way(output, paired, stream, energies, chosen_columns(columns))
     reports = _evaluate(chosen, names, ref, train, how, request)
     for name, report in reports.items():
         if len(reports) > 1 and not request.quiet:
@@ -108,9 +122,8 @@ def evaluate(
             echo(f"{name}")
         request.show(report)
     if output is not None and not request.quiet:
-        first = "table.md" if len(reports) > 1 else "report.html"
         echo(err=True)
-        echo(f"Results are in {output}; open {Path(output, first)}.", err=True)
+        echo(f"Results are in {output}; open {Path(output, 'report.html')}.", err=True)
 
 
 class _Way(NamedTuple):
@@ -120,6 +133,26 @@ class _Way(NamedTuple):
     paired: bool
     stream: bool
     energies: str | None
+    columns: list[str] | None
+
+
+def chosen_columns(text: str | None) -> list[str] | None:
+    """Parse --columns into keys of metrics; None where it is not given.
+
+    Raises:
+        UserError: if there is no such metric.
+    """
+    from crysmetrics.errors import UserError
+    from crysmetrics.metrics.registry import all_metrics
+
+    if text is None:
+        return None
+    keys = listed(text, "--columns")
+    known = all_metrics()
+    for key in keys:
+        if key not in known:
+            raise UserError(f"There is no metric {key!r} for --columns; known: {', '.join(known)}.")
+    return keys
 
 
 def _evaluate(
@@ -161,9 +194,9 @@ def _evaluate(
                 )
             reports[name] = report
             if inner is not None:
-                write_results(report, inner, name)
+                write_results(report, inner, name, how.columns)
         if folder is not None and len(paths) > 1:
-            write_comparison(reports, folder)
+            write_comparison(reports, folder, how.columns)
     return reports
 
 
@@ -186,7 +219,7 @@ def _streamed(
         return evaluate_stream(chosen, path, reference, request.run, rows, train=training)
 
 
-def model_names(paths: tuple[str, ...]) -> list[str]:
+def model_names(paths: Sequence[str]) -> list[str]:
     """Name each path distinctly, fit for a folder: its last parts, without a suffix."""
     from crysmetrics.errors import UserError
     from crysmetrics.io.archives import set_name

@@ -118,7 +118,7 @@ MEASURE = Measure(
             *(key, _label(parts), "share", "higher", _MATTERGEN),
             biased="unique" in parts,
             gated=key == "msun",
-            definition=f"Share of structures that are all of: {', '.join(_MEANS[p] for p in parts)}.",
+            definition=f"Share of structures that are {', '.join(_MEANS[p] for p in parts)}.",
         )
         for key, parts in COMBINATIONS.items()
     ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,25 @@ def load_document(path: str | Path) -> dict[str, Any]:
     for fault in faults(document):
         raise InputError(f"{file} is damaged: {fault}.")
     return document
+
+
+def result_paths(paths: Sequence[str]) -> list[str]:
+    """List the results that some paths hold: files, folders, and folders of several models.
+
+    Raises:
+        InputError: if a folder holds no result.
+    """
+    found: list[str] = []
+    for path in paths:
+        folder = Path(path)
+        if not folder.is_dir() or (folder / "metrics.json").is_file():
+            found.append(path)
+            continue
+        inner = sorted(folder.glob("*/metrics.json"))
+        if not inner:
+            raise InputError(f"{path} holds no results: neither metrics.json nor folders with one.")
+        found += [str(file.parent) for file in inner]
+    return found
 
 
 def _no_constant(name: str) -> float:

@@ -22,6 +22,7 @@ class PublishedRow:
         values: by key of metric, in its unit.
         deviations: standard deviations over several trainings, where given.
         note: what to know before comparing.
+        cite: key of the source in `works`; "" where it is no publication.
     """
 
     model: str
@@ -31,6 +32,7 @@ class PublishedRow:
     values: Mapping[str, float]
     deviations: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
+    cite: str = ""
 
 
 @cache
@@ -83,3 +85,9 @@ def not_comparable() -> Mapping[str, str]:
     """List metrics whose published values can't be compared with ours, with the reason."""
     reasons: dict[str, str] = _document()["not_comparable"]
     return reasons
+
+
+def works() -> Mapping[str, Mapping[str, str]]:
+    """List the publications that rows come from: BibTeX's fields, and its `type`, by key."""
+    found: dict[str, dict[str, str]] = _document()["works"]
+    return found

@@ -26,7 +26,7 @@ SCHEMA = "crysmetrics/1"
 _REPORTED_PACKAGES = ("numpy", "scipy", "pymatgen", "matminer", "smact")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What an evaluation found.
 
@@ -59,6 +59,16 @@ class Report:
     thresholds: Thresholds | None = None
     declared: Mapping[str, Metric] = field(default_factory=dict)
     shown: tuple[Mapping[str, Any], ...] | None = None
+
+    def __str__(self) -> str:
+        """Write the table of metrics, as commands print it."""
+        from crysmetrics.console import as_text
+
+        return as_text(self.table())
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{found['read']:,} {role}" for role, found in self.inputs.items())
+        return f"<Report of {len(self.metrics)} metrics: {inputs}; print it for the table>"
 
     def __getitem__(self, key: str) -> float | None:
         """Look up the value of one metric."""

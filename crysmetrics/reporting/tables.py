@@ -1,4 +1,4 @@
-"""Tables over models: CSV for programs, Markdown and LaTeX for people and papers.
+"""Tables over models: CSV for programs, Markdown for people (LaTeX: `reporting.latex`).
 
 All are made from `crysmetrics/1` documents, so that results of other days and machines enter too.
 """
@@ -25,21 +25,6 @@ Document = Mapping[str, Any]
 
 _WIDTH = 6
 """Metrics side by side in a table for people."""
-_LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "±": r"$\pm$",
-    "–": "--",
-    "†": r"$^\dagger$",
-    "‡": r"$^\ddagger$",
-    "∞": r"$\infty$",
-    "³": r"$^3$",
-    "²": r"$^2$",
-    "Å": r"\AA{}",
-}
 
 
 def wide_table(documents: Mapping[str, Document]) -> pd.DataFrame:
@@ -128,23 +113,6 @@ def markdown(documents: Mapping[str, Document], published: Sequence[PublishedRow
     return "\n".join(lines).rstrip() + "\n"
 
 
-def latex(documents: Mapping[str, Document], published: Sequence[PublishedRow] = ()) -> str:
-    """Write tables for LaTeX with booktabs, and the notes as comments."""
-    lines = ["% \\usepackage{booktabs}"]
-    for keys, rows in _parts(documents, published):
-        lines += [f"\\begin{{tabular}}{{l{'r' * len(keys)}}}", "\\toprule"]
-        lines.append(" & ".join(["", *(escape_latex(heading(key)) for key in keys)]) + r" \\")
-        lines.append("\\midrule")
-        for name, texts, source in rows:
-            shown_name = escape_latex(name)
-            texts_of_row = [escape_latex(texts.get(key, "")) for key in keys]
-            shown_name = shown_name if source else f"\\textbf{{{shown_name}}}"
-            lines.append(" & ".join([shown_name, *texts_of_row]) + r" \\")
-        lines += ["\\bottomrule", "\\end{tabular}", ""]
-    lines += [f"% {note}" for note in notes(documents, published)]
-    return "\n".join(lines).rstrip() + "\n"
-
-
 def notes(documents: Mapping[str, Document], published: Iterable[PublishedRow]) -> list[str]:
     """List what a reader must know: errors, protocols, sources, limits of comparison."""
     found = ["± is one standard error; of published rows, what their source says it is."]
@@ -202,8 +170,3 @@ def escape_markdown(text: str) -> str:
     return "".join(
         f"\\{c}" if c in "\\|*_`<>[]#" else c for c in console.shown(text.replace("\n", " "))
     )
-
-
-def escape_latex(text: str) -> str:
-    """Escape text for LaTeX."""
-    return "".join(_LATEX.get(c, c) for c in console.shown(text.replace("\n", " ")))

@@ -74,7 +74,8 @@ def test_tables_lines_and_logs_escape_by_themselves(
 
 
 def test_tables_for_documents_hold_no_control_characters() -> None:
-    from crysmetrics.reporting.tables import escape_latex, escape_markdown
+    from crysmetrics.reporting.latex import escape_latex
+    from crysmetrics.reporting.tables import escape_markdown
 
     assert is_harmless(escape_markdown(EVIL))
     assert is_harmless(escape_latex(EVIL))

@@ -20,8 +20,9 @@ from crysmetrics.metrics.registry import all_measures, all_metrics
 from crysmetrics.metrics.settings import EvaluationSettings
 from crysmetrics.metrics.validity import valid_structures
 from crysmetrics.protocols import PROTOCOLS, plan
+from crysmetrics.reporting.latex import bibliography, escape_latex, latex_table
 from crysmetrics.reporting.published import published_rows
-from crysmetrics.reporting.tables import escape_latex, escape_markdown, latex, markdown
+from crysmetrics.reporting.tables import escape_markdown, markdown
 from crysmetrics.reporting.writing import RESULT_FILES
 
 
@@ -128,14 +129,21 @@ def test_several_sets_share_a_table(sets, tmp_path):
     one = json.loads((out / "gen" / "metrics.json").read_text())
     assert table.emd_density[0] == pytest.approx(one["metrics"]["emd_density"]["value"])
     assert "**other**" in (out / "table.md").read_text()
-    assert "table.md" in result.stderr
+    assert "report.html" in result.stderr
+    page = (out / "report.html").read_text()
+    assert 'href="gen/report.html"' in page
+    assert page.count("<svg") == 2 * 2
+    ranked = run("rank", str(out), "--latex", "-").stdout
+    assert r"\textbf{" in ranked
+    assert ranked.count(r"\begin{tabular}") == 1
+    assert "holds no results" in run("rank", str(sets), status=2).stderr
     run("evaluate", *generated, str(sets / "ref"), "-o", str(out), *metrics, status=2)
     run("evaluate", *generated, str(sets / "ref"), "-o", str(out), *metrics, "--overwrite")
     run("compare", str(out / "gen"), str(out / "gen" / "metrics.json"))
     assert "mean" in run("rank", *(str(out / n) for n in ("gen", "other"))).stdout.lower()
 
 
-@pytest.mark.parametrize("name", [name for name in PROTOCOLS if name != "full"])
+@pytest.mark.parametrize("name", [n for n in PROTOCOLS if n not in ("full", "brief")])
 def test_protocols_report_what_their_papers_do(name):
     chosen = plan(name, roles=("gen", "ref", "train"))
     assert set(chosen.metrics) == set(PROTOCOLS[name].metrics)
@@ -278,6 +286,7 @@ def test_tables_of_other_programs_are_no_matter(tmp_path):
         (["GEN", "GEN", "REF"], "given twice"),
         (["GEN", "OTHER", "REF", "--json", "x.json"], "one GEN"),
         (["GEN", "nowhere"], "nowhere does not exist"),
+        (["GEN"], "REF is missing"),
         (["GEN", "REF", "-o", "PRECIOUS", "--overwrite"], "not replaced"),
         (["GEN", "REF", "-o", "PRECIOUS"], "--overwrite"),
     ],
@@ -360,13 +369,67 @@ def test_names_of_models_are_distinct_and_without_suffixes():
 def test_tables_escape_names(results):
     document = json.loads((results / "metrics.json").read_text())
     name = "50 % of_it & <b>|x|"
-    assert escape_latex(name) in latex({name: document})
+    assert escape_latex(name) in latex_table({name: document})
     assert escape_markdown(name) in markdown({name: document})
     for line in markdown({name: document}, published_rows("mp20")).splitlines():
         if line.startswith("| "):
             assert len(re.findall(r"(?<!\\)\|", line)) <= 8
-    text = latex({name: document}, published_rows("mp20"))
-    assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") > 1
+
+
+def test_latex_is_one_table_that_cites_and_marks_the_best(results):
+    document = json.loads((results / "metrics.json").read_text())
+    rows = published_rows("mp20", "cdvae")
+    columns = ["comp_validity", "emd_density"]
+    text = latex_table({"mine": document}, rows, columns)
+    assert text.count("\\begin{tabular}{lrr}") == text.count("\\end{tabular}") == 1
+    cited = set(re.findall(r"cite\{(\w+)\}", text))
+    written = bibliography(rows)
+    assert cited == set(re.findall(r"^@\w+\{(\w+),", written, re.MULTILINE)) == {"xie2022cdvae"}
+    assert "standard error" in text
+    body = [line.split(" & ") for line in text.splitlines() if line.endswith(r" \\")][1:]
+    for column in (1, 2):
+        numbers = [re.search(r"[\d.]+", row[column]) for row in body]
+        assert len({n[0].partition(".")[2].__len__() for n in numbers if n}) == 1
+        assert sum("textbf" in row[column] for row in body) >= 1
+    best = max(row.values["comp_validity"] for row in rows)
+    ours = document["metrics"]["comp_validity"]["value"]
+    (bold,) = {r[1] for r in body if "textbf" in r[1]}
+    assert f"{100 * max(best, ours):.1f}" in bold
+
+
+def test_columns_of_the_latex_table_are_chosen(sets, tmp_path):
+    out = tmp_path / "out"
+    args = ["evaluate", str(sets / "gen"), str(sets / "ref"), "-o", str(out), "--quiet"]
+    run(*args, "--metrics", "validity,emd_density", "--columns", "emd_density,validity")
+    head = (out / "table.tex").read_text().split(r"\toprule")[1].splitlines()[1]
+    assert [part.split(" (")[0] for part in head.split(" & ")][1:2] == ["EMD of density"]
+    assert "no metric 'fid'" in run(*args, "--columns", "fid", "--overwrite", status=2).stderr
+
+
+def test_reports_print_as_a_short_table(sets):
+    report = crysmetrics.validity(str(sets / "gen"))
+    lines = str(report).splitlines()
+    assert len(lines) == 4
+    assert lines[1].startswith("struct_validity")
+    assert repr(report) == "<Report of 3 metrics: 60 gen; print it for the table>"
+
+
+def test_brief_says_a_few_different_things(sets):
+    ref = str(sets / "ref")
+    report = crysmetrics.evaluate(str(sets / "gen"), ref, protocol="brief")
+    assert list(report.metrics) == [
+        *("validity", "cov_recall", "cov_precision", "fad_inf", "symmetric_share")
+    ]
+    assert report.settings["protocol"] == "brief"
+    planned = plan("brief", roles=("gen", "ref", "train")).metrics
+    assert {"unique_novel", "sun", "match_rate"} <= set(planned)
+
+
+def test_every_metric_says_what_it_measures():
+    for key, metric in all_metrics().items():
+        assert metric.definition.endswith("."), key
+        assert metric.definition[0].isupper(), key
+    assert all_metrics()["match_rate_top7"].definition.endswith("the best counts.")
 
 
 def test_published_rows_name_declared_metrics_in_their_units():
