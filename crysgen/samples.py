@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ase import Atoms
     from pymatgen.core import Structure
 
+    from crysmetrics.symmetry import StandardCell
+
 _KEPT = ("status", "method", "prototype_id", "seed")
 """Properties of candidates that are columns of the table."""
 _OF_MODELS = ("diffusion", "refine")
@@ -140,11 +142,13 @@ def symmetric(
     """
     from crysmetrics.io.symmetrized import primitive, symmetrized, symmetrized_in_place
 
+    given = _obeying(candidates, settings, tolerance)
     if settings.symmetrize is not False:
         of_models = np.isin(candidates.properties["method"], _OF_MODELS)
+        of_models[list(given)] = False
         candidates = symmetrized_in_place(candidates, tolerance, of_models)
     if settings.standard_cells:
-        candidates = symmetrized(candidates, settings.tolerance)
+        candidates = symmetrized(candidates, settings.tolerance, given)
     if settings.space_group is not None:
         groups = stated_space_groups(candidates)
         kept = groups == settings.space_group
@@ -165,6 +169,29 @@ def stated_space_groups(crystals: Crystals) -> NDArray[np.int64]:
 
     numbers = [setting_of(hall).space_group for hall in hall_numbers(crystals)]
     return np.array(numbers, dtype=np.int64)
+
+
+def _obeying(
+    candidates: Crystals, settings: SamplingSettings, tolerance: float
+) -> dict[int, StandardCell]:
+    """Find the models' samples that stand in the wanted space group's cell and obey it already.
+
+    They stay in it, also where they have more symmetry than that. Relaxation leaves them nearly so.
+    """
+    if settings.space_group is None:
+        return {}
+    from crysmetrics.space_groups.groups import space_group
+    from crysmetrics.symmetrize import impose_setting
+    from crysmetrics.symmetry import StandardCell, cells_of
+
+    group, found = space_group(settings.space_group), {}
+    cells = cells_of(candidates)
+    reach = min(tolerance, RELAXED_TOLERANCE)
+    for row in np.flatnonzero(np.isin(candidates.properties["method"], _OF_MODELS)).tolist():
+        exact = impose_setting(cells[row], group.hall_number, reach)
+        if exact is not None:
+            found[row] = StandardCell(exact, group.number, group.hall_number)
+    return found
 
 
 def space_group_numbers(crystals: Crystals, settings: SamplingSettings) -> NDArray[np.int64]:

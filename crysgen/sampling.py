@@ -10,13 +10,14 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crysgen.requests import Draw
 from crysmetrics.errors import UserError
+from crysmetrics.geometry import min_distance
 from crysmetrics.io import Crystals, CrystalsBuilder, Failure
 from crysmetrics.parallel import flushed_denormals
 
@@ -42,6 +43,9 @@ _SMALL = 6
 as many as the smallest, so that one search for neighbours suits them (`crysgen.networks`)."""
 UNKNOWN_SIZE = 20
 """Atoms assumed for a cell whose size the model chooses."""
+SHORTEST_DISTANCE = 0.5
+"""Å at or below which atoms of a crystal with a given space group lie on top of each other, as in
+structural validity."""
 _BYTES_AN_ATOM = 2_000_000
 """On a GPU, neighbours and messages included; too low a guess costs one retry."""
 
@@ -247,12 +251,17 @@ class _Runner:
             name = str(draw.number)
             if not _has_composition(crystal[0], draw.target.atomic_numbers):
                 builder.fail(name, "has another composition than was asked for")
+            elif draw.target.space_group and _has_clash(crystal):
+                # Two sites of an orbit have come together: it lies on another Wyckoff position.
+                builder.fail(name, "has atoms on top of each other")
             else:
                 builder.add(name, *crystal, source=name)
         return True
 
 
-def _rows(made: Batch) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[Any]]]:
+def _rows(
+    made: Batch,
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]]:
     """Extract atomic numbers, positions and cell of each crystal, wherever its padding is."""
     numbers = made.atomic_numbers.cpu().numpy()
     frac = made.frac_coords.detach().double().cpu().numpy()
@@ -272,6 +281,16 @@ def _has_composition(made: NDArray[np.int64], asked: Sequence[int] | None) -> bo
     return found.keys() == wanted.keys() and all(
         found[z] * len(asked) == wanted[z] * len(made) for z in wanted
     )
+
+
+def _has_clash(
+    crystal: tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]],
+) -> bool:
+    """Tell whether two atoms are as close as none are; what is no crystal is refused elsewhere."""
+    _, frac, lattice = crystal
+    if not (len(frac) and np.isfinite(frac).all() and np.isfinite(lattice).all()):
+        return False
+    return bool(min_distance(lattice, frac) <= SHORTEST_DISTANCE)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from crysmetrics.geometry import min_distance
-from crysmetrics.symmetry import MIN_THICKNESS, Cell
+from crysmetrics.space_groups.lattices import symmetric_lattice
+from crysmetrics.symmetry import MIN_THICKNESS, Cell, setting_of
 
 EXACT = 0.001
 """Å within which the symmetry of the result is found again."""
@@ -98,6 +99,36 @@ def symmetrize_in_place(cell: Cell, tolerance: float) -> SymmetricCell | None:
     if number == 1:
         return None
     return SymmetricCell(exact, number, _displacement(cell, exact))
+
+
+def impose_setting(cell: Cell, hall_number: int, tolerance: float) -> Cell | None:
+    """Make a crystal obey the operations of a setting, in whose conventional cell it nearly stands.
+
+    Args:
+        cell: the crystal, with the origin and axes of the setting.
+        hall_number: 1 to 530.
+        tolerance: Å beyond which no image of an atom may lie from an atom.
+
+    Returns:
+        The mean of the images, atoms and axes in the same order; None if an operation does not take
+        each atom near another one of its element.
+    """
+    setting = setting_of(hall_number)
+    lattice = symmetric_lattice(cell.lattice, setting.rotations)
+    different = cell.atomic_numbers[:, None] != cell.atomic_numbers
+    sums, counts = np.zeros_like(cell.frac_coords), np.zeros(len(different))
+    for rotation, translation in zip(setting.rotations, setting.translations, strict=True):
+        images = cell.frac_coords @ rotation.T + translation
+        steps = _steps(cell.frac_coords[None], images[:, None])
+        away = np.linalg.norm(steps @ lattice, axis=2)
+        away[different] = np.inf
+        nearest = away.argmin(axis=1)
+        if (away.min(axis=1) > tolerance).any() or len(np.unique(nearest)) < len(nearest):
+            return None
+        np.add.at(sums, nearest, steps[np.arange(len(nearest)), nearest])
+        np.add.at(counts, nearest, 1)
+    frac = cell.frac_coords + sums / counts[:, None]
+    return Cell(lattice, frac - np.floor(frac), cell.atomic_numbers)
 
 
 def _reduced(cell: Cell) -> tuple[Cell, NDArray[np.float64]] | None:

@@ -231,6 +231,20 @@ def standard_cell(cell: Cell, tolerance: float = TOLERANCE) -> StandardCell | No
     return None if asymmetric_unit(found.cell, found.hall_number) is None else found
 
 
+def conventional_lattice(cell: Cell, tolerance: float) -> tuple[int, NDArray[np.float64]]:
+    """Find the space group of a crystal, and the vectors (3, 3) in Å of its conventional cell.
+
+    Args:
+        cell: the crystal.
+        tolerance: Å within which symmetry is found.
+
+    Raises:
+        ValueError: if no space group is found, with the reason.
+    """
+    found = _dataset(cell, tolerance)
+    return found.number, np.array(found.lattice, dtype=np.float64)
+
+
 def asymmetric_unit(
     cell: Cell, hall_number: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
@@ -304,7 +318,7 @@ def _is_same_compound(one: Cell, other: Cell) -> bool:
 # The library of known structures and the training data hold spglib's cells. moyo chooses other
 # origins and axes, so that results for a seed would change.
 
-_CENTRING = {
+PRIMITIVE_VECTORS = {
     "P": np.eye(3),
     "A": np.array([[2, 0, 0], [0, 1, -1], [0, 1, 1]]) / 2,
     "C": np.array([[1, -1, 0], [1, 1, 0], [0, 0, 2]]) / 2,
@@ -326,7 +340,7 @@ def standard_primitive_cell(cell: Cell, tolerance: float) -> tuple[Cell, int] | 
         The cell and the number of its space group; None if none is found.
     """
     found = _spglib("get_symmetry_dataset", tuple(cell), symprec=tolerance)
-    matrix = None if found is None else _CENTRING.get(str(found.international)[0])
+    matrix = None if found is None else PRIMITIVE_VECTORS.get(str(found.international)[0])
     if matrix is None:
         return None
     numbers = found.std_types.astype(np.int64)

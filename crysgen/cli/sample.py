@@ -44,7 +44,7 @@ def sample(**given: Any) -> None:
     check_outputs(call.overwrite, call.json_path)
     if call.output is not None:
         refuse_taken(call.output, call.overwrite)
-    requests = _requests(call)
+    requests = _fitted(call, _requests(call))
     _announce(call, requests)
     with advice("the same command goes on where it stopped"):
         path, document, result = _run(call, requests)
@@ -80,6 +80,16 @@ def _requests(call: SampleCall) -> list[CompositionRequest]:
             return ask_path(call.compositions, count, units, call.max_atoms, *columns)
     formulas = [parse_formula(text) for text in call.composition]
     return ask_formulas(formulas, count, units, call.max_atoms)
+
+
+def _fitted(call: SampleCall, requests: list[CompositionRequest]) -> list[CompositionRequest]:
+    """Request samples of a model in cells alone that the space group has places for."""
+    number = call.settings().space_group
+    if number is None or call.method != "diffusion":
+        return requests
+    from crysgen.wyckoff.sizes import fit_sizes
+
+    return [fit_sizes(request, number, call.max_atoms) for request in requests]
 
 
 def _free(call: SampleCall) -> list[CompositionRequest]:

@@ -21,6 +21,7 @@ from crysgen.diffusion.lattice import (
 from crysgen.diffusion.noise import Noise, kept_channels, spread_steps
 from crysgen.diffusion.positions import ScoreProcess
 from crysgen.diffusion.schedules import steps_back
+from crysgen.diffusion.space_groups import GroupTensors, place_orbits, stack_orbits
 from crysgen.diffusion.torus import remove_mean, shortest_path, wrap
 from crysgen.models.base import OnStep
 from crysgen.models.gemsdiff_config import (
@@ -31,6 +32,7 @@ from crysgen.models.gemsdiff_network import CrystalPredictor, full_precision
 from crysgen.models.targets import Target
 from crysgen.networks.base import Estimate
 from crysgen.training.batch import Batch, pad_atomic_numbers
+from crysgen.wyckoff.draws import DrawnOrbits, draw_orbits
 
 _SMALLEST_SIGMA = 0.02
 """Of the lattice: below it errors are no longer divided by the noise."""
@@ -71,12 +73,14 @@ class _State(NamedTuple):
         vectors: (B, D) cells in the cell space.
         clean: with self-conditioning, what was predicted last, else (): positions (B, N, 3), cells
             (B, 3, 3) in Å, and (B,) 1 where there is such a prediction.
+        group: that the crystals obey all the way, or ().
     """
 
     atomic_numbers: Tensor
     frac_coords: Tensor
     vectors: Tensor
     clean: tuple[Tensor, ...]
+    group: GroupTensors | tuple[()] = ()
 
 
 class _Step(NamedTuple):
@@ -110,7 +114,7 @@ class GemsDiff(CrystalPredictor):
         "Generation, AAAI 2024)"
     )
     Config = GemsDiffConfig
-    accepts = frozenset({"atomic_numbers"})
+    accepts = frozenset({"atomic_numbers", "space_group"})
     requires = frozenset({"atomic_numbers"})
     sampling_settings = frozenset(
         {
@@ -281,9 +285,20 @@ class GemsDiff(CrystalPredictor):
     def begin(
         self, targets: Sequence[Target], steps: int | None = None
     ) -> tuple[_State, list[_Step]]:
-        """See `Stepwise`."""
+        """See `Stepwise`.
+
+        With space groups, orbits are drawn for the atoms of each target.
+        """
+        seeds = [target.seed for target in targets]
+        if any(target.space_group for target in targets):
+            drawn = [
+                draw_orbits(target.space_group or 1, target.atomic_numbers or (), target.seed)
+                for target in targets
+            ]
+            atoms = pad_atomic_numbers([one.atomic_numbers for one in drawn]).to(self.device)
+            return self._begun(atoms, seeds, steps=steps, drawn=drawn)
         atoms = pad_atomic_numbers([target.atomic_numbers or () for target in targets])
-        return self._begun(atoms.to(self.device), [target.seed for target in targets], steps=steps)
+        return self._begun(atoms.to(self.device), seeds, steps=steps)
 
     @torch.no_grad()
     def _begun(
@@ -293,8 +308,9 @@ class GemsDiff(CrystalPredictor):
         start: Batch | None = None,
         first: int | None = None,
         steps: int | None = None,
+        drawn: Sequence[DrawnOrbits] | None = None,
     ) -> tuple[_State, list[_Step]]:
-        """Begin at pure noise, or at `start` noised to the step `first`."""
+        """Begin at pure noise, on the orbits `drawn`, or at `start` noised to the step `first`."""
         plan = steps_back(self.num_steps, first, steps)
         mask = atomic_numbers > 0
         counts = mask.sum(1)
@@ -311,6 +327,13 @@ class GemsDiff(CrystalPredictor):
             vectors = self.of_cells.noised(known, now, draw)
             placed = start.frac_coords.to(zeros)
             frac = self.of_positions.noised(placed, atomic_numbers, now, moves).frac_coords
+        group: GroupTensors | tuple[()] = ()
+        if drawn is not None:
+            orbits = [one.orbits for one in drawn]
+            elements = [one.elements for one in drawn]
+            group = stack_orbits(orbits, elements, mask.shape[1], mask.device)
+            frac = place_orbits(orbits, frac)
+            vectors = self._allowed_cells(vectors, counts, group)
         clean: tuple[Tensor, ...] = ()
         if self.config.self_conditioning:
             cells = torch.eye(3, dtype=zeros.dtype, device=zeros.device).repeat(len(mask), 1, 1)
@@ -319,6 +342,8 @@ class GemsDiff(CrystalPredictor):
         for t, s in pairwise(plan):
             draws = [next(numbers) for _ in range(looks)]
             jitter = [self.config.position_noise * remove_mean(draw[1], mask) for draw in draws]
+            if group:
+                jitter = [group.project_displacements(each) for each in jitter]
             way.append(
                 _Step(
                     torch.full_like(counts[0], t),
@@ -328,22 +353,21 @@ class GemsDiff(CrystalPredictor):
                     jitter[1] if self.config.corrector else (),
                 )
             )
-        return _State(atomic_numbers, frac, vectors, clean), way
+        return _State(atomic_numbers, frac, vectors, clean, group), way
 
     @torch.no_grad()
     def step(self, state: _State, inputs: _Step) -> _State:
         """See `Stepwise`: one step of Algorithm 2, after one of the corrector if there is one."""
-        numbers, frac, vectors, clean = state
+        numbers, frac, vectors, clean, group = state
         steps, earlier = (t.expand(len(numbers)) for t in (inputs.now, inputs.earlier))
         if isinstance(self.of_positions, ScoreProcess) and self.config.corrector:
-            displacement, _ = self.predict(numbers, frac, vectors, steps, self._estimate(state))
+            displacement, _ = self._predicted_within(state, steps)
             size = self.config.corrector
             frac = self.of_positions.corrected(
                 frac, displacement, steps, size, inputs.corrector_noise
             )
             state = state._replace(frac_coords=frac)
-        displacement, cell = self.predict(numbers, frac, vectors, steps, self._estimate(state))
-        predicted = self._clean_vectors(cell, numbers)
+        displacement, predicted = self._predicted_within(state, steps)
         near = (1 - inputs.now / self.num_steps).to(frac)
         amplified = (1 + self.config.anti_annealing * near) * displacement
         moved = self.of_positions.before(frac, amplified, steps, earlier, inputs.position_noise)
@@ -355,7 +379,28 @@ class GemsDiff(CrystalPredictor):
         if self.config.self_conditioning:
             cells = self.cells.decode(predicted, (numbers > 0).sum(1))
             clean = (wrap(frac + displacement), cells, torch.ones_like(vectors[:, 0]))
-        return _State(numbers, moved, bent, clean)
+        if group:
+            # Rounding errors must not add up, and noise of a cell is not within its group.
+            moved = wrap(group.project_frac_coords(moved))
+            bent = self._allowed_cells(bent, (numbers > 0).sum(1), group)
+        return _State(numbers, moved, bent, clean, group)
+
+    def _predicted_within(self, state: _State, steps: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict displacements (B, N, 3) and vectors (B, D) of cells, within the space groups."""
+        numbers, group = state.atomic_numbers, state.group
+        displacement, cell = self.predict(
+            numbers, state.frac_coords, state.vectors, steps, self._estimate(state), group
+        )
+        vectors = self._clean_vectors(cell, numbers)
+        if group:
+            displacement = group.project_displacements(displacement)
+            vectors = self._allowed_cells(vectors, (numbers > 0).sum(1), group)
+        return displacement, vectors
+
+    def _allowed_cells(self, vectors: Tensor, counts: Tensor, group: GroupTensors) -> Tensor:
+        """Project the vectors (B, D) of cells onto what their space groups allow."""
+        lattices = group.project_lattices(self.cells.decode(vectors.double(), counts))
+        return self.cells.encode(lattices, counts).to(vectors)
 
     def _estimate(self, state: _State) -> Estimate | None:
         """Return the last prediction as seen from where atoms are now."""
@@ -366,9 +411,11 @@ class GemsDiff(CrystalPredictor):
 
     @torch.no_grad()
     def finish(self, state: _State) -> Batch:
-        """See `Stepwise`."""
+        """See `Stepwise`; crystals of a space group come in its conventional cells."""
         mask = state.atomic_numbers > 0
         lattices = self.cells.decode(state.vectors.double(), mask.sum(1))
+        if state.group:
+            return Batch(*state.group.conventional_cells(state.frac_coords, lattices))
         return Batch(state.atomic_numbers, state.frac_coords * mask[..., None], lattices)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from crysgen.diffusion.lattice import normalize_lengths, symmetric_exp, symmetric_to_vector
+from crysgen.diffusion.space_groups import GroupTensors
 from crysgen.diffusion.torus import remove_mean
 from crysgen.matrices import determinants
 from crysgen.models.base import Model
@@ -47,6 +48,7 @@ class CrystalPredictor(Model):
         vectors: Tensor,
         steps: Tensor,
         estimate: Estimate | None = None,
+        group: GroupTensors | tuple[()] = (),
     ) -> tuple[Tensor, Tensor]:
         """Predict the clean crystal (Algorithm 1, line 5).
 
@@ -56,6 +58,7 @@ class CrystalPredictor(Model):
             vectors: (B, D) noisy cells in the cell space.
             steps: (B,) int.
             estimate: of the clean crystal, for self-conditioning.
+            group: onto which the cells are projected that the network sees.
 
         Returns:
             The displacement ε_θ (B, N, 3) that leads to x_0, and the cell: x_0^ρ (B, 6) with the
@@ -65,6 +68,8 @@ class CrystalPredictor(Model):
         counts = mask.sum(1)
         with full_precision(frac_coords):
             lattices = self._seen_cells(vectors, steps, counts)
+            if group:
+                lattices = group.project_lattices(lattices)
             neighbours = self.network.search(frac_coords, lattices, mask)
         return self._predicted(
             atomic_numbers, frac_coords, steps, lattices, neighbours, estimate=estimate

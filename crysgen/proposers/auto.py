@@ -10,6 +10,7 @@ import numpy as np
 
 from crysgen.proposers.model import ModelSamples
 from crysgen.requests import CompositionRequest
+from crysmetrics.errors import UserError
 
 if TYPE_CHECKING:
     from crysgen.settings import Resources, SamplingSettings
@@ -35,12 +36,20 @@ class ModelShare(ModelSamples):
         super().__init__(requests, settings, resources)
         self.requests = requests
 
+    def fitted(self, request: CompositionRequest) -> CompositionRequest:
+        """See `ModelSamples`; without a place in the space group nothing is drawn."""
+        try:
+            return super().fitted(request)
+        except UserError:
+            return replace(request, sizes=())
+
     def plan(self, earlier: Crystals) -> None:
         """Share out the draws by what the library has proposed for each composition."""
         known = np.zeros(len(self.requests), dtype=np.int64)
         if len(earlier):
             known += np.bincount(earlier.properties["request"], minlength=len(self.requests))
-        self.draw_for(left_to_model(self.requests, known.tolist()))
+        left = left_to_model(self.requests, known.tolist())
+        self.draw_for([self.fitted(request) for request in left])
 
 
 def left_to_model(

@@ -11,6 +11,7 @@ import numpy as np
 
 from crysgen.proposers.base import PREDICTED, PREDICTED_TIER, Method
 from crysgen.requests import CompositionRequest, Draw, draws
+from crysgen.wyckoff.sizes import fit_sizes
 from crysmetrics.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,7 +34,17 @@ class ModelSamples(Method):
         resources: Resources,
     ) -> None:
         self.settings, self.resources = settings, resources
-        self.draw_for(requests)
+        self.draw_for([self.fitted(request) for request in requests])
+
+    def fitted(self, request: CompositionRequest) -> CompositionRequest:
+        """Return a request in cells alone that the space group has places for.
+
+        Raises:
+            UserError: if there is none, with the reason and the nearest size that works.
+        """
+        if self.settings.space_group is None:
+            return request
+        return fit_sizes(request, self.settings.space_group, self.settings.max_atoms)
 
     def draw_for(self, requests: Sequence[CompositionRequest]) -> None:
         """Make the samples of these compositions the pieces of work."""

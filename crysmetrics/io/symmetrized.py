@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,18 +13,26 @@ from crysmetrics.io.builder import CrystalsBuilder
 from crysmetrics.io.crystals import Crystals
 from crysmetrics.progress import task
 from crysmetrics.symmetrize import symmetrize_in_place
-from crysmetrics.symmetry import TOLERANCE, cells_of, primitive_cell, standard_cell
+from crysmetrics.symmetry import (
+    TOLERANCE,
+    StandardCell,
+    cells_of,
+    primitive_cell,
+    standard_cell,
+)
 
 HALL_NUMBER = "hall_number"
 """Property of symmetrised crystals: the setting that their cells stand in, 1 to 530 (see
 `crysmetrics.symmetry.setting_of`); 1, which is P1, for those that have no symmetry."""
-
-
 EXACT = 1e-3
 """Å within which symmetry is found that has been made exact."""
+EMPTY: Mapping[int, StandardCell] = MappingProxyType({})
+"""No crystals whose symmetry is given."""
 
 
-def symmetrized(crystals: Crystals, tolerance: float = TOLERANCE) -> Crystals:
+def symmetrized(
+    crystals: Crystals, tolerance: float = TOLERANCE, imposed: Mapping[int, StandardCell] = EMPTY
+) -> Crystals:
     """Put crystals into conventional cells in which the symmetry found is exact.
 
     One without symmetry, or whose composition would change, stays as it is. Ids, properties and
@@ -31,12 +41,13 @@ def symmetrized(crystals: Crystals, tolerance: float = TOLERANCE) -> Crystals:
     Args:
         crystals: B structures.
         tolerance: Å within which symmetry is found.
+        imposed: cells of those, by position, whose symmetry is given and is not searched for.
     """
     if not len(crystals):
         return crystals
     builder = CrystalsBuilder()
     for i, cell in enumerate(cells_of(crystals)):
-        found = standard_cell(cell, tolerance)
+        found = imposed[i] if i in imposed else standard_cell(cell, tolerance)
         properties = {name: values[i].item() for name, values in crystals.properties.items()}
         properties[HALL_NUMBER] = 1 if found is None else found.hall_number
         lattice, frac, numbers = cell if found is None else found.cell

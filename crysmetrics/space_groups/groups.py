@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysmetrics.space_groups.lattices import metric_basis
-from crysmetrics.symmetry import Setting, setting_of
+from crysmetrics.symmetry import PRIMITIVE_VECTORS, Setting, setting_of
 
 TABLE = "wyckoff_positions.json"
 """Name of the table of Wyckoff positions."""
@@ -122,6 +122,11 @@ class SpaceGroup:
     def centring(self) -> int:
         """Lattice points in the conventional cell: 1, 2, 3 or 4."""
         return {"P": 1, "F": 4, "R": 3}.get(self.symbol[0], 2)
+
+    @property
+    def primitive_basis(self) -> NDArray[np.float64]:
+        """(3, 3) vectors of a primitive cell (rows) in terms of those of the conventional one."""
+        return PRIMITIVE_VECTORS[self.symbol[0]]
 
     @cached_property
     def lattice_basis(self) -> NDArray[np.float64]:

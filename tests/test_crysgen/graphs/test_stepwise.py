@@ -48,6 +48,7 @@ KINDS = {
     "self-conditioning": {**FLOW, "self_conditioning": True},
 }
 TARGETS = [Target(5, (3, 8, 8)), Target(6, (11, 17)), Target(7, (22, 8, 8, 8, 56, 3))]
+GROUPED = [replace(one, space_group=n) for one, n in zip(TARGETS, (12, 225, 8), strict=True)]
 
 
 def model_of(values) -> GemsDiff:
@@ -57,12 +58,14 @@ def model_of(values) -> GemsDiff:
     return GemsDiff(config).double()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_nothing_in_training_or_sampling_waits_for_the_device(kind, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "targets"), [*((kind, TARGETS) for kind in KINDS), ("score", GROUPED)]
+)
+def test_nothing_in_training_or_sampling_waits_for_the_device(kind, targets, monkeypatch):
     model = model_of(KINDS[kind])
     batch = Batch.from_crystals(random_crystals(6), torch.float64)
     prepared = model.prepare(batch, torch.Generator().manual_seed(0), "model")
-    state, way = model.begin(TARGETS, 4)
+    state, way = model.begin(targets, 4)
     model.to("meta")
     without_autocast(monkeypatch)
     prepared, state, inputs = map(on_fake_gpu, (prepared, state, way[0]))
@@ -97,14 +100,16 @@ def test_what_waits_is_found(wait):
         wait(tensor)
 
 
-@pytest.mark.parametrize("kind", ["ours", "self-conditioning"])
-def test_steps_by_graphs_sample_what_the_model_samples(kind):
+@pytest.mark.parametrize(
+    ("kind", "targets"), [("ours", TARGETS), ("self-conditioning", TARGETS), ("ours", GROUPED)]
+)
+def test_steps_by_graphs_sample_what_the_model_samples(kind, targets):
     model = model_of(KINDS[kind])
     graphs = StepGraphs(model)
     told = []
     for steps in (5, 3):
-        expected = model.sample(TARGETS, steps)
-        found = graphs.sample(TARGETS, steps, lambda done, total: told.append((done, total)))
+        expected = model.sample(targets, steps)
+        found = graphs.sample(targets, steps, lambda done, total: told.append((done, total)))
         assert torch.equal(found.atomic_numbers, expected.atomic_numbers)
         torch.testing.assert_close(found.lattices, expected.lattices)
         torch.testing.assert_close(found.frac_coords, expected.frac_coords)

@@ -1,0 +1,116 @@
+"""Crystals as orbits: space group, Wyckoff letters and free coordinates, from any cell and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crysmetrics.space_groups.groups import GRID, SpaceGroup, WyckoffPosition, space_group
+from crysmetrics.space_groups.projection import NEAR_CELLS, Orbits
+from crysmetrics.symmetry import Cell, asymmetric_unit, standard_cell
+
+_EXACT = 1e-3
+"""Å within which the atoms of a symmetrised cell lie where their orbits have them."""
+
+
+@dataclass(frozen=True, eq=False)
+class OrbitCrystal:
+    """A crystal as its orbits, in the standard setting of its space group.
+
+    Attributes:
+        space_group: of the crystal.
+        lattice: (3, 3) conventional vectors as rows in Å.
+        elements: (k,) atomic number of each orbit.
+        positions: Wyckoff position of each orbit.
+        parameters: (k, 3) values of x, y and z of each orbit; 0 where its position has none.
+    """
+
+    space_group: SpaceGroup
+    lattice: NDArray[np.float64]
+    elements: NDArray[np.int64]
+    positions: tuple[WyckoffPosition, ...]
+    parameters: NDArray[np.float64]
+
+    def cell(self, basis: NDArray[np.float64] | None = None) -> Cell:
+        """Place all atoms of a cell.
+
+        Args:
+            basis: (3, 3) vectors of the cell (rows) in terms of the conventional ones, which are
+                the default; `SpaceGroup.primitive_basis`, say.
+        """
+        basis = np.eye(3) if basis is None else basis
+        orbits = Orbits(self.space_group, self.positions, basis)
+        numbers = np.repeat(self.elements, orbits.counts)
+        return Cell(basis @ self.lattice, orbits.place(self.parameters), numbers)
+
+
+def assign_orbits(cell: Cell, tolerance: float) -> OrbitCrystal:
+    """Find space group, Wyckoff letters and free coordinates of a crystal in any cell.
+
+    Of origins and axes that are alike (rutile has Ti on 2a or on 2b) it takes those of the
+    conventional cell that `crysmetrics.symmetry.standard_cell` finds.
+
+    Args:
+        cell: the crystal, primitive or not.
+        tolerance: Å within which symmetry is found; what is found is made exact.
+
+    Raises:
+        ValueError: if the symmetry found fits no positions, with the reason.
+    """
+    found = standard_cell(cell, tolerance)
+    if found is None:
+        group = space_group(1)
+        positions = group.positions * len(cell.atomic_numbers)
+        frac = cell.frac_coords - np.floor(cell.frac_coords)
+        return OrbitCrystal(group, cell.lattice, cell.atomic_numbers, positions, frac)
+    group = space_group(found.space_group)
+    if found.hall_number != group.hall_number:  # spglib's setting, where moyo has failed
+        found = standard_cell(found.cell, _EXACT)
+        if found is None or found.hall_number != group.hall_number:
+            raise ValueError("The conventional cell is in no standard setting.")
+    unit = asymmetric_unit(found.cell, found.hall_number)
+    if unit is None:
+        raise ValueError("The symmetry found does not take atoms to atoms.")
+    placed = [
+        _position_of(found.cell.frac_coords[atom], size, group, found.cell.lattice)
+        for atom, size in zip(*unit, strict=True)
+    ]
+    return OrbitCrystal(
+        group,
+        found.cell.lattice,
+        found.cell.atomic_numbers[unit[0]],
+        tuple(position for position, _ in placed),
+        np.array([parameters for _, parameters in placed]),
+    )
+
+
+def _position_of(
+    point: NDArray[np.float64], size: int, group: SpaceGroup, lattice: NDArray[np.float64]
+) -> tuple[WyckoffPosition, NDArray[np.float64]]:
+    """Find the position of an orbit of `size` atoms, one of them at `point`, and its x, y and z.
+
+    Raises:
+        ValueError: if the point lies on no position of that multiplicity.
+    """
+    setting = group.setting
+    images = setting.rotations @ point + setting.translations
+    images -= np.floor(images)
+    best: tuple[float, WyckoffPosition, NDArray[np.float64]] | None = None
+    for position in group.positions:
+        if position.multiplicity != size:
+            continue
+        linear = position.linear[0].astype(np.float64)
+        steps = (images[:, None] - position.shifts[0] / GRID + NEAR_CELLS).reshape(-1, 3)
+        parameters = steps @ np.linalg.pinv(linear).T
+        errors = np.linalg.norm((steps - parameters @ linear.T) @ lattice, axis=1)
+        k = int(np.argmin(errors))
+        # Of positions that hold a point equally well, the first letter is the more special one.
+        if best is None or errors[k] < best[0] - 1e-6:
+            best = (float(errors[k]), position, parameters[k])
+    if best is None or best[0] > _EXACT:
+        raise ValueError(f"No Wyckoff position of multiplicity {size} holds the atom at {point}.")
+    free = best[1].linear[0].any(axis=0)
+    values = np.where(free, best[2], 0.0)
+    return best[1], values - np.floor(values)

@@ -1,0 +1,153 @@
+"""Samples within a space group: every one obeys it, checked by spglib's own operations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import spglib
+import torch
+from sets import random_crystals
+
+from crysgen.diffusion.space_groups import place_orbits, stack_orbits
+from crysgen.models.gemsdiff import GemsDiff, GemsDiffConfig
+from crysgen.models.targets import Target
+from crysgen.training.batch import Batch
+from crysgen.wyckoff.draws import draw_orbits
+from crysmetrics.errors import UserError
+from crysmetrics.space_groups.groups import space_group
+from crysmetrics.space_groups.projection import Orbits
+
+SMALL = {
+    "network": "pairformer",
+    "network_settings": {"channels": 16, "layers": 1, "heads": 2, "radial": 6, "k": 8},
+}
+OURS = {
+    **SMALL,
+    "standardize_lattice": True,
+    "cell_decoder": "residual",
+    "lattice_loss": "vector",
+    "position_loss": "scaled",
+}
+KINDS = {
+    "paper": SMALL,
+    "path": {**OURS, "lattice_power": 4.0, "position_power": 2.0},
+    "raw cells": {**SMALL, "lattice_space": "raw"},
+    "flow": {**OURS, "position_process": "flow", "lattice_process": "flow", "coupling": True},
+    "self-conditioning": {**OURS, "position_process": "flow", "self_conditioning": True},
+    "score": {
+        **OURS,
+        "position_process": "score",
+        "position_output": "scaled",
+        "corrector": 0.4,
+    },
+}
+CASES = [  # a group of each crystal family and kind of centring, and atoms of a primitive cell
+    (1, (3, 17, 8)),
+    (2, (14, 14, 8, 8, 8)),
+    (14, (40,) * 4 + (8,) * 8),
+    (15, (29, 29, 8, 8)),
+    (38, (56, 22, 8, 8, 8)),
+    (62, (22,) * 4 + (8,) * 4),
+    (70, (14, 14, 16, 16, 16, 16)),
+    (122, (29, 29, 31, 31, 16, 16, 16, 16)),
+    (136, (22, 22, 8, 8, 8, 8)),
+    (161, (3, 3, 41, 41, 8, 8, 8, 8, 8, 8)),
+    (194, (30, 30, 16, 16)),
+    (205, (26,) * 4 + (16,) * 8),
+    (217, (31, 12, 12, 12, 12)),
+    (227, (12, 12, 13, 13, 13, 13) + (8,) * 8),
+]
+
+
+def model_of(values: dict) -> GemsDiff:
+    torch.manual_seed(0)
+    batch = Batch.from_crystals(random_crystals(8), torch.float32)
+    model = GemsDiff(GemsDiff.fitted(GemsDiffConfig(**values), batch))
+    for parameter in model.parameters():  # a new model hardly moves anything
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def furthest_image(lattice: np.ndarray, frac: np.ndarray, numbers: np.ndarray, hall: int) -> float:
+    """Distance in Å by which spglib's operations of a setting miss the atoms, or the cell."""
+    operations = spglib.get_symmetry_from_database(hall)
+    metric, worst = lattice @ lattice.T, 0.0
+    pairs = zip(operations["rotations"], operations["translations"], strict=True)
+    for rotation, translation in pairs:
+        turned = rotation.T @ metric @ rotation
+        worst = max(worst, float(np.abs(turned - metric).max() / np.abs(metric).max() ** 0.5))
+        steps = (frac @ rotation.T + translation)[:, None] - frac
+        steps -= np.round(steps)
+        away = np.linalg.norm(steps @ lattice, axis=2)
+        away[numbers[:, None] != numbers] = np.inf
+        worst = max(worst, float(away.min(axis=1).max()))
+    return worst
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_sample_obeys_its_space_group(kind: str) -> None:
+    model = model_of(KINDS[kind])
+    targets = [Target(7 * i, atoms, space_group=number) for i, (number, atoms) in enumerate(CASES)]
+    made = model.sample(targets, 6)
+    for row, (number, atoms) in enumerate(CASES):
+        there = made.atomic_numbers[row] > 0
+        numbers = made.atomic_numbers[row][there].numpy()
+        group = space_group(number)
+        assert sorted(numbers.tolist()) == sorted(atoms * group.centring)
+        lattice, frac = made.lattices[row].numpy(), made.frac_coords[row][there].numpy()
+        assert np.linalg.det(lattice) > 0
+        assert furthest_image(lattice, frac, numbers, group.hall_number) < 1e-6 * len(numbers)
+
+
+def test_a_sample_follows_from_its_seed_alone() -> None:
+    model = model_of(KINDS["path"]).double()
+    one, other = Target(3, CASES[8][1], space_group=136), Target(4, CASES[5][1], space_group=62)
+    alone, among = model.sample([one], 5), model.sample([other, one], 5)
+    count = alone.frac_coords.shape[1]
+    torch.testing.assert_close(alone.lattices[0], among.lattices[1])
+    torch.testing.assert_close(alone.frac_coords[0], among.frac_coords[1][:count])
+
+
+@pytest.mark.parametrize(("number", "atoms"), CASES)
+def test_tensors_project_as_arrays_do(number: int, atoms: tuple[int, ...]) -> None:
+    drawn = draw_orbits(number, atoms, 5)
+    orbits, rng = drawn.orbits, np.random.default_rng(number)
+    count = len(orbits.first)
+    rough = rng.random((count, 3))
+    group = stack_orbits([orbits], [drawn.elements], count + 2, torch.device("cpu"))
+    padded = torch.from_numpy(np.concatenate([rough, np.zeros((2, 3))]))[None]
+    found = group.project_frac_coords(padded)[0].numpy()
+    np.testing.assert_allclose(found[:count], orbits.project_frac_coords(rough), atol=1e-9)
+    found = group.project_displacements(padded)[0].numpy()
+    np.testing.assert_allclose(found[:count], orbits.project_displacements(rough), atol=1e-9)
+    assert not found[count:].any()
+
+
+@pytest.mark.parametrize(("number", "atoms"), CASES)
+def test_cells_are_projected_once_and_keep_their_volume(
+    number: int, atoms: tuple[int, ...]
+) -> None:
+    drawn = draw_orbits(number, atoms, 1)
+    group = stack_orbits([drawn.orbits], [drawn.elements], len(atoms), torch.device("cpu"))
+    generator = torch.Generator().manual_seed(number)
+    wild = torch.eye(3) + 0.7 * torch.randn(1, 3, 3, generator=generator).double()
+    once = group.project_lattices(wild)
+    twice = group.project_lattices(once)
+    torch.testing.assert_close(once @ once.mT, twice @ twice.mT)
+    torch.testing.assert_close(torch.det(once), torch.det(wild).abs())
+    metric, turns = (once @ once.mT)[0].numpy(), drawn.orbits.point_group
+    np.testing.assert_allclose(np.swapaxes(turns, 1, 2) @ metric @ turns, metric[None].repeat(
+        len(turns), 0), atol=1e-9)  # fmt: skip
+
+
+def test_positions_are_uniform_on_their_orbits() -> None:
+    position = space_group(136).position("f")  # x,x,0
+    orbits = [Orbits(space_group(136), (position,))] * 4000
+    numbers = torch.rand(4000, 4, 3, generator=torch.Generator().manual_seed(0))
+    x = place_orbits(orbits, numbers)[:, 0, 0].sort().values
+    assert (x - torch.linspace(0, 1, 4000)).abs().max() < 0.03
+
+
+def test_what_has_no_place_is_refused_with_the_nearest_that_has() -> None:
+    with pytest.raises(UserError, match=r"no place for 1 formula unit.* hold 4\."):
+        model_of(SMALL).sample([Target(0, (22, 8, 8), space_group=62)], 2)
