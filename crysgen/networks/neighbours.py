@@ -136,6 +136,7 @@ def nearest_images(
     mask: Tensor,
     k: int = 32,
     reduced: tuple[Tensor, Tensor] | None = None,
+    around: Tensor | None = None,
 ) -> Neighbours:
     """Find the k nearest neighbours of each atom among all periodic images, its own included.
 
@@ -145,25 +146,38 @@ def nearest_images(
         mask: (B, N) where atoms are; padding gets its own zero vectors and is nobody's neighbour.
         k: how many.
         reduced: `reduced_cells(lattices)`, where it is known.
+        around: (B, M) int64, the atoms whose neighbours are wanted; all by default. Of what is
+            found there are M in place of N, then, and what belongs to padding has no meaning.
     """
     with torch.no_grad():
         if reduced is None:
             reduced = reduced_cells(lattices.detach())
-        index, images, cutoff = _search(frac_coords.detach().double(), reduced, mask, k)
+        if around is None:
+            around = torch.arange(mask.shape[1], device=mask.device).expand(len(mask), -1)
+        frac = frac_coords.detach().double()
+        index, images, cutoff = _search(frac, reduced, mask, k, around)
     # In double precision also here: distant images are large numbers, and GPUs cut the numbers of
     # a single-precision product to ten bits.
-    batch, atoms, _ = frac_coords.shape
+    batch, atoms = around.shape
     frac = frac_coords.double()
     ends = frac.gather(1, index.reshape(batch, -1, 1).expand(-1, -1, 3))
-    starts = frac[:, :, None].expand(-1, -1, k, -1).reshape(batch, -1, 3)
+    starts = _rows(frac, around)[:, :, None].expand(-1, -1, k, -1).reshape(batch, -1, 3)
     vectors = (ends - starts + images.reshape(batch, -1, 3)) @ lattices.double()
-    vectors = vectors.reshape(batch, atoms, k, 3).to(lattices) * mask[..., None, None]
+    present = mask.gather(1, around)
+    vectors = vectors.reshape(batch, atoms, k, 3).to(lattices) * present[..., None, None]
     return Neighbours(index, images.long(), vectors, cutoff.to(lattices))
 
 
+def _rows(values: Tensor, index: Tensor) -> Tensor:
+    """Select (B, M, ...) from values (B, N, ...) by atoms (B, M)."""
+    shaped = index.reshape(*index.shape, *(1,) * (values.ndim - 2))
+    return values.gather(1, shaped.expand(-1, -1, *values.shape[2:]))
+
+
 def _search(
-    frac: Tensor, reduced: tuple[Tensor, Tensor], mask: Tensor, k: int
+    frac: Tensor, reduced: tuple[Tensor, Tensor], mask: Tensor, k: int, around: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
+    present = mask.gather(1, around)
     cells, transforms = reduced
     atoms = frac.shape[1]
     volume = determinants(cells).abs()
@@ -177,10 +191,10 @@ def _search(
     flags = _open.get()
     if frac.is_cuda or flags is not None:
         found, covered = _nearest_within(
-            reduced_frac, cells, mask, radius, reach, k, _few_images(k, atoms)
+            reduced_frac, cells, mask, radius, reach, k, _few_images(k, atoms), around
         )
         index, images, cutoff = found
-        furthest = cutoff.masked_fill(~mask, 0).amax(1)
+        furthest = cutoff.masked_fill(~present, 0).amax(1)
         open_ = ~(furthest <= covered)  # what is not a number is not found
         if flags is not None:
             flags.append(open_)
@@ -188,10 +202,10 @@ def _search(
         else:
             todo = open_.nonzero()[:, 0]
     else:
-        shape = (*frac.shape[:2], k)
+        shape = (*around.shape, k)
         index = torch.zeros(shape, dtype=torch.long, device=frac.device)
         images = torch.zeros((*shape, 3), dtype=frac.dtype, device=frac.device)
-        cutoff = torch.ones(shape[:2], dtype=frac.dtype, device=frac.device)
+        cutoff = torch.ones(around.shape, dtype=frac.dtype, device=frac.device)
         todo = torch.arange(len(frac), device=frac.device)
     while len(todo):
         sizes = _extents(radius[todo], reach[todo]).mul(2).add(1).prod(1)
@@ -207,9 +221,10 @@ def _search(
                 reach[chosen],
                 k,
                 count,
+                around[chosen],
             )
             index[chosen], images[chosen], cutoff[chosen] = found
-            furthest = found[2].masked_fill(~mask[chosen], 0).amax(1)
+            furthest = found[2].masked_fill(~present[chosen], 0).amax(1)
             # No neighbour is beyond what was found so far.
             radius[chosen] = torch.minimum(1.001 * furthest, _GROWTH * covered)
             remaining.append(chosen[furthest > covered])
@@ -245,6 +260,7 @@ def _nearest_within(
     reach: Tensor,
     k: int,
     count: int,
+    around: Tensor,
 ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
     """Find the nearest among `count` images or fewer that hold all within a radius.
 
@@ -256,7 +272,7 @@ def _nearest_within(
     sizes = (2 * extents + 1).prod(1)
     covered = ((extents + 0.5) / reach).amin(1)
     covered = torch.where(sizes <= count, covered, torch.zeros_like(covered))
-    return _nearest(frac, cells, mask, extents, sizes, k, count), covered
+    return _nearest(frac, cells, mask, extents, sizes, k, count, around), covered
 
 
 def _parts(sizes: Tensor, atoms: int) -> list[Tensor]:
@@ -279,36 +295,39 @@ def _nearest(
     sizes: Tensor,
     k: int,
     count: int,
+    around: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Find the nearest among the images of the given extents: (index, images, cutoff)."""
-    batch, atoms = mask.shape
+    (batch, atoms), centres = mask.shape, around.shape[1]
     spans = 2 * extents + 1
     numbers = torch.arange(count, device=frac.device)
     cell = _image(numbers.expand(batch, -1), spans) - extents[:, None].to(frac)
-    separations = frac[:, None, :, :] - frac[:, :, None, :]
+    separations = frac[:, None, :, :] - _rows(frac, around)[:, :, None, :]
     whole = -separations.round()
     vectors = (separations + whole).reshape(batch, -1, 3) @ cells
     translations = cell @ cells
     # |v + T|² = 2 v·T + |v|² + |T|² as one matrix product; what is absent is far away.
-    lengths = vectors.square().sum(-1, keepdim=True).reshape(batch, atoms, atoms, 1)
+    lengths = vectors.square().sum(-1, keepdim=True).reshape(batch, centres, atoms, 1)
     lengths = lengths.masked_fill(~mask[:, None, :, None], _ABSENT)
     ends = translations.square().sum(-1, keepdim=True)
     ends = ends.masked_fill((numbers >= sizes[:, None])[..., None], _ABSENT)
     one = torch.ones_like(lengths).reshape(batch, -1, 1)
     left = torch.cat([2 * vectors, lengths.reshape(batch, -1, 1), one], -1)
     right = torch.cat([translations, torch.ones_like(ends), ends], -1)
-    squares = (left @ right.mT).reshape(batch, atoms, atoms, count)
+    squares = (left @ right.mT).reshape(batch, centres, atoms, count)
     # An atom is not its own neighbour.
     own = numbers == ((sizes - 1) // 2)[:, None]
-    squares.diagonal(dim1=1, dim2=2).masked_fill_(own[..., None], _ABSENT)
-    found, places = squares.reshape(batch, atoms, -1).topk(k + 1, dim=-1, largest=False)
+    itself = around[..., None] == torch.arange(atoms, device=frac.device)
+    squares.masked_fill_(itself[..., None] & own[:, None, None], _ABSENT)
+    found, places = squares.reshape(batch, centres, -1).topk(k + 1, dim=-1, largest=False)
     places = places[..., :k]
     index = places // count
-    images = _image((places % count).reshape(batch, -1), spans).reshape(batch, atoms, k, 3)
+    images = _image((places % count).reshape(batch, -1), spans).reshape(batch, centres, k, 3)
     images = images - extents[:, None, None]
     images += whole.gather(2, index[..., None].expand(-1, -1, -1, 3))
     cutoff = found[..., k].clamp_min(0).sqrt()
-    return index, images, torch.where(mask, cutoff, torch.ones_like(cutoff))
+    present = mask.gather(1, around)
+    return index, images, torch.where(present, cutoff, torch.ones_like(cutoff))
 
 
 def _image(numbers: Tensor, spans: Tensor) -> Tensor:

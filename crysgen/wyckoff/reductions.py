@@ -110,7 +110,7 @@ def _holohedry(group: SpaceGroup) -> NDArray[np.float64]:
     if group.symbol[0] == "R":
         whole = _RHOMBOHEDRAL
     basis = group.primitive_basis
-    turned = np.swapaxes(space_group(whole).setting.rotations, 1, 2)
+    turned = np.swapaxes(space_group(whole).rotations, 1, 2)
     unique = np.unique(np.rint(turned).reshape(-1, 9), axis=0).reshape(-1, 3, 3)
     return basis @ unique @ np.linalg.inv(basis)
 

@@ -94,8 +94,7 @@ def _position_of(
     Raises:
         ValueError: if the point lies on no position of that multiplicity.
     """
-    setting = group.setting
-    images = setting.rotations @ point + setting.translations
+    images = group.rotations @ point + group.translations
     images -= np.floor(images)
     best: tuple[float, WyckoffPosition, NDArray[np.float64]] | None = None
     for position in group.positions:

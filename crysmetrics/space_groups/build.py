@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 from collections import Counter
 from importlib.resources import files
 from pathlib import Path
@@ -16,8 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysmetrics.io.atomic import atomic_file
-from crysmetrics.space_groups.groups import GRID, TABLE, WyckoffPosition, read_position
-from crysmetrics.symmetry import setting_of
+from crysmetrics.space_groups.groups import (
+    GRID,
+    TABLE,
+    WyckoffPosition,
+    generated,
+    read_position,
+)
+from crysmetrics.symmetry import operation_triplets, setting_of
 
 _GENERAL = (1, 2)
 """Atomic numbers of two orbits on the general position, which have the symmetry of the group."""
@@ -73,7 +80,9 @@ def positions_of(number: int, seed: int = 0) -> tuple[int, list[WyckoffPosition]
         site = dataset.std_cell.numbers.index(_SPECIAL)
         position = dataset.normalizer_wyckoff_positions().wyckoffs[site]
         text = f"{position.letter} {position.site_symmetry} {position.coordinates}"
-        found[position.letter] = read_position(text, setting_of(dataset.hall_number))
+        setting = setting_of(dataset.hall_number)
+        moves = np.rint(setting.translations * GRID).astype(np.int64)
+        found[position.letter] = read_position(text, setting.rotations, moves)
         halls.add(dataset.hall_number)
         axes = np.linalg.inv(np.array(dataset.std_linear))
         origin = -axes @ np.array(dataset.std_origin_shift)
@@ -134,6 +143,20 @@ def _distinct(points: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.array(kept)
 
 
+def generators_of(hall_number: int) -> list[str]:
+    """Choose operations of a setting of which all others are products, as `-x,y,z+1/2`."""
+    texts = [text.replace(" ", "") for text in operation_triplets(hall_number)]
+    chosen: list[str] = []
+    count = 1
+    for text in texts:
+        more = len(generated([*chosen, text])[0])
+        if more > count:
+            chosen, count = [*chosen, text], more
+        if count == len(texts):
+            break
+    return chosen
+
+
 def write_table(path: Path) -> int:
     """Write the table, a line for each group; returns the number of positions."""
     lines, total = [], 0
@@ -141,8 +164,13 @@ def write_table(path: Path) -> int:
         print(f"{number} of 230", end="\r")
         hall, positions = positions_of(number)
         texts = [f"{p.letter} {p.site_symmetry} {p.coordinates}" for p in positions]
-        quoted = ", ".join(f'"{text}"' for text in texts)
-        lines.append(f'  "{number}": {{"hall_number": {hall}, "positions": [{quoted}]}}')
+        entry = {
+            "hall_number": hall,
+            "symbol": setting_of(hall).symbol,
+            "generators": generators_of(hall),
+            "positions": texts,
+        }
+        lines.append(f'  "{number}": {json.dumps(entry)}')
         total += len(positions)
     head = ' "made_by": "python -m crysmetrics.space_groups.build",\n "groups": {\n'
     with atomic_file(path) as temporary:

@@ -20,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysmetrics.space_groups.lattices import metric_basis
-from crysmetrics.symmetry import PRIMITIVE_VECTORS, Setting, setting_of
+from crysmetrics.symmetry import PRIMITIVE_VECTORS
 
 TABLE = "wyckoff_positions.json"
 """Name of the table of Wyckoff positions."""
 GRID = 24
 """Translations of operations and positions are whole multiples of a cell edge divided by this."""
+_IDENTITY = np.eye(3, dtype=np.int64)
 _TERM = re.compile(r"([+-]?)(\d+(?:/\d+)?)?([xyz])?")
 _SYSTEMS = (
     *((2, "triclinic"), (15, "monoclinic"), (74, "orthorhombic"), (142, "tetragonal")),
@@ -89,29 +90,26 @@ class WyckoffPosition:
         return frac - np.floor(frac)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SpaceGroup:
     """One space group in its standard setting.
 
     Attributes:
         number: 1 to 230.
         hall_number: 1 to 530, of the setting.
+        symbol: short Hermann-Mauguin symbol, as `P4_2/mnm`.
+        rotations: (m, 3, 3) whole numbers, on columns of fractional coordinates of the conventional
+            cell; those of all centring vectors.
+        translations: (m, 3) of the same operations.
         positions: its Wyckoff positions from `a` on; the general one comes last.
     """
 
     number: int
     hall_number: int
+    symbol: str
+    rotations: NDArray[np.int64]
+    translations: NDArray[np.float64]
     positions: tuple[WyckoffPosition, ...]
-
-    @property
-    def setting(self) -> Setting:
-        """Symbols and operations of the conventional cell."""
-        return setting_of(self.hall_number)
-
-    @property
-    def symbol(self) -> str:
-        """Short Hermann-Mauguin symbol, as `P4_2/mnm`."""
-        return self.setting.symbol
 
     @property
     def crystal_system(self) -> str:
@@ -131,7 +129,7 @@ class SpaceGroup:
     @cached_property
     def lattice_basis(self) -> NDArray[np.float64]:
         """(d, 3, 3) basis of the metric tensors of its lattices; see `lattices.metric_basis`."""
-        return metric_basis(self.setting.rotations)
+        return metric_basis(self.rotations)
 
     def position(self, letter: str) -> WyckoffPosition:
         """Find a position by its letter.
@@ -150,9 +148,11 @@ def space_group(number: int) -> SpaceGroup:
         KeyError: if there is no such number.
     """
     entry = _table()[str(number)]
-    setting = setting_of(entry["hall_number"])
-    made = [read_position(text, setting) for text in entry["positions"]]
-    return SpaceGroup(number, entry["hall_number"], tuple(made))
+    rotations, moves = generated(entry["generators"])
+    made = [read_position(text, rotations, moves) for text in entry["positions"]]
+    return SpaceGroup(
+        number, entry["hall_number"], entry["symbol"], rotations, moves / GRID, tuple(made)
+    )
 
 
 @cache
@@ -162,13 +162,42 @@ def _table() -> dict[str, dict[str, Any]]:
     return groups
 
 
-def read_position(text: str, setting: Setting) -> WyckoffPosition:
-    """Make a position from its letter, site symmetry and first site, such as `f m.2m x,x,0`."""
+def generated(generators: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Multiply operations, such as `-y+1/2,x+1/2,z+1/2`, until nothing new comes.
+
+    Returns:
+        Rotations (m, 3, 3) and translations (m, 3) in units of 1/GRID, within the cell.
+    """
+    given = [_affine(text) for text in generators]
+    found = {_IDENTITY.tobytes() + bytes(24): (_IDENTITY, np.zeros(3, dtype=np.int64))}
+    fresh = list(found.values())
+    while fresh:
+        before, fresh = fresh, []
+        for rotation, move in before:
+            for turn, step in given:
+                both = turn @ rotation, (turn @ move + step) % GRID
+                key = both[0].tobytes() + both[1].tobytes()
+                if key not in found:
+                    found[key] = both
+                    fresh.append(both)
+    rotations, moves = zip(*found.values(), strict=True)
+    return np.array(rotations), np.array(moves)
+
+
+def read_position(
+    text: str, rotations: NDArray[np.int64], moves: NDArray[np.int64]
+) -> WyckoffPosition:
+    """Make a position from its letter, site symmetry and first site, such as `f m.2m x,x,0`.
+
+    Args:
+        text: as in the table.
+        rotations: (g, 3, 3) of the group.
+        moves: (g, 3) translations in units of 1/GRID.
+    """
     letter, symmetry, coordinates = text.split(" ")
     linear, shift = _affine(coordinates)
-    moves = np.rint(setting.translations * GRID).astype(np.int64)
-    images = setting.rotations @ linear
-    shifts = (setting.rotations @ shift + moves) % GRID
+    images = rotations @ linear
+    shifts = (rotations @ shift + moves) % GRID
     # Operations that leave all sites of a position where they are give the same affine map twice.
     keys = np.concatenate([images.reshape(-1, 9), shifts], axis=1)
     first = np.sort(np.unique(keys, axis=0, return_index=True)[1])

@@ -54,7 +54,7 @@ class Orbits:
     @cached_property
     def rotations(self) -> NDArray[np.float64]:
         """(n, 3, 3) whole numbers: rotations that take the first site to each atom."""
-        every = self.space_group.setting.rotations
+        every = self.space_group.rotations
         chosen = [
             every[p.operations[kept]] for p, kept in zip(self.positions, self._kept, strict=True)
         ]
@@ -63,7 +63,7 @@ class Orbits:
     @cached_property
     def translations(self) -> NDArray[np.float64]:
         """(n, 3) translations of the same operations."""
-        every = self.space_group.setting.translations
+        every = self.space_group.translations
         chosen = [
             every[p.operations[kept]] for p, kept in zip(self.positions, self._kept, strict=True)
         ]
@@ -84,8 +84,8 @@ class Orbits:
     @cached_property
     def projectors(self) -> NDArray[np.float64]:
         """(n, 3, 3) the mean over the site symmetry of the first site of each atom's orbit."""
-        every = self.space_group.setting.rotations
-        moves = np.rint(self.space_group.setting.translations * GRID).astype(np.int64)
+        every = self.space_group.rotations
+        moves = np.rint(self.space_group.translations * GRID).astype(np.int64)
         means = []
         for position in self.positions:
             # The site symmetry: rotations that keep the first site, whatever its coordinates are.
@@ -97,7 +97,7 @@ class Orbits:
     @cached_property
     def point_group(self) -> NDArray[np.float64]:
         """(g, 3, 3) rotations of the crystal class, each once."""
-        turned = np.rint(self._turned(self.space_group.setting.rotations))
+        turned = np.rint(self._turned(self.space_group.rotations))
         return np.unique(turned.reshape(-1, 9), axis=0).reshape(-1, 3, 3)
 
     def place(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -45,7 +45,7 @@ def test_orbits_are_found_in_any_cell(number: int) -> None:
     while True:
         sites = [p.sites(rng.random(len(p.free))) for p in positions]
         lattice = np.eye(3) * 14 + rng.normal(size=(3, 3))
-        lattice = symmetric_lattice(lattice, group.setting.rotations)
+        lattice = symmetric_lattice(lattice, group.rotations)
         if min_distance(lattice, np.concatenate(sites)) > 0.3:
             break
     numbers = np.repeat(np.arange(1, len(sites) + 1), [len(s) for s in sites])

@@ -17,7 +17,7 @@ def test_projected_crystals_have_the_group_and_stay(number: int) -> None:
     general = group.positions[-1]
     orbits = Orbits(group, (*group.positions, general))
     rough = rng.random((sum(p.multiplicity for p in orbits.positions), 3))
-    lattice = symmetric_lattice(np.eye(3) * 25 + rng.normal(size=(3, 3)), group.setting.rotations)
+    lattice = symmetric_lattice(np.eye(3) * 25 + rng.normal(size=(3, 3)), group.rotations)
     frac = orbits.project_frac_coords(rough)
     assert np.abs(orbits.project_frac_coords(frac) - frac).max() < 1e-9
     sites = np.concatenate([p.sites(rng.random(len(p.free))) for p in orbits.positions])

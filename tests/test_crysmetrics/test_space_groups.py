@@ -45,13 +45,13 @@ def test_operations_take_every_orbit_to_itself(number: int) -> None:
     group, rng = space_group(number), np.random.default_rng(number)
     for position in group.positions:
         frac = position.sites(rng.random(len(position.free)))
-        images = np.einsum("gij,nj->gni", group.setting.rotations, frac)
-        images += group.setting.translations[:, None]
+        images = np.einsum("gij,nj->gni", group.rotations, frac)
+        images += group.translations[:, None]
         steps = images[:, :, None] - frac
         steps -= np.round(steps)
         assert (np.abs(steps).max(axis=3) < 1e-9).any(axis=2).all()
-        moved = group.setting.rotations[position.operations] @ frac[0]
-        moved += group.setting.translations[position.operations] - frac
+        moved = group.rotations[position.operations] @ frac[0]
+        moved += group.translations[position.operations] - frac
         assert np.abs(moved - np.round(moved)).max() < 1e-9
         assert (position.shifts < GRID).all()
 
@@ -60,7 +60,7 @@ def test_operations_take_every_orbit_to_itself(number: int) -> None:
 def test_crystals_built_from_positions_have_the_letters_that_moyo_finds(number: int) -> None:
     group, rng = space_group(number), np.random.default_rng(number)
     lattice = np.eye(3) * 9 + rng.normal(size=(3, 3))
-    lattice = symmetric_lattice(lattice, group.setting.rotations)
+    lattice = symmetric_lattice(lattice, group.rotations)
     general = group.positions[-1]
     orbits = [general.sites(rng.random(3)) for _ in range(2)] + [group.positions[0].sites(
         rng.random(len(group.positions[0].free)))]  # fmt: skip
@@ -74,7 +74,7 @@ def test_crystals_built_from_positions_have_the_letters_that_moyo_finds(number: 
 
 @pytest.mark.parametrize("number", [1, 5, 62, 136, 166, 194, 225])
 def test_lattices_are_projected_once_and_for_all(number: int) -> None:
-    rotations = space_group(number).setting.rotations
+    rotations = space_group(number).rotations
     lattice = np.eye(3) * 5 + np.random.default_rng(number).normal(size=(3, 3))
     once = symmetric_lattice(lattice, rotations)
     metric = once @ once.T
