@@ -18,7 +18,7 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 
 demo: install
 	$(BIN)/crysgen sample --composition Li2O -n 16 -o $(DEMO)/Li2O --overwrite
-	$(BIN)/crysmetrics evaluate $(DEMO)/Li2O mp20-test-bt -o $(DEMO)/results --overwrite
+	$(BIN)/crysmetrics demo -o $(DEMO)/metrics --overwrite
 
 test: install
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
