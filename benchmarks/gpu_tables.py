@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 import pandas as pd
+from gpu_training import text_of
 
 import crysmetrics
 from crysgen.training.data import training_sets
@@ -86,7 +87,7 @@ def row_of(
 ) -> dict[str, Any]:
     """Measure samples against a reference: where they have its ids, pair by pair."""
     report = crysmetrics.evaluate(made, reference, metrics=metrics.split(","), workers=workers)
-    settings = ", ".join(f"{k} {v:g}" for k, v in facts["settings"].items())
+    settings = ", ".join(f"{k} {text_of(v)}" for k, v in facts["settings"].items())
     return {
         "run": facts["run"],
         "set": facts["set"],

@@ -19,7 +19,8 @@ configuration, an `abort` of its own, and `new` crystals with exchanged elements
 beside `repeats` times the known ones; `[[samples]]` with `set` (`val` or `test`, whose compositions
 are sampled, or `free`: atoms of the model's choice), and optionally `runs`, `seeds`, `steps`,
 `first` (crystals of the set; 1,000 free ones) and a table `settings` of sampling, taken in
-order.
+order. A model that can't be asked for a composition reconstructs the crystals of the set from their
+latent vectors instead.
 
 OUT has no file above 16 MiB; larger ones are cut into NAME.000, NAME.001, ... (`cat` joins them):
 `summary.json`, for each run `NAME.safetensors` in 16 bits, `cards.zip` with `NAME.json` and
@@ -41,7 +42,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -49,7 +50,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from crysgen.checkpoints import BEST, load_model, save_model
+from crysgen.latent import latent_targets
 from crysgen.models import model_class
+from crysgen.models.cdvae_config import CDVAEConfig
 from crysgen.models.crysldm_config import CrysLDMConfig
 from crysgen.models.targets import Target
 from crysgen.requests import Draw
@@ -155,6 +158,9 @@ def tiny_model(config: Any) -> Any:
             autoencoder_settings=config.autoencoder_settings | small,
             denoiser_settings=config.denoiser_settings | small,
         )
+    if isinstance(config, CDVAEConfig):
+        encoder = config.encoder_settings | {"channels": 32, "layers": 1}
+        return replace(config, encoder_settings=encoder, decoder_settings=TINY)
     return replace(config, network_settings=TINY) if config.network == "pairformer" else config
 
 
@@ -315,7 +321,7 @@ class Campaign:
                     continue
                 steps = 4 if self.check else request.get("steps")
                 started = time.perf_counter()
-                made = samples(path, *wanted, steps, request.get("settings", {}), self.device)
+                made = samples(path, wanted, steps, request.get("settings", {}), self.device)
                 seconds = time.perf_counter() - started
                 store.add(f"{title}.npz", made)
                 found = {"crystals": len(made), "seconds": round(seconds, 2)}
@@ -325,24 +331,36 @@ class Campaign:
                     "seed": seed,
                     "steps": steps,
                     "settings": request.get("settings", {}),
-                    "asked": len(wanted[0]),
+                    "asked": len(wanted.targets),
                 }
                 say(f"{title}: {len(made)} crystals in {seconds:.1f} s")
 
-    def _targets(
-        self, request: dict[str, Any], seed: int
-    ) -> tuple[list[Target], Sequence[str]] | None:
-        """Return what is to be sampled, and its ids; None where the set was not given."""
+    def _targets(self, request: dict[str, Any], seed: int) -> Wanted | None:
+        """Return what is to be sampled; None where the set was not given."""
         first = seed * 1_000_003
         if request["set"] == "free":
             count = 8 if self.check else request.get("first", 1000)
-            return [Target(first + i) for i in range(count)], [str(i) for i in range(count)]
+            return Wanted([Target(first + i) for i in range(count)], [str(i) for i in range(count)])
         if request["set"] not in self.sets:
             return None
         crystals = self.sets[request["set"]][: request.get("first")]
         atoms = np.split(crystals.atomic_numbers, crystals.offsets[1:-1])
         targets = [Target(first + i, tuple(numbers.tolist())) for i, numbers in enumerate(atoms)]
-        return targets, crystals.ids
+        return Wanted(targets, crystals.ids, crystals)
+
+
+class Wanted(NamedTuple):
+    """Samples to be made.
+
+    Attributes:
+        targets: one for each.
+        ids: of them.
+        crystals: that they should be like, if any.
+    """
+
+    targets: list[Target]
+    ids: Sequence[str]
+    crystals: Crystals | None = None
 
 
 def speeds(trainer: Trainer) -> dict[str, Any]:
@@ -387,16 +405,20 @@ def speeds(trainer: Trainer) -> dict[str, Any]:
 
 def title_of(request: dict[str, Any], name: str, seed: int) -> str:
     """Name samples by all that decides them."""
-    parts = [f"{k}{v:g}" for k, v in request.get("settings", {}).items()]
+    parts = [f"{k}{text_of(v)}" for k, v in request.get("settings", {}).items()]
     if "steps" in request:
         parts.append(f"steps{request['steps']}")
     return "-".join([name, request["set"], *parts, f"seed{seed}"])
 
 
+def text_of(value: Any) -> str:
+    """Show the value of a setting."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def samples(
     path: Path,
-    targets: Sequence[Target],
-    ids: Sequence[str],
+    wanted: Wanted,
     steps: int | None,
     settings: dict[str, Any],
     device: str,
@@ -404,18 +426,21 @@ def samples(
     """Sample one crystal for each target, under its id."""
     model = load_model(path, device)
     config = replace(model.config, **settings)
-    if (steps or 0) > model.num_steps:  # schedules are functions of t/T
+    if (steps or 0) > type(model)(config).num_steps:  # schedules are functions of t/T
         config = replace(config, steps=steps)
     if config != model.config:
         other = type(model)(config)
         other.load_state_dict(model.state_dict())
         model = other.requires_grad_(False).eval().to(device)
+    targets = wanted.targets
+    if wanted.crystals is not None and "atomic_numbers" not in model.accepts:
+        targets = latent_targets(model, wanted.crystals, [target.seed for target in targets])
     draws = [Draw(i, i, target, 0, target.seed) for i, target in enumerate(targets)]
     batches = plan_batches(draws, device, size_of=model.size_of)
     parts = list(sample(model, batches, steps=steps, device=device))
     made = Crystals.concatenate(parts)
     made = made[np.argsort([int(name) for name in made.ids])]
-    return made.with_ids([ids[int(name)] for name in made.ids])
+    return made.with_ids([wanted.ids[int(name)] for name in made.ids])
 
 
 class Store:

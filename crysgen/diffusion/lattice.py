@@ -129,6 +129,26 @@ def lattice_parameters(lattices: Tensor) -> Tensor:
     return torch.cat([lengths, cosines.clamp(-limit, limit).acos()], dim=-1)
 
 
+def lattice_from_parameters(parameters: Tensor, least_volume: float = 0.1) -> Tensor:
+    """Make cells (..., 3, 3) of lattice parameters (..., 6), a along x and b in the plane of x, y.
+
+    Args:
+        parameters: a, b, c in Å, and α, β, γ in radians. Lengths below 0.1 Å are taken as that.
+        least_volume: of the cell in units of a b c. Angles that no cell has, or none as flat, give
+            a cell whose c stands as far from the plane of a and b as that.
+    """
+    lengths = parameters[..., :3].clamp_min(0.1)
+    cosines = parameters[..., 3:].clamp(0.1, math.pi - 0.1).cos()
+    (a, b, c), (alpha, beta, gamma) = lengths.unbind(-1), cosines.unbind(-1)
+    sine = (1 - gamma.square()).clamp_min(1e-6).sqrt()
+    along = (alpha - beta * gamma) / sine
+    height = (1 - beta.square() - along.square()).clamp_min(0).sqrt()
+    height = torch.maximum(height, least_volume / sine)
+    zero = torch.zeros_like(a)
+    rows = [a, zero, zero, b * gamma, b * sine, zero, c * beta, c * along, c * height]
+    return torch.stack(rows, -1).unflatten(-1, (3, 3))
+
+
 def normalize_lengths(lattices: Tensor, num_atoms: Tensor) -> Tensor:
     """Divide cells (B, 3, 3) by N^(1/3), so that sizes do not depend on the number of atoms."""
     return lattices / num_atoms.to(lattices).pow(1 / 3)[..., None, None]

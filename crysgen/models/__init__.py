@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MODELS: dict[str, str] = {
     "gemsdiff": "crysgen.models.gemsdiff:GemsDiff",
+    "cdvae": "crysgen.models.cdvae:CDVAE",
     "crysldm": "crysgen.models.crysldm:CrysLDM",
 }
 """Module and class of each kind of model."""

@@ -49,6 +49,11 @@ class ModelConfig:
         """Numeric properties of crystals that `Model.loss` reads from `Batch.properties`."""
         return ()
 
+    @property
+    def partial_properties(self) -> tuple[str, ...]:
+        """The same that crystals may lack; those that do have NaN."""
+        return ()
+
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON can hold them."""
         return asdict(self)
@@ -207,6 +212,7 @@ class Prepares(Protocol):
     """A model whose loss has two halves, so that the second can be a graph of static shapes.
 
     `loss(batch, generator, stage)` is `prepared_loss(prepare(batch, generator, stage), stage)`.
+    Where `has_static_shapes` is there and false, it depends on the crystals how much is prepared.
     """
 
     def prepare(
@@ -265,4 +271,5 @@ _WORDS = {
     "atomic_numbers": "the atoms of a cell",
     "num_atoms": "the number of atoms of a cell",
     "space_group": "the space group",
+    "latent": "a latent vector",
 }

@@ -14,12 +14,14 @@ class Target:
         atomic_numbers: of the cell's atoms.
         num_atoms: of the cell, where `atomic_numbers` is not given.
         space_group: number from 1 to 230.
+        latent: vector of the model's latent space that is decoded.
     """
 
     seed: int
     atomic_numbers: tuple[int, ...] | None = None
     num_atoms: int | None = None
     space_group: int | None = None
+    latent: tuple[float, ...] | None = None
 
     @property
     def size(self) -> int | None:

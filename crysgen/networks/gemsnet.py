@@ -97,15 +97,22 @@ class GemsNet(Network):
         self.decoder = Messages(*shape, atoms=False)
 
     def forward(
-        self, atomic_numbers: Tensor, lattices: Tensor, step: Tensor, neighbours: Neighbours
+        self,
+        atomic_numbers: Tensor,
+        lattices: Tensor,
+        step: Tensor,
+        neighbours: Neighbours,
+        embedded: Tensor | None = None,
     ) -> GemsNetFeatures:
-        """See `Network.forward`."""
+        """See `Network.forward`; `embedded` (B, N, C) stands for what is embedded of the atoms."""
         mask = atomic_numbers > 0
         cells = lattices.to(self.density.weight.dtype)
         counts = mask.sum(1).clamp_min(1).to(cells)
         length = (determinants(cells).abs() / counts).pow(1 / 3)
         graph = self.geometry(mask, length, neighbours)
-        atoms = self.embedding(atomic_numbers, step.to(cells))
+        atoms = embedded
+        if atoms is None:
+            atoms = self.embedding(atomic_numbers, step.to(cells))
         atoms = atoms + self.density(length.log()[:, None, None] - 1)
         if self.encoder is not None:
             atoms, _, _ = self.encoder(atoms, graph)

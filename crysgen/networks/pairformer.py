@@ -134,6 +134,7 @@ class PairFormer(Network):
         neighbours: PairNeighbours,
         estimate: Estimate | None = None,
         kept: Tensor | None = None,
+        embedded: Tensor | None = None,
     ) -> PairFormerFeatures:
         """See `Network.forward`.
 
@@ -144,6 +145,7 @@ class PairFormer(Network):
             neighbours: of `search`.
             estimate: of the clean crystals.
             kept: (B, layers, channels) factors of the updates of each layer, for dropout.
+            embedded: (B, N, C) atoms' first features; by default those of element and step.
         """
         mask = atomic_numbers > 0
         counts = mask.sum(1)
@@ -153,7 +155,8 @@ class PairFormer(Network):
             length = size / counts.pow(1 / 3)
             geometry = self.geometry(atomic_numbers, length, neighbours.atoms)
             own = neighbours.lattice
-        atoms = self.embedding(atomic_numbers, step) + self.scale(length.log()[:, None, None] - 1)
+        atoms = self.embedding(atomic_numbers, step) if embedded is None else embedded
+        atoms = atoms + self.scale(length.log()[:, None, None] - 1)
         context = (atoms * present).sum(1) / counts[:, None]
         with torch.autocast(lattices.device.type, enabled=False):
             about, each, units = self.lattice(

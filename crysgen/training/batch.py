@@ -76,6 +76,7 @@ class Batch:
         crystals: Crystals,
         dtype: torch.dtype | None = None,
         properties: Sequence[str] = (),
+        partial: Sequence[str] = (),
     ) -> Batch:
         """Pack all structures of `crystals`, padded to the largest.
 
@@ -83,6 +84,7 @@ class Batch:
             crystals: any.
             dtype: of all numbers; torch's default if None.
             properties: names of numeric properties to take along.
+            partial: names of those that crystals may lack, where they are NaN.
 
         Raises:
             UserError: if a property is missing, or not a number for every crystal.
@@ -100,7 +102,8 @@ class Batch:
             torch.from_numpy(numbers),
             torch.from_numpy(frac).to(real),
             torch.tensor(crystals.lattices, dtype=real),
-            {name: torch.tensor(_numbers(crystals, name), dtype=real) for name in properties},
+            {name: torch.tensor(_numbers(crystals, name), dtype=real) for name in properties}
+            | {name: torch.tensor(_known(crystals, name), dtype=real) for name in partial},
         )
 
     def to_crystals(self, ids: Sequence[str] | None = None) -> Crystals:
@@ -130,6 +133,24 @@ def _numbers(crystals: Crystals, name: str) -> np.ndarray:
     if values is None or not np.isfinite(numbers).all():
         raise UserError(f"The model needs the property {name} of every crystal, as a number.")
     return numbers
+
+
+def _known(crystals: Crystals, name: str) -> np.ndarray:
+    """Return a property (B,); NaN where a crystal lacks it, or where it is no number."""
+    values = crystals.properties.get(name)
+    if values is None:
+        return np.full(len(crystals), np.nan)
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        return np.array([_number(value) for value in values])
+
+
+def _number(value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return float("nan")
 
 
 def pad_atomic_numbers(compositions: Sequence[np.ndarray | Sequence[int]]) -> Tensor:

@@ -20,6 +20,8 @@ from crysgen.training.batch import Batch
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.io import Crystals, Failure, read
 
+ENERGY = "formation_energy_per_atom"
+"""Property of packed crystals in eV/atom; NaN where the source has none."""
 SPLIT = "split"
 """Property of packed crystals: `train` or `val`."""
 MAX_ATOMS = 20
@@ -85,7 +87,7 @@ def plausible(crystals: Crystals) -> Crystals:
 
 
 def project_data(folder: Path, max_atoms: int = MAX_ATOMS) -> Crystals:
-    """Read everything marked `train` or `val` in this project's data, with the property `split`.
+    """Read what is marked `train` or `val` in this project's data, with `split` and energies.
 
     Args:
         folder: with `splits.csv.gz`.
@@ -113,11 +115,12 @@ def project_data(folder: Path, max_atoms: int = MAX_ATOMS) -> Crystals:
         take = [
             i for i, name in enumerate(crystals.ids) if name in names and hull[i] <= MAX_ABOVE_HULL
         ]
-        part = replace(crystals[take], properties={})
+        part = crystals[take]
+        energies = np.asarray(part.properties.get(ENERGY, np.full(len(part), np.nan)), dtype=float)
         found = [names[name] for name in part.ids]
         part = replace(
             part.with_ids([f"{source}/{identity}" for identity, _ in found]),
-            properties={SPLIT: np.array([split for _, split in found])},
+            properties={SPLIT: np.array([split for _, split in found]), ENERGY: energies},
         )
         parts.append(part)
     return plausible(canonical(Crystals.concatenate(parts)))
@@ -220,13 +223,18 @@ class DeviceCrystals:
         crystals: the set.
         device: where they are held.
         properties: names of numeric properties to take along.
+        partial: names of those that crystals may lack.
     """
 
     def __init__(
-        self, crystals: Crystals, device: str | torch.device, properties: Sequence[str] = ()
+        self,
+        crystals: Crystals,
+        device: str | torch.device,
+        properties: Sequence[str] = (),
+        partial: Sequence[str] = (),
     ) -> None:
         self.num_atoms = crystals.num_atoms
-        self.all = Batch.from_crystals(crystals, torch.float32, properties).to(device)
+        self.all = Batch.from_crystals(crystals, torch.float32, properties, partial).to(device)
 
     def __len__(self) -> int:
         return len(self.num_atoms)

@@ -58,6 +58,8 @@ def _refusal(run: Trainer, anywhere: bool) -> str | None:
     """Say why a run can't be graphs."""
     if not isinstance(run.model, Prepares):
         return f"{run.model.kind} does not prepare batches"
+    if not getattr(run.model, "has_static_shapes", True):
+        return "how much is prepared depends on the crystals"
     if run.fabric.device.type != "cuda" and not anywhere:
         return "there is no GPU"
     if run.fabric.world_size > 1:

@@ -77,8 +77,9 @@ class Trainer:
         self.graphs = graphs
         self.steps: EagerSteps | GraphSteps | None = None
         device = self.fabric.device
-        self.train = DeviceCrystals(train, device, config.properties)
-        self.val = DeviceCrystals(val, device, config.properties)
+        wanted = (config.properties, config.partial_properties)
+        self.train = DeviceCrystals(train, device, *wanted)
+        self.val = DeviceCrystals(val, device, *wanted)
         self.config = cls.fitted(config, self.train.all)
         self.facts = {
             "training": asdict(settings),

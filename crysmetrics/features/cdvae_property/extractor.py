@@ -128,7 +128,7 @@ def _apply(
 
     bonds = crystalnn_bonds(crystals, workers)
     with torch.inference_mode():  # which holds for one thread only
-        out = predictor.network(bond_graph(crystals, bonds, device)).double().cpu().numpy()
+        out = predictor.network(bond_graph(crystals, bonds, device))[:, 0].double().cpu().numpy()
     values = out * predictor.std + predictor.mean
     values[list(bonds.failures)] = np.nan
     return values, bonds.failures

@@ -29,6 +29,7 @@ class Settings:
         cutoff: Å.
         envelope_exponent: of the smooth cutoff.
         num_before_skip, num_after_skip, num_output_layers: numbers of layers.
+        num_outputs: numbers of an atom, and of a crystal.
     """
 
     hidden_channels: int = 128
@@ -43,6 +44,7 @@ class Settings:
     num_before_skip: int = 1
     num_after_skip: int = 2
     num_output_layers: int = 3
+    num_outputs: int = 1
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class _Interaction(nn.Module):
 
 
 class _Output(nn.Module):
-    """Sum bonds at each atom and read a number off."""
+    """Sum bonds at each atom and read its numbers off."""
 
     def __init__(self, s: Settings) -> None:
         super().__init__()
@@ -144,7 +146,7 @@ class _Output(nn.Module):
         self.lin_rbf = nn.Linear(s.num_radial, s.hidden_channels, bias=False)
         self.lin_up = nn.Linear(s.hidden_channels, wide)
         self.lins = nn.ModuleList(nn.Linear(wide, wide) for _ in range(s.num_output_layers))
-        self.lin = nn.Linear(wide, 1, bias=False)
+        self.lin = nn.Linear(wide, s.num_outputs, bias=False)
 
     def forward(self, x: Tensor, graph: BondGraph, rbf: Tensor) -> Tensor:
         atoms = x.new_zeros(len(graph.atomic_numbers), x.shape[1])
@@ -152,11 +154,12 @@ class _Output(nn.Module):
         atoms = self.lin_up(atoms)
         for layer in self.lins:
             atoms = silu(layer(atoms))
-        return self.lin(atoms)[:, 0]
+        found: Tensor = self.lin(atoms)
+        return found
 
 
 class DimeNetPlusPlus(nn.Module):
-    """DimeNet++ with one output, averaged over the atoms of a crystal."""
+    """DimeNet++, its outputs averaged over the atoms of a crystal."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -187,7 +190,13 @@ class DimeNetPlusPlus(nn.Module):
         return network.eval().requires_grad_(False)
 
     def forward(self, graph: BondGraph) -> Tensor:
-        """Compute one number for each crystal, (B,)."""
+        """Compute the numbers of each crystal, (B, O)."""
+        atoms = self.atoms(graph)
+        total = atoms.new_zeros(len(graph.num_atoms), atoms.shape[1])
+        return total.index_add_(0, graph.crystal, atoms) / graph.num_atoms[:, None]
+
+    def atoms(self, graph: BondGraph) -> Tensor:
+        """Compute the numbers of each atom, (N, O)."""
         s = self.settings
         x = graph.distances / s.cutoff
         rbf = envelope(x, s.envelope_exponent)[:, None] * torch.sin(self.rbf["freq"] * x[:, None])
@@ -202,5 +211,4 @@ class DimeNetPlusPlus(nn.Module):
         ):
             messages = interaction(messages, graph, rbf, radial, angular)
             atoms = atoms + output(messages, graph, rbf)
-        total = atoms.new_zeros(len(graph.num_atoms)).index_add_(0, graph.crystal, atoms)
-        return total / graph.num_atoms
+        return atoms
