@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fake_gpu import Watch, on_fake_gpu, without_autocast
 from sets import random_crystals
 
 from crysgen.graphs.stepwise import StepGraphs
@@ -26,6 +27,7 @@ from crysgen.models.cdvae_process import (
 )
 from crysgen.models.cdvae_types import assigned_types, whole_amounts
 from crysgen.models.targets import Target
+from crysgen.networks.neighbours import without_waiting
 from crysgen.training.batch import Batch
 from crysgen.training.configs import config_names, load_config
 from crysgen.training.data import canonical
@@ -370,6 +372,31 @@ def test_shipped_configurations_say_what_they_say(name):
 def test_a_configuration_that_can_t_be_is_refused(wrong):
     with pytest.raises(ValueError, match=r"encoder|setting|decoder|sigmas|levels|kl|sampler|std"):
         CDVAEConfig.from_json({"encoder_settings": CSP, "decoder_settings": CSP, **wrong})
+
+
+@pytest.mark.parametrize("stage", [AUTOENCODER, PRIOR])
+@pytest.mark.parametrize("decoder", ["cspnet", "pairformer"])
+def test_nothing_in_training_waits_for_the_device(stage, decoder, monkeypatch):
+    batch = batch_of()
+    model = model_of(batch, decoder=decoder)
+    prepared = on_fake_gpu(model.prepare(batch, torch.Generator().manual_seed(0), stage, 2))
+    model.to("meta")
+    without_autocast(monkeypatch)
+    with Watch():
+        model.prepared_loss(prepared, stage)["loss"].backward()
+
+
+@pytest.mark.parametrize("type_steps", ["drawn", "likeliest"])
+@pytest.mark.parametrize("decoder", ["cspnet", "pairformer"])
+def test_nothing_in_a_step_of_sampling_waits_for_the_device(decoder, type_steps, monkeypatch):
+    model = model_of(decoder=decoder, type_steps=type_steps)
+    state, way = model.begin([Target(0), Target(1, latent=(0.1,) * 12), Target(2)], 3)
+    model.to("meta")
+    state, inputs = on_fake_gpu(state), on_fake_gpu(way[0])
+    without_autocast(monkeypatch)
+    with Watch(), without_waiting():
+        after = model.step(state, inputs)
+    assert after.frac_coords.shape == state.frac_coords.shape
 
 
 # --- sampling ------------------------------------------------------------------------------------
