@@ -55,6 +55,10 @@ class PositionProcess(Protocol):
         """Return how large the displacements of a coordinate are (B, 1, 1), root mean square."""
         ...
 
+    def share(self, steps: Tensor, earlier: Tensor) -> Tensor:
+        """Return how much of a displacement is followed from `steps` to `earlier`, 0 to 1."""
+        ...
+
     def before(
         self,
         frac_coords: Tensor,
@@ -91,6 +95,10 @@ class _Exploding(nn.Module):
     def start(self, noise: Tensor, mask: Tensor) -> Tensor:
         """See `PositionProcess`: uniform positions plus the noise of T, which are uniform."""
         return uniform(noise) * mask[..., None]
+
+    def share(self, steps: Tensor, earlier: Tensor) -> Tensor:
+        """See `PositionProcess`."""
+        return self.schedule.posterior(steps, earlier).from_start
 
     def before(
         self,
@@ -230,6 +238,10 @@ class FlowProcess(nn.Module):
         share = self.spread * self.schedule.sigma(steps)
         return (share.square() + self.floor**2).sqrt()[:, None, None]
 
+    def share(self, steps: Tensor, earlier: Tensor) -> Tensor:
+        """See `PositionProcess`."""
+        return 1 - self.schedule.sigma(earlier) / self.schedule.sigma(steps)
+
     def before(
         self,
         frac_coords: Tensor,
@@ -239,5 +251,5 @@ class FlowProcess(nn.Module):
         noise: Tensor,
     ) -> Tensor:
         """See `PositionProcess`: Euler's step of the velocity."""
-        now, then = self.schedule.sigma(steps), self.schedule.sigma(earlier)
-        return wrap(frac_coords + (1 - then / now).to(frac_coords)[:, None, None] * displacement)
+        share = self.share(steps, earlier).to(frac_coords)
+        return wrap(frac_coords + share[:, None, None] * displacement)

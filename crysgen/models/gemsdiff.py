@@ -368,14 +368,19 @@ class GemsDiff(CrystalPredictor):
             )
             state = state._replace(frac_coords=frac)
         displacement, predicted = self._predicted_within(state, steps)
-        near = (1 - inputs.now / self.num_steps).to(frac)
-        amplified = (1 + self.config.anti_annealing * near) * displacement
+        near = 1 - steps / self.num_steps
+        # Steps lead at most to where displacements end: beyond, errors would grow.
+        most = 1 / self.of_positions.share(steps, earlier)
+        faster = (1 + self.config.anti_annealing * near).minimum(most).to(frac)
+        amplified = faster[:, None, None] * displacement
         moved = self.of_positions.before(frac, amplified, steps, earlier, inputs.position_noise)
         bent = predicted
         if self.config.lattice_diffusion:
             bent = self.of_cells.before(vectors, predicted, steps, earlier, inputs.cell_noise)
         if self.config.cell_anti_annealing:
-            bent = bent + self.config.cell_anti_annealing * near * (bent - vectors)
+            most = 1 / (1 - self.of_cells.schedule.posterior(steps, earlier).from_now)
+            faster = (1 + self.config.cell_anti_annealing * near).minimum(most).to(vectors)
+            bent = vectors + faster[:, None] * (bent - vectors)
         if self.config.self_conditioning:
             cells = self.cells.decode(predicted, (numbers > 0).sum(1))
             clean = (wrap(frac + displacement), cells, torch.ones_like(vectors[:, 0]))
