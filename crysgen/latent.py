@@ -1,8 +1,9 @@
-"""The latent space of a model: crystals into vectors, vectors as targets, ways between them."""
+"""The latent space of a model: crystals into vectors, vectors into crystals, ways between them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,15 +11,41 @@ import torch
 from numpy.typing import NDArray
 
 from crysgen.models.targets import Target
+from crysgen.requests import Draw, derived_seed
 from crysgen.training.batch import Batch
+from crysmetrics.errors import UserError
+from crysmetrics.io.atomic import atomic_file
 
 if TYPE_CHECKING:
     from crysmetrics.io import Crystals
 
+DEFAULT_MODEL = "cdvae"
+"""Kind of the model that is taken where none is named."""
 _ATOMS_AT_ONCE = 4096
 
+Vectors = NDArray[np.float32]
 
-def encode(model: Any, crystals: Crystals) -> NDArray[np.float32]:
+
+def load_autoencoder(name: str | None, device: str) -> Any:
+    """Load a model with a latent space.
+
+    Args:
+        name: see `crysgen.checkpoints.load_model`; None for the newest CDVAE.
+        device: where it computes.
+
+    Raises:
+        UserError: if there is no such model, or it has no latent space.
+    """
+    from crysgen.checkpoints import load_model
+    from crysgen.models.base import Encodes
+
+    model = load_model(DEFAULT_MODEL if name is None else name, device)
+    if not isinstance(model, Encodes):
+        raise UserError(f"A model of kind {model.kind} has no latent space.")
+    return model
+
+
+def encode(model: Any, crystals: Crystals) -> Vectors:
     """Encode crystals, in the cells in which they stand.
 
     Args:
@@ -40,26 +67,104 @@ def encode(model: Any, crystals: Crystals) -> NDArray[np.float32]:
     return found
 
 
-def targets_of(
-    latents: NDArray[np.floating], seeds: Sequence[int], model: Any = None
-) -> list[Target]:
-    """Make targets of latent vectors (B, D).
+def targets_of(latents: Vectors, seeds: Sequence[int], model: Any) -> list[Target]:
+    """Make targets of latent vectors (B, D), with the numbers of atoms that a model predicts.
 
     Args:
         latents: (B, D).
         seeds: B.
-        model: that predicts numbers of atoms, so that batches are of similar sizes.
+        model: that is `Encodes`.
     """
-    sizes: list[int | None] = [None] * len(latents)
-    if model is not None:
-        vectors = torch.as_tensor(latents, dtype=torch.float32, device=model.device)
-        sizes = model.sizes(vectors).tolist()
+    vectors = torch.as_tensor(latents, dtype=torch.float32, device=model.device)
     return [
         Target(seed, num_atoms=size, latent=tuple(vector))
-        for seed, size, vector in zip(seeds, sizes, latents.tolist(), strict=True)
+        for seed, size, vector in zip(
+            seeds, model.sizes(vectors).tolist(), latents.tolist(), strict=True
+        )
     ]
 
 
 def latent_targets(model: Any, crystals: Crystals, seeds: Sequence[int]) -> list[Target]:
     """Make targets that reconstruct crystals: their latent vectors, decoded."""
     return targets_of(encode(model, crystals), seeds, model)
+
+
+def decode(
+    model: Any,
+    latents: Vectors,
+    ids: Sequence[str],
+    *,
+    seed: int = 0,
+    steps: int | None = None,
+    workers: int | None = None,
+    batch_size: int | None = None,
+    title: str = "Decoding",
+) -> Crystals:
+    """Decode latent vectors.
+
+    Args:
+        model: that is `Encodes`.
+        latents: (B, D).
+        ids: B distinct names, from which with `seed` the random numbers of each follow.
+        seed: of all.
+        steps: of the model; all by default.
+        workers: cores; all by default.
+        batch_size: crystals made together.
+        title: of the progress.
+
+    Returns:
+        Crystals in the order of `ids`; those that could not be made are failures.
+    """
+    from crysgen.sampling import plan_batches, sample
+    from crysmetrics.io import Crystals, Failure
+    from crysmetrics.parallel import cpu_count
+    from crysmetrics.progress import task
+
+    seeds = [derived_seed(seed, (), name) for name in ids]
+    targets = targets_of(latents, seeds, model)
+    draws = [Draw(i, 0, target, i, target.seed) for i, target in enumerate(targets)]
+    device, cores = str(model.device), cpu_count(workers)
+    batches = plan_batches(draws, device, batch_size, cores, model.size_of)
+    with task(title, len(draws) * (steps or model.num_steps)) as advance:
+        parts = list(
+            sample(model, batches, steps=steps, device=device, workers=cores, advance=advance)
+        )
+    made = Crystals.concatenate(parts)
+    failures = [Failure(ids[int(f.file)], f.reason) for f in made.failures]
+    made = made[np.argsort([int(name) for name in made.ids])]
+    found = made.with_ids([ids[int(name)] for name in made.ids])
+    return found.with_failures(failures)
+
+
+def between(first: Vectors, last: Vectors, points: int) -> Vectors:
+    """Interpolate latent vectors (D,) linearly: (points, D), both ends included.
+
+    Raises:
+        UserError: for fewer than two points.
+    """
+    if points < 2:
+        raise UserError("A way has two points at least.")
+    shares = np.linspace(0, 1, points, dtype=np.float32)[:, None]
+    return (1 - shares) * first + shares * last
+
+
+def save_latents(model: Any, latents: Vectors, ids: Sequence[str], path: Path) -> None:
+    """Write latent vectors with all that the model reads from them, as one `.npz`.
+
+    Args:
+        model: that is `Encodes`.
+        latents: (B, D).
+        ids: B.
+        path: of the file.
+    """
+    vectors = torch.as_tensor(latents, dtype=torch.float32, device=model.device)
+    arrays = {
+        "ids": np.array(list(ids), dtype=np.str_),
+        "latents": latents,
+        "num_atoms": model.sizes(vectors).cpu().numpy(),
+    }
+    if model.config.property_std:
+        with torch.no_grad():
+            arrays[model.config.property_name] = model.property_of(vectors).float().cpu().numpy()
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)

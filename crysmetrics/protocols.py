@@ -80,6 +80,13 @@ PROTOCOLS: dict[str, Protocol] = {
             {"limit": 10_000, "subset": "valid:1000"},
         ),
         Protocol(
+            "cdvae-optimization",
+            "Success rates of structures whose energy was minimised, among the lowest 5, 10 and "
+            "15 % of the data set; --thresholds names it.",
+            "Xie et al. 2021 (CDVAE), Section 5.3 and Table 3",
+            ("sr5", "sr10", "sr15"),
+        ),
+        Protocol(
             "adaptive-cell",
             "Coverage and Fréchet distances on CrystalNN and CGCNN of 1,000 structures against "
             "the reference without its monoclinic and triclinic crystals.",

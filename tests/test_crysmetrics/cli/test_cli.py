@@ -27,7 +27,7 @@ CONTRACT_KEYS = set(
     "unique_novel unique_symmetric novel_symmetric unique_novel_symmetric sun_symmetric "
     "msun_symmetric stable_unique stable_novel stable_symmetric stable_unique_symmetric "
     "stable_novel_symmetric metastable_unique metastable_novel metastable_symmetric "
-    "metastable_unique_symmetric metastable_novel_symmetric".split()
+    "metastable_unique_symmetric metastable_novel_symmetric sr5 sr10 sr15".split()
 )
 
 
