@@ -63,7 +63,7 @@ from crysgen.training.fabric import device_name, launch
 from crysgen.training.graphs import GraphSteps
 from crysgen.training.prefetch import PreparedBatches
 from crysgen.training.steps import EagerSteps
-from crysgen.training.substitutions import Exchanges
+from crysgen.training.substitutions import Exchanges, extended
 from crysgen.training.trainer import Trainer
 from crysmetrics.io import Crystals
 
@@ -231,14 +231,8 @@ class Campaign:
         asked = (run["new"], run.get("repeats", 1))
         if self.collected is not None and self.collected[0] == asked:
             return self.collected[1]
-        made = self.exchanges.applied(self.known)
-        order = np.random.default_rng(0).permutation(len(made))
-        new = made[np.sort(order[: 300 if self.check else asked[0]])]
-        copies = [
-            self.train.with_ids([f"{copy}/{name}" for name in self.train.ids])
-            for copy in range(asked[1])
-        ]
-        self.collected = asked, Crystals.concatenate([new, *copies])
+        most = 300 if self.check else asked[0]
+        self.collected = asked, extended(self.known, self.exchanges, most, asked[1])
         return self.collected[1]
 
     def _train(self, run: dict[str, Any]) -> None:

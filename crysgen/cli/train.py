@@ -24,7 +24,9 @@ from crysmetrics.console import echo
 from crysmetrics.interrupts import answered_elsewhere
 
 if TYPE_CHECKING:
+    from crysgen.models.base import Model
     from crysgen.training.trainer import Trainer
+    from crysmetrics.io import Crystals
 
 
 class KindGroup(click.Group):
@@ -53,6 +55,8 @@ class _Call:
     id_column: str | None
     cif_column: str | None
     val: str | None
+    exchanged: int
+    start: str | None
     folder: Path
     config: str
     max_atoms: int
@@ -103,6 +107,20 @@ def _options(kind: str) -> list[Callable[..., Any]]:
         cif_column_option,
         click.option(
             "--val", metavar="PATH", help="Structures to select by; else what is marked `val`."
+        ),
+        click.option(
+            "--exchanged",
+            type=click.IntRange(min=0),
+            default=0,
+            help="Also train on so many new crystals at most: known ones with one element "
+            "exchanged for a similar one, where known ones agree about it. The known ones are "
+            "repeated to be a third of all.",
+            **shown,
+        ),
+        click.option(
+            "--start",
+            metavar="MODEL",
+            help="Begin with weights and configuration of a model: a name, a run or a file.",
         ),
         click.option("-o", "--output", "folder", type=path, required=True, help="The run."),
         click.option("--config", default="default", help=configs, **shown),
@@ -168,6 +186,7 @@ def _train(call: _Call, settings: dict[str, Any]) -> None:
 
 def _trainer(call: _Call, settings: dict[str, Any]) -> Trainer:
     """Open a run on its data, at its beginning or where it was left."""
+    from crysgen.checkpoints import model_identity
     from crysgen.models import model_class
     from crysgen.training.configs import load_config
     from crysgen.training.data import training_sets
@@ -184,6 +203,13 @@ def _trainer(call: _Call, settings: dict[str, Any]) -> Trainer:
         id_column=call.id_column,
         cif_column=call.cif_column,
     )
+    start = _start(call)
+    facts: dict[str, Any] = {}
+    if start is not None:
+        facts["begun_from"] = model_identity(call.start)
+    if call.exchanged:
+        facts["known_crystals"] = len(crystals)
+        crystals = _extended(crystals, call.exchanged)
     fabric = launch(call.device, call.devices, call.precision, loggers=_loggers(call.folder))
     trainer = Trainer(
         model_class(call.kind),
@@ -192,13 +218,37 @@ def _trainer(call: _Call, settings: dict[str, Any]) -> Trainer:
         call.folder,
         crystals,
         selection,
+        facts,
         fabric=fabric,
         compiled=call.compiled,
         graphs=call.graphs,
+        start=start,
     )
     if call.resume:
         trainer.resume()
     return trainer
+
+
+def _start(call: _Call) -> Model | None:
+    """Read the model that the run begins with, if there is one."""
+    from crysgen.checkpoints import load_model
+    from crysmetrics.errors import UserError
+
+    if call.start is None:
+        return None
+    model = load_model(call.start)
+    if model.kind != call.kind:
+        raise UserError(f"{call.start} is a model of kind {model.kind}, not {call.kind}.")
+    return model
+
+
+def _extended(crystals: Crystals, most: int) -> Crystals:
+    """Add crystals with exchanged elements."""
+    from crysgen.training.substitutions import exchanges, extended
+
+    found = exchanges(crystals, most)
+    repeats = max(1, round(len(found.rows) / (2 * len(crystals))))
+    return extended(crystals, found, most, repeats)
 
 
 def _prepare_folder(folder: Path, resume: bool, overwrite: bool) -> None:

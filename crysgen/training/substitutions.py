@@ -205,7 +205,9 @@ def exchanges(crystals: Crystals, most: int | None = None, seed: int = 0) -> Exc
     _, which = np.unique(keys, axis=0, return_inverse=True)
     votes = -np.bincount(which, np.log1p(-table["share"]))
     order = np.lexsort([-table["share"], which])
-    surest = table[order[np.r_[True, np.diff(which[order]) > 0]]]
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = np.diff(which[order]) > 0
+    surest = table[order[first]]
     _, composition = np.unique(surest["composition"], return_inverse=True)
     agreement = votes / np.bincount(composition, votes)[composition]
     confidence = -np.expm1(-votes) * agreement
@@ -225,6 +227,23 @@ def exchanges(crystals: Crystals, most: int | None = None, seed: int = 0) -> Exc
         growth.astype(np.float32),
         crystals.sha256(),
     )
+
+
+def extended(crystals: Crystals, found: Exchanges, most: int, repeats: int) -> Crystals:
+    """Put crystals with exchanged elements beside the known ones.
+
+    Args:
+        crystals: known ones.
+        found: exchanges for them.
+        most: new crystals at most, drawn evenly and always the same.
+        repeats: how often each known crystal is there.
+    """
+    order = np.random.default_rng(0).permutation(len(found.rows))
+    new = found.applied(crystals)[np.sort(order[:most])]
+    copies = [
+        crystals.with_ids([f"{copy}/{name}" for name in crystals.ids]) for copy in range(repeats)
+    ]
+    return Crystals.concatenate([new, *copies])
 
 
 def _all_exchanges(crystals: Crystals, found: Similarity) -> NDArray[np.void]:

@@ -57,6 +57,8 @@ class Trainer:
         fabric: of Lightning, launched; one device of its choice by default.
         compiled: whether `torch.compile` is used.
         graphs: whether steps are CUDA graphs; None where they can be.
+        start: a model whose configuration and weights are where the run begins; then `config` does
+            not count.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Trainer:
         fabric: Any = None,
         compiled: bool = False,
         graphs: bool | None = None,
+        start: Model | None = None,
     ) -> None:
         self.fabric = launch() if fabric is None else fabric
         self.cls, self.settings, self.folder, self.compiled = cls, settings, folder, compiled
@@ -80,7 +83,7 @@ class Trainer:
         wanted = (config.properties, config.partial_properties)
         self.train = DeviceCrystals(train, device, *wanted)
         self.val = DeviceCrystals(val, device, *wanted)
-        self.config = cls.fitted(config, self.train.all)
+        self.config = cls.fitted(config, self.train.all) if start is None else start.config
         self.facts = {
             "training": asdict(settings),
             "data": {
@@ -93,6 +96,8 @@ class Trainer:
         }
         torch.manual_seed(settings.seed)
         self.model = cls(self.config)
+        if start is not None:
+            self.model.load_state_dict(start.state_dict())
         self.model.to(device)
         self.step = self.epoch = self.place = 0
         self.seconds = 0.0
