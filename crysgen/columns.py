@@ -16,8 +16,14 @@ COLUMNS: dict[str, str] = {
     "method": "what made it: retrieval, decoration, merging, diffusion or refine",
     "prototype_id": "id of the known structure that it was made from",
     "score": "how likely it is the right one among the candidates of its formula, 0 to 1",
+    "probability": "calibrated, of being the right structure at all; empty for samples alone",
     "rank": "place among the candidates of its formula, 1 for the likeliest",
     "ref_id": "with --compositions STRUCTURES: the structure whose composition was asked for",
     "seed": "seed of its random numbers",
+    "relaxed_energy": "with --relax, in eV/atom; by several potentials the mean above the lowest",
+    "relaxed_above_lowest": "the same above the lowest of the formula's structures, in eV/atom",
+    "relaxed_disagreement": "of several potentials about the energy above the lowest, in eV/atom",
+    "relaxation": "how it ended: to the end, stopped early as hopeless, not to the end, failed",
+    "potential": "by which it was relaxed",
 }
 """Names in the order of the table, and what stands in each, for --help and README."""

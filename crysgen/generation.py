@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from crysgen.samples import Result
 
 
+SURE = 0.95
+"""Probability of the first structure from which on `--relax auto` relaxes none."""
+
+
 def generate(
     compositions: str | Sequence[str],
     count: int = 16,
@@ -88,11 +92,7 @@ def run(
     # Before relaxation, so that only wanted crystals are relaxed, and after it.
     candidates = symmetric(candidates, settings)
     if settings.relax:
-        # Methods propose more than is asked for: energies bring forward what seemed unlikely.
-        everything = [replace(request, sizes=((1, len(candidates)),)) for request in requests]
-        different = np.sort(rank(candidates, everything, settings, resources, merge).rows)
-        relaxed, unrelaxed = relax(candidates[different], requests, settings, resources, store)
-        relaxed = relaxed.with_failures(candidates.failures)
+        relaxed, unrelaxed = relax(candidates, requests, settings, resources, store, merge)
         candidates = symmetric(relaxed, settings, RELAXED_TOLERANCE)
         failures += unrelaxed
     selection = rank(candidates, requests, settings, resources, merge)
@@ -148,31 +148,26 @@ def relax(
     settings: SamplingSettings,
     resources: Resources,
     store: Store,
+    merge: bool,
 ) -> tuple[Crystals, list[dict[str, str]]]:
-    """Relax those candidates that the store does not hold relaxed; returns all, and failures."""
-    from crysmetrics.relaxation import RelaxationSettings, relax
+    """Relax different candidates of the compositions that need it; returns all, and failures."""
+    from crysgen.ranking.relaxing import relaxed, unrelaxed
 
-    done = set(store.relaxed().ids)
-    with task("Relaxing (CHGNet)", len(set(candidates.ids) - done)) as advance:
-        for crystals in relax(
-            candidates,
-            resources.device,
-            settings.dispersion,
-            resources.workers,
-            settings=RelaxationSettings(keep_unfinished=True),
-            done=done,
-        ):
-            store.add_relaxed(crystals)
-            advance(len(crystals))
-    relaxed = store.relaxed()
-    row = {name: i for i, name in enumerate(relaxed.ids)}
-    reasons = {failure.file: failure.reason for failure in relaxed.failures}
-    failures = [
-        _failure(requests[position], reasons[name])
-        for name, position in zip(candidates.ids, candidates.properties["request"], strict=True)
-        if name in reasons
-    ]
-    return relaxed[[row[name] for name in candidates.ids]], failures
+    # Methods propose more than is asked for: energies bring forward what seemed unlikely.
+    everything = [replace(request, sizes=((1, len(candidates)),)) for request in requests]
+    selection = rank(candidates, everything, settings, resources, merge)
+    different = candidates[np.sort(selection.rows)].with_failures(())
+    position = np.asarray(different.properties["request"], dtype=np.int64)
+    wanted = np.ones(len(different), dtype=bool)
+    if settings.unsure_only:
+        first = selection.rows[(selection.ranks == 1) & (selection.probabilities >= SURE)]
+        wanted = ~np.isin(position, candidates.properties["request"][first])
+    made, reasons = relaxed(different[wanted], settings, resources, store)
+    failures = [_failure(requests[position[wanted][row]], reason) for row, reason in reasons]
+    together = Crystals.concatenate([unrelaxed(different[~wanted]), made])
+    row = {name: i for i, name in enumerate(together.ids)}
+    found = together[[row[name] for name in different.ids]]
+    return found.with_failures(candidates.failures), failures
 
 
 def rank(

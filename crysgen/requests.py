@@ -359,7 +359,9 @@ def request_record(
     if settings.relax:
         from crysmetrics.relaxation import identity
 
-        identities["relaxation"] = identity(dispersion=settings.dispersion)
+        identities["relaxation"] = {
+            potential: identity(potential, settings.dispersion) for potential in settings.potentials
+        }
     return {
         "compositions": {
             "number": len(requests),

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from crysgen.columns import COLUMNS
 from crysgen.compositions.formulas import Formula
 from crysgen.output import NothingMadeError
+from crysgen.ranking.relaxing import DISAGREEMENT, RELAXATION, above_lowest
 from crysgen.ranking.selection import Selection
 from crysgen.requests import CompositionRequest
 from crysgen.settings import Resources, SamplingSettings
 from crysmetrics.io import Crystals
+from crysmetrics.relaxation import ENERGY
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -241,9 +243,26 @@ def describe(
         "min_distance": selection.distances.round(5),
         "predicted_formation_energy_per_atom": selection.energies.round(6),
         "score": selection.scores.round(6),
+        "probability": selection.probabilities.round(4),
+        **_relaxed(candidates[selection.rows], settings),
         "rank": selection.ranks,
     }
     return chosen, _table(chosen, measured, requests, settings)
+
+
+def _relaxed(crystals: Crystals, settings: SamplingSettings) -> dict[str, Any]:
+    """Make the columns about relaxation, empty where there was none."""
+    nothing = np.full(len(crystals), np.nan)
+    given = crystals.properties
+    energies = np.asarray(given.get(ENERGY, nothing), dtype=np.float64)
+    names = ", ".join(settings.potentials) + ", D3" * settings.dispersion
+    return {
+        "relaxed_energy": energies.round(6),
+        "relaxed_above_lowest": above_lowest(energies, given["request"]).round(6),
+        "relaxed_disagreement": np.asarray(given.get(DISAGREEMENT, nothing)).round(6),
+        "relaxation": given.get(RELAXATION, np.full(len(crystals), "")),
+        "potential": np.where(np.isfinite(energies), names, ""),
+    }
 
 
 def _labels(

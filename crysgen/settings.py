@@ -27,7 +27,9 @@ class SamplingSettings:
         seed: from which every structure's own seed follows.
         max_atoms: of a cell; None for what `ask_formulas` chooses.
         energies: whether ALIGNN predicts formation energies, which then rank samples from noise.
-        relax: whether CHGNet relaxes the likeliest structures, and its energies order them.
+        relax: whether the likeliest structures are relaxed, and energies order them.
+        unsure_only: relax only the compositions whose order is uncertain without energies.
+        potentials: that relax, each what the one before left; names of `POTENTIALS`.
         dispersion: whether relaxation adds dispersion (D3) where an element is no metal.
         symmetrize: None makes samples of models exactly symmetric in the cells they stand in, False
             leaves them as they are, True puts all crystals into conventional cells of the space
@@ -53,6 +55,8 @@ class SamplingSettings:
     max_atoms: int | None = None
     energies: bool = True
     relax: bool = False
+    unsure_only: bool = False
+    potentials: tuple[str, ...] = ("chgnet",)
     dispersion: bool = True
     symmetrize: bool | None = None
     tolerance: float = 0.1
@@ -67,6 +71,7 @@ class SamplingSettings:
             raise UserError(
                 f"There is no library {self.library!r}; known are {', '.join(LIBRARIES)}."
             )
+        refuse_potentials(self.potentials)
         if not 0 <= self.seed <= LARGEST_SEED:
             raise UserError(f"Seeds are whole numbers from 0 to {LARGEST_SEED}, not {self.seed}.")
         if not (math.isfinite(self.tolerance) and self.tolerance > 0):
@@ -102,6 +107,21 @@ class SamplingSettings:
     def to_json(self) -> dict[str, Any]:
         """Convert to what JSON can hold."""
         return asdict(self)
+
+
+def refuse_potentials(names: tuple[str, ...]) -> None:
+    """Check names of potentials.
+
+    Raises:
+        UserError: if there is none, one is unknown, or one is named twice.
+    """
+    from crysmetrics.potentials.registry import POTENTIALS
+
+    unknown = [name for name in names if name not in POTENTIALS]
+    if unknown or not names:
+        raise UserError(f"Potentials are {', '.join(POTENTIALS)}; not {', '.join(unknown)!r}.")
+    if len(set(names)) < len(names):
+        raise UserError(f"A potential is named twice: {', '.join(names)}.")
 
 
 @dataclass(frozen=True)

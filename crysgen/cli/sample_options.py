@@ -23,12 +23,14 @@ from crysmetrics.cli.options import (
     device_option,
     id_column_option,
     json_option,
+    listed,
     overwrite_option,
     quiet_option,
     seed_option,
     workers_option,
 )
 from crysmetrics.cli.sections import Option
+from crysmetrics.cli.stability import potentials_option
 
 if TYPE_CHECKING:
     from crysgen.settings import Resources, SamplingSettings
@@ -84,7 +86,8 @@ class SampleCall:
     exclude_file: Path | None
     tolerance: float
     energies: bool
-    relax: bool
+    relax: str | None
+    potentials: str
     dispersion: bool
     batch_size: int | None
     device: str
@@ -115,7 +118,9 @@ class SampleCall:
             seed=self.seed,
             max_atoms=self.max_atoms,
             energies=self.energies and not self.is_free,
-            relax=self.relax,
+            relax=self.relax is not None,
+            unsure_only=self.relax == "auto",
+            potentials=tuple(listed(self.potentials, "--potential")),
             dispersion=self.dispersion,
             symmetrize=self.symmetrize,
             tolerance=self.tolerance,
@@ -259,9 +264,13 @@ ENERGIES: tuple[Option, ...] = (
     ),
     click.option(
         "--relax",
-        is_flag=True,
-        help="Relax the likeliest structures with CHGNet, and rank them by its energies too.",
+        is_flag=False,
+        flag_value="all",
+        type=click.Choice(["all", "auto"]),
+        help="Relax the likeliest structures, and rank them by energies too; `--relax auto` only "
+        "where the first is not sure without.",
     ),
+    potentials_option,
     click.option(
         "--dispersion/--no-dispersion",
         default=True,

@@ -24,19 +24,27 @@ CONVERGED = 0.0005
 """Difference in eV/atom of relaxations that end in one minimum, at most."""
 
 
-def boltzmann(energies: NDArray[np.float64], position: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Weigh relaxed structures (B,) by their energies above the lowest of their composition.
+def reweighed(
+    scores: NDArray[np.float64],
+    energies: NDArray[np.float64],
+    disagreement: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """Weigh the probabilities (B,) of one composition's structures by relaxed energies.
+
+    Their sum stays.
 
     Args:
-        energies: (B,) in eV/atom; NaN where unknown, which gets 0.
-        position: (B,) the composition of each.
+        scores: (B,) probabilities; NaN where there is none.
+        energies: (B,) in eV/atom; a structure without one gets 0.
+        disagreement: (B,) in eV/atom, of several potentials about the energy above the lowest:
+            half of it counts as an error of that energy, which then decides less.
     """
-    factors = np.zeros(len(energies))
-    for p in np.unique(position):
-        here = np.flatnonzero((position == p) & np.isfinite(energies))
-        if len(here):
-            factors[here] = np.exp(-(energies[here] - energies[here].min()) / RELAXED_SCALE)
-    return factors
+    above = np.nan_to_num(energies - np.nanmin(energies), nan=np.inf)
+    error = np.zeros(len(energies)) if disagreement is None else np.nan_to_num(disagreement) / 2
+    factors = np.exp(-above / np.hypot(RELAXED_SCALE, error))
+    found: NDArray[np.float64] = scores * factors
+    whole, left = np.nansum(scores), np.nansum(found)
+    return found * (whole / left) if left > 0 else found
 
 
 def simplest_first(

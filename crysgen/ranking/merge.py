@@ -1,9 +1,10 @@
 """Merge equal candidates of all sources and order structures by probability.
 
-Proposals of the library come with a probability (`crysgen.retrieval.scoring.calibration`);
-candidates without one, such as diffusion samples, share what is left, the lower their predicted
-energy the more. A structure that several sources found has the probabilities of all of them
-together. The constants were measured on `val`.
+Proposals of the library come with probabilities (`crysgen.retrieval.scoring.calibration`), which
+leave something for structures that the library does not know. Of that, structures that only samples
+of a model have get shares, those of lower predicted energy first. A structure that several
+proposals have gets the probabilities of all of them together; samples that equal one change
+nothing, so that the order of proposals does not depend on how many samples were drawn.
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ from numpy.typing import NDArray
 
 from crysmetrics.io import Crystals
 
-UNSCORED = 0.15
-"""Probability of all candidates without a score together, where others have scores."""
-NOVEL = 0.02
-"""Probability of all structures together that only candidates without a score have: on `val` five
-samples of `gemsdiff-mp-v2` are right for 0.017 of the compositions for which none of twenty
-proposals of the library is (0.896 and 0.913 within them)."""
+NOVEL = 0.04
+"""Probability of the first structure that only samples of a model have, as a share of what
+proposals leave: on `val` five samples of `gemsdiff-mp-v2` are right for 0.017 of the compositions,
+a sixth of those for which none of twenty proposals of the library is (0.896 and 0.913 within
+them)."""
+DECAY = 0.9
+"""Factor from one such structure to the next."""
+LEAST_LEFT = 1e-3
+"""What is left for samples at least."""
 ENERGY_SCALE = 0.05
-"""Difference of energies in eV/atom that makes a candidate without a score e times as likely."""
+"""Difference of energies in eV/atom that makes a candidate e times as likely where none has a
+score."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Ranking:
 
     Attributes:
         order: (K,) rows of the candidates that are kept, best first.
-        scores: (K,) probability of each.
+        scores: (K,) probability of each; they add up to at most 1.
         groups: (B,) position in `order` of the candidate that stands for each.
     """
 
@@ -62,16 +67,12 @@ def rank(
         shown: which of equal structures (rows, the likeliest first) is kept; the first by default,
             whose volume and symmetry are the most trustworthy.
     """
-    weights = probabilities(np.asarray(scores, dtype=np.float64), energies)
+    scores = np.asarray(scores, dtype=np.float64)
     count = len(candidates)
     labels = same_structures(candidates) if merge else np.arange(count)
+    known = np.isfinite(scores)
+    weights = probabilities(scores, labels, energies)
     totals = np.bincount(labels, weights=weights, minlength=count).astype(np.float64)
-    known = np.isfinite(np.asarray(scores, dtype=np.float64))
-    if known.any():
-        # A sample that equals a proposal supports it; one that equals none is mostly wrong.
-        supported = np.bincount(labels, weights=known, minlength=count) > 0
-        totals[~supported] *= NOVEL / UNSCORED
-        totals /= totals.sum()
     best = {}
     for label in np.unique(labels).tolist():
         rows = np.flatnonzero(labels == label)
@@ -91,24 +92,38 @@ def rank(
 
 
 def probabilities(
-    scores: NDArray[np.float64], energies: NDArray[np.float64] | None = None
+    scores: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    energies: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
-    """Compute probabilities (B,) of candidates with and without scores; they add up to 1."""
-    weights = np.zeros(len(scores))
+    """Compute probabilities (B,) of candidates with and without scores; at most 1 together.
+
+    Args:
+        scores: (B,) probabilities, NaN where a source gives none.
+        labels: (B,) equal where structures are.
+        energies: (B,) in eV/atom, NaN where unknown.
+    """
     scored = np.isfinite(scores)
-    free = ~scored
-    if scored.any():
-        positive = np.maximum(scores[scored], 0.0) + 1e-12
-        weights[scored] = positive / positive.sum()
-    if free.any():
-        energy = np.full(len(scores), np.nan) if energies is None else np.asarray(energies)
-        here = energy[free]
-        known = here[np.isfinite(here)]
-        relative = np.nan_to_num(here - (known.min() if len(known) else 0.0), nan=3 * ENERGY_SCALE)
-        share = np.exp(-relative / ENERGY_SCALE)
-        left = UNSCORED if scored.any() else 1.0
-        weights[scored] *= 1 - left
-        weights[free] = left * share / share.sum()
+    weights = np.where(scored, np.maximum(np.nan_to_num(scores), 0.0), 0.0)
+    free = np.flatnonzero(~scored)
+    if not len(free):
+        return weights
+    here = np.full(len(scores), np.nan) if energies is None else np.asarray(energies)
+    here = here[free]
+    known = here[np.isfinite(here)]
+    relative = np.nan_to_num(here - (known.min() if len(known) else 0.0), nan=3 * ENERGY_SCALE)
+    if not scored.any():
+        shares = np.exp(-relative / ENERGY_SCALE)
+        weights[free] = shares / shares.sum()
+        return weights
+    left = max(1.0 - float(weights.sum()), LEAST_LEFT)
+    share = left * NOVEL
+    seen = set(labels[scored].tolist())
+    for row in free[np.argsort(relative, kind="stable")].tolist():
+        if labels[row] not in seen:
+            weights[row] = share
+            share *= DECAY
+            seen.add(labels[row])
     return weights
 
 

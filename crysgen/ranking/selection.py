@@ -9,8 +9,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from crysgen.ranking.energy import boltzmann, complexities, lowest, simplest_first
+from crysgen.ranking.energy import complexities, lowest, reweighed, simplest_first
 from crysgen.ranking.merge import rank
+from crysgen.ranking.relaxing import DISAGREEMENT
 from crysgen.requests import CompositionRequest
 from crysmetrics.io import Crystals
 from crysmetrics.relaxation import ENERGY
@@ -27,7 +28,8 @@ class Selection:
     Attributes:
         rows: (K,) positions among the candidates.
         ranks: (K,) from 1 within each request.
-        scores: (K,) probabilities; NaN for what could not be ranked.
+        scores: (K,) shares among the candidates; NaN for what could not be ranked.
+        probabilities: (K,) of being the right structure; NaN likewise.
         distances: (K,) shortest ones in Å.
         energies: (K,) predicted ones in eV/atom, NaN where unknown.
     """
@@ -35,6 +37,7 @@ class Selection:
     rows: NDArray[np.int64]
     ranks: NDArray[np.int64]
     scores: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
     distances: NDArray[np.float64]
     energies: NDArray[np.float64]
 
@@ -58,13 +61,10 @@ def select(
         merge: keep one of equal structures.
         tolerance: Å within which symmetry is found.
     """
-    is_relaxed = ENERGY in candidates.properties
     position = np.asarray(candidates.properties["request"], dtype=np.int64)
     scores = np.asarray(candidates.properties["score"], dtype=np.float64)
-    judged = energies
-    if is_relaxed:
-        judged = np.asarray(candidates.properties[ENERGY], dtype=np.float64)
-        scores = scores * boltzmann(judged, position)
+    relaxed = candidates.properties.get(ENERGY, np.full(len(candidates), np.nan))
+    spread = candidates.properties.get(DISAGREEMENT)
     drawn = _order_drawn(candidates)
     parts = []
     for number, request in enumerate(requests):
@@ -72,18 +72,26 @@ def select(
         apart = distances[here] > SHORTEST_DISTANCE
         here = here[np.lexsort((drawn[here], ~apart))]
         good, clashing = here[: apart.sum()], here[apart.sum() :]
+        is_relaxed = bool(np.isfinite(relaxed[good]).any())
         symmetry = tolerance if is_relaxed else None
         # Relaxed energies decide alone; without them known structures come before predictions.
         tiers = None if is_relaxed else candidates.properties["tier"][good]
+        judged, weights = energies[good], scores[good]
+        if is_relaxed:
+            judged = relaxed[good]
+            weights = reweighed(weights, judged, None if spread is None else spread[good])
         order, found = _ranked(
-            candidates[good], scores[good], judged[good], merge, request.is_exact, symmetry, tiers
+            candidates[good], weights, judged, merge, request.is_exact, symmetry, tiers
         )
         rows = np.concatenate([good[order], clashing])[: request.count]
         unranked = np.full(max(0, len(rows) - len(found)), np.nan)
         ranks = np.arange(1, len(rows) + 1)
-        parts.append((rows, ranks, np.concatenate([found, unranked])[: len(rows)]))
-    rows, ranks, scores = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    return Selection(rows, ranks, scores, distances[rows], energies[rows])
+        found = np.concatenate([found, unranked])[: len(rows)]
+        # Energies alone make no probabilities.
+        is_calibrated = bool(np.isfinite(scores[good]).any())
+        parts.append((rows, ranks, found, found if is_calibrated else found * np.nan))
+    rows, ranks, found, sure = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return Selection(rows, ranks, found, sure, distances[rows], energies[rows])
 
 
 def _ranked(

@@ -189,7 +189,9 @@ def _best_ends(
     twice = [
         i
         for i, crystal in enumerate(crystals)
-        if np.isin(crystal.atomic_numbers, TWO_SPINS).any() and not settings.fixed_cell
+        if settings.two_volumes
+        and not settings.fixed_cell
+        and np.isin(crystal.atomic_numbers, TWO_SPINS).any()
     ]
     shrunk = [
         replace(crystals[i], lattices=crystals[i].lattices * COMPRESSED ** (1 / 3)) for i in twice

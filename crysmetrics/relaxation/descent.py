@@ -49,6 +49,8 @@ class RelaxationSettings:
             cell and energy it has come to (an upper bound) beside its failure, instead of coming
             back as it was.
         fixed_cell: whether the cell stays as it is.
+        two_volumes: whether crystals with elements that have high and low spin start from two
+            volumes.
     """
 
     max_force: float = 0.03
@@ -56,6 +58,7 @@ class RelaxationSettings:
     time_limit: float = 600.0
     keep_unfinished: bool = False
     fixed_cell: bool = False
+    two_volumes: bool = True
 
 
 @dataclass(frozen=True)

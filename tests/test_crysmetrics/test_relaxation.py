@@ -18,7 +18,7 @@ from crysgen.compositions.formulas import parse_formula
 from crysgen.output import RunFolder
 from crysgen.proposers import retrieval
 from crysgen.proposers.retrieval import EXPLORED, LOOKED_AT, to_relax
-from crysgen.ranking.energy import RELAXED_SCALE, boltzmann, complexities, simplest_first
+from crysgen.ranking.energy import RELAXED_SCALE, complexities, reweighed, simplest_first
 from crysgen.ranking.selection import select
 from crysgen.requests import CompositionRequest
 from crysgen.retrieval.library.library import Library
@@ -291,9 +291,13 @@ def test_processes_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_lower_energies_are_likelier_within_a_composition() -> None:
-    energies = np.array([-1.0, -1.0 - RELAXED_SCALE, np.nan, -5.0])
-    factors = boltzmann(energies, np.array([0, 0, 0, 1]))
-    np.testing.assert_allclose(factors, [np.exp(-1), 1, 0, 1])
+    energies = np.array([-1.0, -1.0 - RELAXED_SCALE, np.nan])
+    weights = reweighed(np.array([0.3, 0.3, 0.2]), energies)
+    np.testing.assert_allclose(weights[1:] / weights[1], [1, 0])
+    np.testing.assert_allclose(weights[0] / weights[1], np.exp(-1))
+    assert weights.sum() == pytest.approx(0.8)  # what nothing was proposed for stays
+    unsure = reweighed(np.array([0.3, 0.3, 0.2]), energies, np.array([0.1, 0.0, np.nan]))
+    assert weights[0] < unsure[0] < unsure[1]
 
 
 def test_of_equal_energies_the_simplest_comes_first() -> None:

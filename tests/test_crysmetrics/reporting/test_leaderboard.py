@@ -9,7 +9,7 @@ import pytest
 from sets import one, rocksalt
 
 from crysgen.ranking.energy import lowest
-from crysgen.ranking.merge import UNSCORED, probabilities, rank, same_structures
+from crysgen.ranking.merge import DECAY, NOVEL, probabilities, rank, same_structures
 from crysmetrics.io import Crystals
 
 NAN = float("nan")
@@ -48,7 +48,8 @@ def test_a_known_structure_stands_for_the_samples_that_equal_it() -> None:
     ranking = rank(crystals, np.array([0.9, 0.05, NAN]))
     assert same_structures(crystals).tolist() == [0, 1, 1]
     assert ranking.order.tolist() == [0, 1]
-    assert ranking.scores[1] > UNSCORED  # the sample's probability counts for it
+    # However many samples equal it, its probability stays.
+    assert ranking.scores == pytest.approx([0.9, 0.05])
     new = Crystals.concatenate([caesium_chloride(), rocksalt(5.6, "known"), zinc_blende()])
     assert rank(new, np.array([0.9, 0.05, NAN])).order.tolist() == [0, 1, 2]
 
@@ -74,13 +75,12 @@ def test_unmerged_keeps_all() -> None:
     assert rank(crystals, np.array([0.1, 0.9]), merge=False).order.tolist() == [1, 0]
 
 
-def test_candidates_without_scores_share_the_rest_by_energy() -> None:
-    found = probabilities(np.array([0.6, 0.2, NAN, NAN]), np.array([NAN, NAN, -1.0, -0.9]))
-    assert found.sum() == pytest.approx(1)
-    assert found[2:].sum() == pytest.approx(UNSCORED)
-    assert found[0] == pytest.approx(3 * found[1])
-    assert found[2] > found[3]
+def test_new_structures_share_what_proposals_leave_by_energy() -> None:
+    scores, labels = np.array([0.6, 0.2, NAN, NAN, NAN, NAN]), np.array([0, 1, 2, 3, 3, 0])
+    found = probabilities(scores, labels, np.array([NAN, NAN, -0.9, -1.0, -0.95, -2.0]))
+    assert found[:2] == pytest.approx([0.6, 0.2])
+    assert found[2:] == pytest.approx([0.2 * NOVEL * DECAY, 0.2 * NOVEL, 0, 0])
 
 
 def test_without_scores_and_energies_all_are_equal() -> None:
-    assert probabilities(np.full(4, NAN)) == pytest.approx([0.25] * 4)
+    assert probabilities(np.full(4, NAN), np.arange(4)) == pytest.approx([0.25] * 4)
