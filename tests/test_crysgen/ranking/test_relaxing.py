@@ -15,6 +15,7 @@ from crysgen.ranking.relaxing import (
     UNFINISHED,
     Stage,
     best_of_each,
+    hopeless,
     staged,
     weighed,
     with_compressed,
@@ -23,12 +24,13 @@ from crysmetrics.io import Crystals, Failure
 from crysmetrics.relaxation import COMPRESSED, CONVERGED, ENERGY
 
 NAN = float("nan")
-STAGES = (Stage(2, 0.2), Stage(3, 0.05), Stage(50, np.inf))
+STAGES = (Stage(2, 0.15), Stage(3, 0.01), Stage(50, 0.0))
 
 
 def candidates(count: int, requests: list[int]) -> Crystals:
     crystals = Crystals.concatenate([rocksalt(5 + 0.1 * k, f"x-{k}") for k in range(count)])
-    return replace(crystals, properties={"request": np.array(requests)})
+    scores = np.full(count, 0.1)
+    return replace(crystals, properties={"request": np.array(requests), "score": scores})
 
 
 class Downhill:
@@ -61,7 +63,7 @@ def test_only_what_may_become_the_lowest_goes_on() -> None:
     run = Downhill(
         {
             "x-0": [-1.0, -1.1, -1.12],
-            "x-1": [-0.9, -1.04, NAN],  # 0.1 and 0.06 above
+            "x-1": [-0.9, -1.01, NAN],  # 0.1 above both times
             "x-2": [-0.7, NAN, NAN],  # 0.3 above
             "x-3": [NAN, NAN, NAN],
             "x-4": [5.0, 4.0, 3.0],  # of another composition
@@ -75,11 +77,19 @@ def test_only_what_may_become_the_lowest_goes_on() -> None:
     ]
     assert [call[:2] for call in run.calls] == [("p.0", 2), ("p.1", 3), ("p.2", 50)]
     assert ended.ends.tolist() == [AT_END, STOPPED, STOPPED, FAILED, AT_END]
-    np.testing.assert_allclose(ended.energies, [-1.12, -1.04, -0.7, NAN, 3.0])
+    np.testing.assert_allclose(ended.energies, [-1.12, -1.01, -0.7, NAN, 3.0])
     assert ended.reasons.tolist() == ["", "", "", "broke", ""]
     # Each stage begins where the one before ended.
     shrunk = ended.crystals.lattices[:, 0, 1] / start.lattices[:, 0, 1]
     np.testing.assert_allclose(shrunk, [0.99**3, 0.99**2, 0.99, 0.99, 0.99**3])
+
+
+def test_the_likely_are_given_more_time_than_the_unlikely() -> None:
+    energies, position = np.array([-1.0, -0.9, -0.9, NAN]), np.zeros(4, dtype=int)
+    scores = np.array([0.5, 0.4, 1e-4, NAN])
+    assert hopeless(energies, scores, position, 0.04).tolist() == [False, False, True, True]
+    assert hopeless(energies, scores, position, 0.20).tolist() == [False, False, False, True]
+    assert hopeless(energies, scores, np.arange(4), 0.0).tolist() == [False, False, False, False]
 
 
 def test_what_is_not_wanted_is_not_relaxed() -> None:
@@ -93,7 +103,7 @@ def test_crystals_with_two_spins_start_from_two_volumes_and_the_better_end_count
     oxide = replace(rocksalt(4.2, "x-0"), atomic_numbers=np.array([8, 27]))
     other = rocksalt(5.6, "x-1")
     start = Crystals.concatenate([oxide, other])
-    start = replace(start, properties={"request": np.array([0, 0])})
+    start = replace(start, properties={"request": np.zeros(2, int), "score": np.full(2, 0.5)})
     starts, owner = with_compressed(start)
     assert owner.tolist() == [0, 1, 0]
     assert starts.volumes[2] / starts.volumes[0] == pytest.approx(COMPRESSED)
