@@ -40,6 +40,7 @@ library: install
 		-o $(RETRIEVAL)/similarity.npz --volumes $(RETRIEVAL)/volume.npz
 	$(TRAINING).train_plausibility $(RETRIEVAL)/library.npz -o $(RETRIEVAL)/plausibility.safetensors
 	$(TRAINING).fit_calibration $(RETRIEVAL)/library.npz -o $(RETRIEVAL)/calibration.json
+	$(TRAINING).fit_probability $(RETRIEVAL)/library.npz -o $(RETRIEVAL)/probability.json
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info

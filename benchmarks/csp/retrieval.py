@@ -32,7 +32,7 @@ from crysgen.retrieval.proposals.proposal import (
 from crysgen.retrieval.proposals.sizing import with_volumes
 from crysgen.retrieval.proposals.template_ranking import ranked_templates
 from crysgen.retrieval.propose import propose, uncalibrated
-from crysgen.retrieval.scoring.calibration import calibrated
+from crysgen.retrieval.scoring.probability import calibrated
 from crysmetrics.geometry import min_distances
 from crysmetrics.io import Crystals, read
 from crysmetrics.matching.distances import rms_distances

@@ -31,7 +31,7 @@ def reweighed(
 ) -> NDArray[np.float64]:
     """Weigh the probabilities (B,) of one composition's structures by relaxed energies.
 
-    Their sum stays.
+    Their sum stays, but none becomes more than 1.
 
     Args:
         scores: (B,) probabilities; NaN where there is none.
@@ -44,7 +44,7 @@ def reweighed(
     factors = np.exp(-above / np.hypot(RELAXED_SCALE, error))
     found: NDArray[np.float64] = scores * factors
     whole, left = np.nansum(scores), np.nansum(found)
-    return found * (whole / left) if left > 0 else found
+    return np.minimum(found * (whole / left), 1.0) if left > 0 else found
 
 
 def simplest_first(

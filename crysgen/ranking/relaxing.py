@@ -49,8 +49,8 @@ class Stage(NamedTuple):
 
 
 STAGES = (Stage(6, 0.10), Stage(10, 0.04), Stage(84, 0.0))
-"""Stages of the first potential. Of 56 candidates for Li2O, MgO and BaTiO3 a quarter gain more after
-six steps, all of them distorted large cells that end in the minimum of a small one."""
+"""Stages of the first potential. Of 56 candidates for Li2O, MgO and BaTiO3 a quarter gain more
+after six steps, all of them distorted large cells that end in the minimum of a small one."""
 LATER_STAGES = (Stage(8, 0.04), Stage(60, 0.0))
 """Stages of the others, which begin where the first ended."""
 LATER = 0.04

@@ -22,7 +22,7 @@ from crysgen.retrieval.proposals.merging import distinct, merged
 from crysgen.retrieval.proposals.proposal import Proposal, to_crystals
 from crysgen.retrieval.proposals.sizing import with_volumes
 from crysgen.retrieval.proposals.template_ranking import ranked_templates
-from crysgen.retrieval.scoring.calibration import calibrated
+from crysgen.retrieval.scoring.probability import calibrated
 from crysmetrics.errors import UserError
 from crysmetrics.symmetry import space_groups
 
@@ -57,7 +57,8 @@ def propose(
 
     Templates are ranked by the entries that support them (`proposals.template_ranking`); templates
     of simpler formulas are decorated, and those of richer ones get equal species; a regression over
-    support, geometry and plausibility decides the order (`scoring.calibration`).
+    support, geometry and plausibility decides the order (`scoring.calibration`), and another one
+    says how sure it is (`scoring.probability`).
 
     Args:
         library: known crystals.
@@ -83,7 +84,6 @@ def propose(
     found = uncalibrated(
         library,
         atoms,
-        max(n, TEMPLATES),
         units=units,
         exclude_ids=exclude_ids,
         exclude_formula=exclude_formula,
@@ -92,9 +92,15 @@ def propose(
     )
     if space_group is not None:
         found = of_space_group(found, space_group)
-    found = calibrated(with_plausibility(found), by_formula=len(units) > 1)
+    by_formula = len(units) > 1
+    found = calibrated(with_plausibility(found), by_formula)
+    excluded = excluded_entries(library, exclude_ids)
+    if found and len(found) < n:
+        more = ranked_templates(library, atoms, n, units, excluded, exclude_formula, space_group)
+        more = with_plausibility(with_volumes(library, more[TEMPLATES:]))
+        # Order and probabilities of the others are those of any smaller number.
+        found += [replace(p, score=p.score * found[-1].score) for p in calibrated(more, by_formula)]
     if library.everything and not exclude_formula:
-        excluded = excluded_entries(library, exclude_ids)
         sizes = None if any_cell else units
         known = polymorphs(library, atoms, sizes, excluded, space_group)
         found = with_known(library, known, found)

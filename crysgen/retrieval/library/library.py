@@ -27,6 +27,7 @@ DATA_FILES = (
     "library.npz",
     "volume.npz",
     "plausibility.safetensors",
+    "probability.json",
     "similarity.npz",
 )
 """Names of all shipped files, in the order of their hash."""

@@ -53,7 +53,7 @@ FAULTY = 0.4
 """Estimated distance in eV/atom beyond which AFLOW's structures, as pymatgen has them, are faulty
 (anatase at 1.86)."""
 CONFIDENT = 0.35
-"""Probability, among predictions, from which on the first one stands before known structures none
+"""Share, among predictions, from which on the first one stands before known structures none
 of which is stable."""
 DEGENERATE = 0.003
 """Difference in eV/atom up to which the more symmetric form of a structure may be stable."""
@@ -215,13 +215,12 @@ def with_known(
         return list(predicted)
     entries = library.entries
     rest = [p for p in predicted if not _is_polymorph(p, entries)]
-    total = sum(p.score for p in rest) or 1.0
+    total = sum(p.share for p in rest) or 1.0
     is_settled = any(polymorph.is_stable for polymorph in known)
     first: list[Proposal] = []
-    is_sure = bool(rest) and rest[0].score > CONFIDENT * total
+    is_sure = bool(rest) and rest[0].share > CONFIDENT * total
     if is_sure and not is_settled and _is_new(rest[0], known):
-        first = [replace(rest[0], tier=KNOWN_TIER - 1, score=rest[0].score / total)]
-        total -= rest[0].score
+        first = [replace(rest[0], tier=KNOWN_TIER - 1)]
         rest = rest[1:]
     left = 1 - sum(p.score for p in first)
     share = left * (SETTLED if is_settled else 0.5)
@@ -229,8 +228,7 @@ def with_known(
         replace(_published(entries, polymorph), score=float(weight) * share, tier=KNOWN_TIER)
         for polymorph, weight in zip(known, _weights(known), strict=True)
     ]
-    total = max(total, np.finfo(float).tiny)
-    behind = [replace(p, score=p.score * (left - share) / total) for p in rest]
+    behind = [replace(p, score=p.score * (left - share)) for p in rest]
     return [*first, *published, *behind]
 
 

@@ -81,14 +81,15 @@ class Proposal:
         licence: and its licence.
         prototype_id: id of the entry that stands for the prototype; equal for the same prototype.
         space_group: of the template; a decorated one's may be lower.
-        score: how likely the structure is the right one, as far as the library alone can tell;
-            proposals are ordered by it.
+        score: probability that the structure is the right one, as far as the library alone can
+            tell; proposals of a tier are ordered by it.
         features: numbers that the score comes from.
         method: `retrieval`; `decoration` where two elements share the sites of one species of the
             template, `merging` where two of its species became one element.
         known: which known structure of the very formula it is (`mp-1265, on the hull`); "" for a
             prediction.
         tier: proposals of a lower one come first, whatever their scores.
+        share: weight among all proposals of the composition, without known ones.
     """
 
     atomic_numbers: NDArray[np.int64]
@@ -104,6 +105,7 @@ class Proposal:
     method: str = "retrieval"
     known: str = ""
     tier: int = PREDICTED_TIER
+    share: float = 0.0
 
     @property
     def num_atoms(self) -> int:

@@ -1,4 +1,4 @@
-"""Turn the features of proposals into probabilities, by one linear model.
+"""Turn the features of proposals into their order, by one linear model.
 
 Supporting entries say how likely one template is against the others. They say nothing of
 decorations, and too little of a template's own doubts, so that a small softmax regression over all
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
@@ -78,23 +77,6 @@ def contacts(proposal: Proposal) -> tuple[float, float]:
     distances = pair_distances(proposal.lattice, proposal.frac_coords)
     nearest = (distances / (radii[:, None] + radii[None])).min(axis=1)
     return float(nearest.min()), float(nearest.mean())
-
-
-def calibrated(proposals: Sequence[Proposal], by_formula: bool = False) -> list[Proposal]:
-    """Give proposals probabilities as scores, and sort them, the likeliest first.
-
-    Args:
-        proposals: of one composition.
-        by_formula: whether cell sizes compete.
-    """
-    if not proposals:
-        return []
-    table = np.array([list(features(proposal).values()) for proposal in proposals])
-    logits = logits_of(table, by_formula)
-    shares = np.exp(logits - logits.max())
-    shares /= shares.sum()
-    order = np.argsort(-shares, kind="stable")
-    return [replace(proposals[k], score=float(shares[k])) for k in order]
 
 
 def logits_of(table: NDArray[Any], by_formula: bool = False) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Leave-one-out examples: proposals for crystals of a library that lacks their formula.
+"""Leave-one-out examples: proposals for crystals of a library that lacks them.
 
 Crystals are asked for by their exact cell, as benchmarks do, or by their reduced formula, as users
 do. The network of `scoring.plausibility` and the weights of `scoring.calibration` are fitted to
@@ -26,7 +26,7 @@ from crysgen.retrieval.library.prototypes import (
     niggli_cells,
     primitive_crystal,
 )
-from crysgen.retrieval.proposals.proposal import Proposal, to_crystals
+from crysgen.retrieval.proposals.proposal import Proposal, as_crystals, to_crystals
 from crysgen.retrieval.propose import uncalibrated
 from crysgen.retrieval.scoring.calibration import features
 from crysgen.retrieval.scoring.plausibility import Cell
@@ -74,7 +74,11 @@ def held_out_entries(
 
 
 def leave_one_out_examples(
-    path: Path, wanted: Sequence[tuple[int, bool]], workers: int = 1
+    path: Path,
+    wanted: Sequence[tuple[int, bool]],
+    workers: int = 1,
+    *,
+    whole_formula: bool = True,
 ) -> Iterator[Example]:
     """Make examples of entries; those without proposals are left out.
 
@@ -82,14 +86,16 @@ def leave_one_out_examples(
         path: of the library.
         wanted: index of each entry, and whether it is asked for by formula.
         workers: processes.
+        whole_formula: whether the library lacks the whole formula; else only what matches the
+            crystal, and proposals match it as benchmarks have it.
     """
-    jobs = [(str(path), int(entry), by_formula) for entry, by_formula in wanted]
+    jobs = [(str(path), int(entry), by_formula, whole_formula) for entry, by_formula in wanted]
     for found in in_processes(_example, jobs, workers):
         if found is not None:
             yield found
 
 
-def _example(path: str, entry: int, by_formula: bool) -> Example | None:
+def _example(path: str, entry: int, by_formula: bool, whole_formula: bool) -> Example | None:
     library = _library(path)
     target = library.entries.crystal(entry)
     atoms = dict(zip(target.elements.tolist(), target.counts, strict=True))
@@ -97,10 +103,16 @@ def _example(path: str, entry: int, by_formula: bool) -> Example | None:
     units: Sequence[int] = (1,)
     if by_formula:
         atoms, units = as_users_ask(atoms)
-    proposals = uncalibrated(library, atoms, units=units, exclude_formula=True)
+    proposals = uncalibrated(
+        library,
+        atoms,
+        units=units,
+        exclude_ids=() if whole_formula else equal_entries(library, target),
+        exclude_formula=whole_formula,
+    )
     if not proposals:
         return None
-    is_match = match_mask(proposals, target)
+    is_match = (match_mask if whole_formula else benchmark_mask)(proposals, target)
     return Example(
         entry,
         by_formula,
@@ -136,6 +148,29 @@ def match_mask(proposals: Sequence[Proposal], target: PrimitiveCrystal) -> NDArr
         found = displacements(niggli, niggli, pairs, np.arange(len(target.counts))[None])
         equal[alike] = np.isfinite(found[:, 0])
     return equal
+
+
+def benchmark_mask(proposals: Sequence[Proposal], target: PrimitiveCrystal) -> NDArray[np.bool_]:
+    """Mark proposals (n,) that match the target by the matcher of match rates."""
+    from crysmetrics.matching.distances import rms_distances
+
+    pairs = np.column_stack([np.arange(len(proposals)), np.zeros(len(proposals), dtype=np.int64)])
+    distances = rms_distances(to_crystals(proposals), as_crystals(target), pairs, workers=1)
+    return np.isfinite(distances)
+
+
+def equal_entries(library: Library, target: PrimitiveCrystal) -> list[str]:
+    """List the ids of entries that match a crystal, by the tolerances of match rates."""
+    entries = library.entries
+    atoms = dict(zip(target.elements.tolist(), target.counts, strict=True))
+    same = [i for i in entries.of_formula(atoms) if entries.counts(i) == target.counts]
+    if not same:
+        return []
+    cells = [*(entries.crystal(i) for i in same), target]
+    niggli = niggli_cells([(cell.lattice, cell.frac_coords, cell.species) for cell in cells])
+    pairs = [(k, len(same)) for k in range(len(same))]
+    found = displacements(niggli, niggli, pairs, np.arange(len(target.counts))[None])
+    return [entries.ids[i] for i, one in zip(same, found[:, 0], strict=True) if np.isfinite(one)]
 
 
 def as_users_ask(atoms: dict[int, int]) -> tuple[dict[int, int], list[int]]:

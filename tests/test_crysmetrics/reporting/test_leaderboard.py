@@ -31,15 +31,15 @@ def test_equal_structures_at_other_volumes_are_one() -> None:
     assert same_structures(crystals).tolist() == [0, 1, 0, 2]
 
 
-def test_sources_that_agree_support_each_other() -> None:
+def test_equal_proposals_are_one_with_the_higher_probability() -> None:
     crystals = Crystals.concatenate([caesium_chloride(), rocksalt(5.6, "a"), rocksalt(5.9, "b")])
     ranking = rank(crystals, np.array([0.45, 0.3, 0.25]))
     assert ranking.order.tolist() == [
-        1,
         0,
+        1,
     ]  # the likelier of the two that are equal stands for both
-    assert ranking.scores == pytest.approx([0.55, 0.45])
-    assert ranking.groups.tolist() == [1, 0, 0]
+    assert ranking.scores == pytest.approx([0.45, 0.3])
+    assert ranking.groups.tolist() == [0, 1, 1]
 
 
 def test_a_known_structure_stands_for_the_samples_that_equal_it() -> None:
@@ -79,7 +79,7 @@ def test_new_structures_share_what_proposals_leave_by_energy() -> None:
     scores, labels = np.array([0.6, 0.2, NAN, NAN, NAN, NAN]), np.array([0, 1, 2, 3, 3, 0])
     found = probabilities(scores, labels, np.array([NAN, NAN, -0.9, -1.0, -0.95, -2.0]))
     assert found[:2] == pytest.approx([0.6, 0.2])
-    assert found[2:] == pytest.approx([0.2 * NOVEL * DECAY, 0.2 * NOVEL, 0, 0])
+    assert found[2:] == pytest.approx([0.4 * NOVEL * DECAY, 0.4 * NOVEL, 0, 0])
 
 
 def test_without_scores_and_energies_all_are_equal() -> None:
