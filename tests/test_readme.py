@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 
+import metric_table
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -17,7 +18,6 @@ import crysmetrics
 from crysgen.columns import COLUMNS
 from crysmetrics.examples import unpack
 from crysmetrics.io import Crystals, read, write
-from crysmetrics.metrics.registry import all_metrics
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 SMALLER = {
@@ -132,10 +132,9 @@ def test_columns_of_samples_are_those_that_the_program_names():
 
 
 def test_metrics_are_defined_as_the_program_defines_them():
-    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| `(\w+)` \| . \| (.+?) \| (?:yes)? ?\|$", text, re.MULTILINE))
-    assert rows == {key: metric.definition for key, metric in all_metrics().items() if key in rows}
-    assert {key for key in all_metrics() if "_top" not in key} == set(rows)
+    assert metric_table.between(metric_table.PAGE.read_text(encoding="utf-8")) == (
+        metric_table.table()
+    ), "write it anew: python tests/metric_table.py"
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *sorted(

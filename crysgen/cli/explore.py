@@ -22,25 +22,35 @@ from crysmetrics.console import echo
 
 @click.command()
 @click.argument("system", metavar="SYSTEM")
-@click.option("-o", "--output", required=True, metavar="FOLDER", help="Where the results go.")
+@click.option("-o", "--output", required=True, metavar="FOLDER", help="Write the results here.")
 @click.option(
     "--minutes", type=Finite(min=0, min_open=True), help="Begin nothing new after that time."
 )
 @click.option(
-    "-n", "--count", type=click.IntRange(min=1), default=4, show_default=True, help="Of each."
+    "-n",
+    "--count",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Make so many structures of each composition.",
 )
 @click.option(
     "--max-atoms",
     type=click.IntRange(min=2),
     default=12,
     show_default=True,
-    help="Of a formula and a cell.",
+    help="Look at formulas and cells of at most so many atoms.",
 )
-@click.option("--method", default="retrieval", show_default=True, help="See `crysgen sample`.")
+@click.option(
+    "--method",
+    default="retrieval",
+    show_default=True,
+    help="Take candidates as `crysgen sample --method` does.",
+)
 @potentials_option
 @agree_option
 @hull_option
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Of all draws.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed all draws.")
 @device_option
 @workers_option
 @quiet_option

@@ -164,7 +164,7 @@ def reconstruct(
     type=click.Path(path_type=Path),
     required=True,
     metavar="FILE.npz",
-    help="Where the arrays go.",
+    help="Write the arrays here.",
 )
 @id_column_option
 @cif_column_option

@@ -37,7 +37,7 @@ _AT_ONCE = 256
     multiple=True,
     required=True,
     metavar="T",
-    help="Steps of the forward process, 0 to the model's last; several as 0,100,200 or repeated.",
+    help="Noise to these steps of the forward process, from 0 to the model's last: 0,100,200.",
 )
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FOLDER|FILE"

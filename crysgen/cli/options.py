@@ -11,8 +11,8 @@ from crysmetrics.errors import InputError, UserError
 model_option = click.option(
     "--model",
     metavar="NAME|PATH",
-    help="A model that `crysgen models` lists, a kind such as crysldm, a .safetensors file or a "
-    "training run.",
+    help="Use this model: a name that `crysgen models` lists, a kind such as crysldm, a "
+    ".safetensors file or a training run.",
 )
 
 
@@ -38,7 +38,7 @@ batch_size_option = click.option(
     default="auto",
     show_default=True,
     metavar="auto|N",
-    help="Structures made together; halved where memory runs out.",
+    help="Make so many structures together; half as many where memory runs out.",
 )
 
 

@@ -17,7 +17,7 @@ from crysmetrics.console import echo
     default="crysmetrics-demo",
     show_default=True,
     metavar="FOLDER",
-    help="Where the example structures and the results go.",
+    help="Write the example structures and the results here.",
 )
 @quiet_option
 @overwrite_option

@@ -27,7 +27,7 @@ def train_option(command: Command) -> Command:
     if not any("train" in family(name).roles for name in family_names()):
         return command
     return click.option(
-        "--train", metavar="TRAIN", help="The training set, for metrics that compare with it."
+        "--train", metavar="TRAIN", help="Compare with this training set: novelty, leakage, S.U.N."
     )(command)
 
 

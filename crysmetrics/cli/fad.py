@@ -126,7 +126,9 @@ def _save(table: pd.DataFrame, stem: str, x: str, y: str) -> None:
 
 @click.command()
 @click.argument("source", metavar="IN")
-@click.option("-o", "--output", metavar="FILE.csv", help="Standard output by default.")
+@click.option(
+    "-o", "--output", metavar="FILE.csv", help="Write here; to standard output by default."
+)
 @requested(run=NETWORK, output=("quiet", "overwrite"))
 def energy(source: str, output: str | None, request: Request) -> None:
     """Formation energies in eV/atom by ALIGNN, as CSV: id, formation_energy_per_atom, reason."""

@@ -12,7 +12,7 @@ from crysmetrics.features.registry import FEATURES, get_extractor
 
 @click.command()
 @click.argument("source", metavar="IN")
-@click.option("-o", "--output", required=True, metavar="FILE.npz", help="Where the arrays go.")
+@click.option("-o", "--output", required=True, metavar="FILE.npz", help="Write the arrays here.")
 @click.option(
     "--features",
     default="crystalnn,magpie",

@@ -24,12 +24,12 @@ _NOTES = {
     default="1",
     show_default=True,
     metavar="LIST",
-    help="Comma-separated numbers of predictions of which the best counts, such as 1,5,20.",
+    help="Count the best of the first so many predictions; comma-separated numbers such as 1,5,20.",
 )
 @click.option(
     "--in-order",
     is_flag=True,
-    help="The structures of both sets belong together in their order, not by ids.",
+    help="Pair the structures of both sets in their order, not by ids.",
 )
 @click.option(
     "--per-reference",

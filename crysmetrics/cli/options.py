@@ -45,24 +45,24 @@ per_structure_option = click.option(
     help="Write a table with one row for each generated structure.",
 )
 workers_option = click.option(
-    "--workers", type=click.IntRange(min=1), help="Cores to use; all by default."
+    "--workers", type=click.IntRange(min=1), help="Use so many cores; all by default."
 )
 SEED = click.IntRange(0, 2**64 - 1)
 """Seeds that NumPy and PyTorch take alike."""
 id_column_option = click.option(
     "--id-column",
     metavar="NAME",
-    help="Column of ids in a table or JSON; material_id, id, ... by default.",
+    help="Read ids of a table or JSON from this column; material_id, id, ... by default.",
 )
 cif_column_option = click.option(
     "--cif-column",
     metavar="NAME",
-    help="Their column of structures (CIF, or JSON of pymatgen); cif, structure, ... by default.",
+    help="Read CIFs, or JSON of pymatgen, from this column; cif, structure, ... by default.",
 )
 seed_option = click.option(
-    "--seed", type=SEED, default=0, show_default=True, help="Of random draws."
+    "--seed", type=SEED, default=0, show_default=True, help="Seed random draws."
 )
-quiet_option = click.option("--quiet", is_flag=True, help="No progress and no table.")
+quiet_option = click.option("--quiet", is_flag=True, help="Show no progress and no table.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
 
 
@@ -71,18 +71,18 @@ device_option = click.option(
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="Where networks run: auto, cpu or cuda.",
+    help="Run networks on auto, cpu or cuda.",
 )
 cache_option = click.option(
     "--cache",
     metavar="DIR|off",
-    help="Where features are kept between runs; the user's cache folder by default.",
+    help="Keep features between runs here; in the user's cache folder by default.",
 )
 
 energies_option = click.option(
     "--energies",
     metavar="FILE.csv",
-    help="Energies above the hull: columns id or file, and e_above_hull in eV/atom.",
+    help="Read energies above the hull: columns id or file, and e_above_hull in eV/atom.",
 )
 
 

@@ -22,13 +22,14 @@ from crysmetrics.console import echo
 
 @click.command()
 @click.argument("source", metavar="IN")
-@click.option("-o", "--output", required=True, metavar="FOLDER", help="Where the results go.")
+@click.option("-o", "--output", required=True, metavar="FOLDER", help="Write the results here.")
 @click.option(
     "--potential",
     default="chgnet",
     show_default=True,
     metavar="NAME",
-    help="chgnet, 7net-0 or 7net-l3i5 (extras: relax, sevennet).",
+    help="Relax with chgnet, 7net-0 or 7net-l3i5 (extras: relax, sevennet), all trained on the "
+    "Materials Project.",
 )
 @click.option(
     "--dispersion/--no-dispersion",
@@ -41,7 +42,7 @@ from crysmetrics.console import echo
     type=Finite(min=0, min_open=True),
     default=0.03,
     show_default=True,
-    help="Largest force that is left, in eV/Å.",
+    help="Stop when no force is larger, in eV/Å.",
 )
 @click.option("--max-steps", type=click.IntRange(min=0), default=200, show_default=True)
 @click.option(
@@ -49,7 +50,7 @@ from crysmetrics.console import echo
     type=Finite(min=0, min_open=True),
     default=300.0,
     show_default=True,
-    help="Seconds for one structure.",
+    help="Give up a structure after so many seconds.",
 )
 @click.option("--fixed-cell", is_flag=True, help="Move atoms only.")
 @device_option

@@ -61,7 +61,7 @@ _RUN: dict[str, Callable[[Command], Command]] = {
     "alignn": click.option(
         "--alignn",
         metavar="WEIGHTS",
-        help="Published weights such as mp_e_form_alignn; ours by default.",
+        help="Use published weights such as mp_e_form_alignn; ours by default.",
     ),
     "device": device_option,
     "cache": cache_option,

@@ -20,15 +20,16 @@ potentials_option = click.option(
     default="chgnet",
     show_default=True,
     metavar="LIST",
-    help="Comma-separated: chgnet, 7net-0, 7net-l3i5. Each relaxes what the one before left.",
+    help="Relax with these, comma-separated: chgnet, 7net-0, 7net-l3i5; each relaxes what the one "
+    "before left. All were trained on the Materials Project.",
 )
 agree_option = click.option(
-    "--agree", is_flag=True, help="Stable is what all potentials say is stable."
+    "--agree", is_flag=True, help="Call stable what all potentials call stable."
 )
 hull_option = click.option(
     "--hull",
     metavar="FILE.npz",
-    help="Known phases from `crysmetrics hull build`; the Materials Project's by default.",
+    help="Take known phases from `crysmetrics hull build`; the Materials Project's by default.",
 )
 
 
@@ -56,7 +57,7 @@ def stability_settings(
 @click.option(
     "--steps-per-sample",
     type=Finite(min=0, min_open=True),
-    help="Sampling steps that a structure took, for stability_cost.",
+    help="Compute stability_cost from the sampling steps that a structure took.",
 )
 @click.option(
     "--histogram",

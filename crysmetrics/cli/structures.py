@@ -65,7 +65,7 @@ class _WithFormats(click.Command):
     "--format",
     "format_name",
     type=_FormatName(),
-    help="Of the files in a folder or .zip; CIF by default.",
+    help="Write a folder or .zip of files in this format; CIF by default.",
 )
 @click.option("--symmetrize", is_flag=True, help="Write CIFs in the space group found, not P1.")
 @click.option(
@@ -73,7 +73,7 @@ class _WithFormats(click.Command):
     type=Finite(min=0, min_open=True),
     default=0.01,
     show_default=True,
-    help="Å within which symmetry is found.",
+    help="Find symmetry within this distance in Å.",
 )
 @id_column_option
 @cif_column_option

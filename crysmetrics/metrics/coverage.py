@@ -35,7 +35,7 @@ def fingerprints(sample: Sample) -> tuple[Array, Array]:
 
 
 def coverage(gen: Sample, ref: Sample, settings: EvaluationSettings) -> Outcome:
-    """COV-R, COV-P, AMSD and AMCD by both definitions.
+    """Compute COV-R, COV-P, AMSD and AMCD by both definitions.
 
     `cov_recall` is Eq. 10 of the CDVAE paper: one generated crystal must be within both
     thresholds. `cov_recall_marginal` is what CDVAE's released script computes and published

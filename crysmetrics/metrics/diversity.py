@@ -33,7 +33,7 @@ def mean_pairwise_distance(points: NDArray[np.float64]) -> Value:
 
 
 def diversity(gen: Sample, settings: EvaluationSettings) -> Outcome:
-    """Mean pairwise distance of structure and of composition fingerprints.
+    """Compute the mean pairwise distance of structure and of composition fingerprints.
 
     They are CrystalNN's and normalised Magpie ones; structures without a fingerprint are left
     out. Validity settings decide what a `valid` subset is: CDVAE's tables have valid:1000.

@@ -96,7 +96,7 @@ def emd_value(
 
 
 def emd(gen: Sample, ref: Sample, settings: EvaluationSettings) -> Outcome:
-    """EMDs of density and of the number of elements; failures are left out."""
+    """Compute EMDs of density and of the number of elements; failures are left out."""
     return _outcome(_properties(gen), _properties(ref), draw_subset(gen, settings), settings)
 
 

@@ -1,4 +1,4 @@
-"""Fréchet distances between the feature distributions of two sets."""
+"""Compute Fréchet distances between the feature distributions of two sets."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ _INCOMPARABLE = "can't be compared"
 
 
 def novelty(gen: Sample, train: Sample, settings: EvaluationSettings) -> Outcome:
-    """Share of generated structures that are no crystal of the training set.
+    """Count the generated structures that are no crystal of the training set, as a share.
 
     A structure is known if it matches one of TRAIN by pymatgen's StructureMatcher, in either
     order, within --tolerances. Three shares add up to novelty: new crystals of known compositions

@@ -121,25 +121,27 @@ class EvaluationSettings:
             can't be read.
     """
 
-    min_distance: float = _setting(0.5, "Å; valid structures keep all distances above it.")
+    min_distance: float = _setting(0.5, "Call structures valid whose distances are all above this, in Å.")
     min_volume: float = 0.1
     oxidation_states: str = _setting(
         "smact14",
-        "smact14, icsd16, icsd24, icsd24-filtered (SMACT 4's default), pymatgen_sp or wiki.",
+        "Judge compositions by these oxidation states: smact14, icsd16, icsd24, icsd24-filtered "
+        "(SMACT 4's default), pymatgen_sp or wiki.",
         "SET",
     )
     thresholds: Thresholds = _setting(  # noqa: RUF009 (a field)
         THRESHOLDS["mp20"],
-        "mp20, perov5 or carbon24, or a structure and a composition distance such as 0.4,10.",
+        "Cover within these: mp20, perov5 or carbon24, or a structure and a composition distance "
+        "such as 0.4,10.",
         "NAME|S,C",
         parse=parse_thresholds,
     )
     subset: str = _setting(
         "all",
-        "Generated structures that enter: all, N, valid:all or valid:N (CDVAE's is valid:1000).",
+        "Take these generated structures: all, N, valid:all or valid:N (CDVAE's is valid:1000).",
         "SUBSET",
     )
-    seed: int = _setting(0, "Of random draws.")
+    seed: int = _setting(0, "Seed random draws.")
     limit: int | None = None
     reference_space_groups: tuple[int, int] | None = None
     top: tuple[int, ...] = (1,)
@@ -147,12 +149,12 @@ class EvaluationSettings:
     metre: bool = _setting(
         True, "Compare all predictions with all references of their composition."
     )
-    stol: float = _setting(0.5, "Tolerance of positions, as a share of (V/N)^(1/3).", positive=True)
-    angle_tol: float = _setting(10.0, "Tolerance of cell angles in degrees.", positive=True)
-    ltol: float = _setting(0.3, "Tolerance of cell lengths, as a share.", positive=True)
+    stol: float = _setting(0.5, "Match positions within this share of (V/N)^(1/3).", positive=True)
+    angle_tol: float = _setting(10.0, "Match cell angles within so many degrees.", positive=True)
+    ltol: float = _setting(0.3, "Match cell lengths within this share.", positive=True)
     tolerances: Tolerances = _setting(  # noqa: RUF009 (a field)
         TOLERANCES["pymatgen"],
-        "Within which two crystals are the same: pymatgen (0.2,0.3,5), csp (0.3,0.5,10), or those "
+        "Call crystals the same within these: pymatgen (0.2,0.3,5), csp (0.3,0.5,10), or those "
         "of lengths, positions and angles (degrees) of its StructureMatcher.",
         "NAME|L,S,A",
         parse=parse_tolerances,

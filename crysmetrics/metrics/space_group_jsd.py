@@ -27,7 +27,7 @@ Counts = NDArray[np.int64]
 
 
 def space_group_jsd(gen: Sample, ref: Sample, settings: EvaluationSettings) -> Outcome:
-    """Jensen-Shannon distance of the distributions of space groups, in [0, 1].
+    """Compute the Jensen-Shannon distance of the distributions of space groups, in [0, 1].
 
     The square root of the Jensen-Shannon divergence with logarithms to base 2, of space groups
     found within 0.1 Å; structures of which none is found are left out. It is biased upwards at

@@ -19,7 +19,7 @@ BINS = np.round(np.arange(-0.5, 2.01, 0.05), 2)
 
 
 def stability(gen: Sample, settings: EvaluationSettings) -> Outcome:
-    """Share of structures that are stable against decomposition into known phases.
+    """Count the structures that are stable against decomposition into known phases, as a share.
 
     Structures are relaxed by a potential; stable_rate is the share on or below the hull of the
     known phases of the Materials Project, metastable_rate that up to 0.1 eV/atom above it (CrysLDM

@@ -24,7 +24,7 @@ _SIZES = 25
 
 
 def uniqueness(gen: Sample, settings: EvaluationSettings) -> Outcome:
-    """Share of distinct crystals, and the mean distance to the nearest other structure.
+    """Compute the share of distinct crystals, and the mean distance to the nearest other.
 
     Structures that match under pymatgen's StructureMatcher, in either order, within --tolerances
     are grouped around representatives no two of which match: uniqueness is the number of groups
