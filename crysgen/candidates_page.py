@@ -111,7 +111,7 @@ def _card(
     row: Mapping[str, Any], crystal: Crystals, settings: SamplingSettings | None
 ) -> dict[str, Any]:
     """Collect what is shown of one candidate."""
-    from crysmetrics.symmetry import short_symbol
+    from crysmetrics.space_group_settings import short_symbol
 
     number = int(row["space_group"])
     stem = str(row["file"]).rpartition(".")[0]

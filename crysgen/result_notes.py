@@ -67,7 +67,7 @@ def notes_on_numbers(
     structures = "structure" if len(crystals) == 1 else "different structures"
     group = ""
     if settings.space_group is not None:
-        from crysmetrics.symmetry import short_symbol
+        from crysmetrics.space_group_settings import short_symbol
 
         symbol = short_symbol(settings.space_group)
         group = f" of space group {symbol} ({settings.space_group})"

@@ -167,7 +167,7 @@ def symmetric(
 def stated_space_groups(crystals: Crystals) -> NDArray[np.int64]:
     """Read space group numbers (B,) of crystals in conventional cells."""
     from crysmetrics.io.symmetrized import hall_numbers
-    from crysmetrics.symmetry import setting_of
+    from crysmetrics.space_group_settings import setting_of
 
     numbers = [setting_of(hall).space_group for hall in hall_numbers(crystals)]
     return np.array(numbers, dtype=np.int64)

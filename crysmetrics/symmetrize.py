@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from crysmetrics.geometry import min_distance
+from crysmetrics.space_group_settings import setting_of
 from crysmetrics.space_groups.lattices import symmetric_lattice
-from crysmetrics.symmetry import MIN_THICKNESS, Cell, setting_of
+from crysmetrics.symmetry import MIN_THICKNESS, Cell
 
 EXACT = 0.001
 """Å within which the symmetry of the result is found again."""

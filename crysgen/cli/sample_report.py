@@ -74,7 +74,7 @@ def _rich_table(result: Result, num_requests: int) -> Any:
     """Tabulate the first structures: all of one composition, or the best of each."""
     from rich.table import Table
 
-    from crysmetrics.symmetry import short_symbol
+    from crysmetrics.space_group_settings import short_symbol
 
     rows = result.table if num_requests == 1 else result.table[result.table["rank"] == 1]
     shown = Table(box=None, pad_edge=False)

@@ -93,7 +93,7 @@ def complexities(crystals: Crystals, tolerance: float) -> NDArray[np.float64]:
         tolerance: Å within which symmetry is found.
     """
     from crysgen.retrieval.library.prototypes import primitive_crystal
-    from crysmetrics.symmetry import point_group_order
+    from crysmetrics.space_group_settings import point_group_order
 
     cells = [primitive_crystal(crystal, tolerance) for crystal in crystals]
     most = point_group_order(225)

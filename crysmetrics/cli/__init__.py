@@ -36,7 +36,7 @@ _COMMANDS = {
 )
 @click.version_option(__version__, package_name="crysmetrics")
 def main() -> None:
-    """Metrics for generative models of crystals.
+    """Measure how good generated crystals are.
 
     GEN and REF are folders of CIF, POSCAR or extended XYZ files, .zip or .tar.gz of them, single
     files of these, CSV with a column of CIFs, JSON, .pt of CDVAE and DiffCSP, .npz, or the name of

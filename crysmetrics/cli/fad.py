@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 )
 @requested(run=NETWORK, settings=("seed",))
 def fad(gen: str, ref: str, by_size: str | None, by_folder: str | None, request: Request) -> None:
-    """Fréchet ALIGNN distance, its extrapolation to infinite samples, and a kernel distance.
+    """Compute the Fréchet ALIGNN distance, its extrapolation, and a kernel distance.
 
     The number belongs to the weights: compare FADs only of equal extractors, which --json names
     by version and hash.
@@ -131,7 +131,7 @@ def _save(table: pd.DataFrame, stem: str, x: str, y: str) -> None:
 )
 @requested(run=NETWORK, output=("quiet", "overwrite"))
 def energy(source: str, output: str | None, request: Request) -> None:
-    """Formation energies in eV/atom by ALIGNN, as CSV: id, formation_energy_per_atom, reason."""
+    """Predict formation energies by ALIGNN, as CSV: id, formation_energy_per_atom (eV), reason."""
     import sys
 
     import pandas as pd

@@ -69,7 +69,7 @@ def family_command(name: str) -> click.Command:
 )
 @requested(run=NETWORK, settings=("thresholds", "subset", "seed", *VALIDITY))
 def emd(gen: str, ref: str, properties: str, request: Request) -> None:
-    """Earth mover's distances of density, energy and element count.
+    """Compute earth mover's distances of density, energy and element count.
 
     Validity options decide what a `valid` subset is. What can't be read is left out.
     """
@@ -95,7 +95,7 @@ def emd(gen: str, ref: str, properties: str, request: Request) -> None:
 )
 @requested(run=FINGERPRINTS, settings=("thresholds",), output=WITH_TABLE)
 def coverage(gen: str, ref: str, sweep_path: str | None, request: Request) -> None:
-    """COV-R, COV-P, AMSD and AMCD against a reference.
+    """Compute COV-R, COV-P, AMSD and AMCD against a reference.
 
     cov_recall and cov_precision follow the paper's equation; the _marginal ones are those of
     published tables, where nearest structure and nearest composition may be different crystals.
@@ -124,7 +124,7 @@ def coverage(gen: str, ref: str, sweep_path: str | None, request: Request) -> No
 )
 @requested(run=FINGERPRINTS, settings=("seed",))
 def frechet(gen: str, ref: str, features: str, request: Request) -> None:
-    """Fréchet distances on fingerprints or network activations."""
+    """Compute Fréchet distances on fingerprints or network activations."""
     from crysmetrics.errors import UserError
 
     names = listed(features, "--features")

@@ -60,14 +60,14 @@ def featurize(source: str, output: str, features: str, request: Request) -> None
 
 @click.group()
 def cache() -> None:
-    """The cache of features: what is in it, and how to empty it."""
+    """Show and empty the cache of features."""
 
 
 @cache.command()
 @cache_option
 @user_errors
 def info(cache: str | None) -> None:
-    """Where the cache is, how large, and what is in it."""
+    """Say where the cache is, how large, and what is in it."""
     from crysmetrics.features.cache import open_cache
 
     opened = open_cache(cache)

@@ -21,7 +21,7 @@ from crysmetrics.console import echo
 
 @click.group()
 def hull() -> None:
-    """Known phases, and the convex hulls of their formation energies."""
+    """Show and build tables of known phases and their convex hulls."""
 
 
 @hull.command()

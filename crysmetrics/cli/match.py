@@ -49,7 +49,7 @@ def match(
     per_reference_path: str | None,
     request: Request,
 ) -> None:
-    """Match rate, RMSE, cRMSE and METRe of predictions against references.
+    """Compute match rate, RMSE, cRMSE and METRe of predictions against references.
 
     Predictions are paired by ref_id and rank of the samples.csv in PRED, if there is one, else by
     ids (file names). match_rate counts all pairs; match_rate_valid, as most papers do, only those

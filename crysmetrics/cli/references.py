@@ -12,7 +12,7 @@ from crysmetrics.features.registry import FEATURES, get_extractor
 
 @click.group()
 def reference() -> None:
-    """Named references: sets with their features, to be given as REF."""
+    """List and build named references: sets with their features, to be given as REF."""
 
 
 @reference.command()
@@ -47,7 +47,7 @@ def build(name: str, ref: str, features: str, source: str, request: Request) -> 
 @reference.command("list")
 @user_errors
 def list_references() -> None:
-    """Names of references, and what is in them."""
+    """List the names of references, and what is in them."""
     from crysmetrics import references
 
     found = references.listing()

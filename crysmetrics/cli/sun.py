@@ -33,7 +33,7 @@ def sun(
     hull: str | None,
     request: Request,
 ) -> None:
-    """Stable, unique, novel and symmetric: shares of each and of all combinations.
+    """Count stable, unique, novel and symmetric structures, and all combinations of these.
 
     Stable structures lie on the convex hull (e_above_hull <= 0), metastable ones at most 0.1
     eV/atom above it. Energies are those of --energies, such as crysmetrics stability

@@ -23,7 +23,7 @@ from crysmetrics.symmetry import (
 
 HALL_NUMBER = "hall_number"
 """Property of symmetrised crystals: the setting that their cells stand in, 1 to 530 (see
-`crysmetrics.symmetry.setting_of`); 1, which is P1, for those that have no symmetry."""
+`crysmetrics.space_group_settings.setting_of`); 1, which is P1, for those that have no symmetry."""
 EXACT = 1e-3
 """Å within which symmetry is found that has been made exact."""
 EMPTY: Mapping[int, StandardCell] = MappingProxyType({})

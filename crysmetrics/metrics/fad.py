@@ -13,7 +13,7 @@ from crysmetrics.metrics.settings import EvaluationSettings
 
 
 def fad(gen: Sample, ref: Sample, settings: EvaluationSettings) -> Outcome:
-    """Fréchet ALIGNN distance, its extrapolation to infinite samples, and a kernel distance.
+    """Compute the Fréchet ALIGNN distance, its extrapolation, and a kernel distance.
 
     GemsDiff, Section 5.2: the Fréchet distance of the 256 activations before ALIGNN's last layer;
     structures without features are left out. The number belongs to the weights.
@@ -69,7 +69,8 @@ MEASURE = Measure(
             biased=True,
             gated=True,
             definition="Fréchet distance between generated and reference sets in the 256 "
-            "features before ALIGNN's last layer; too large for few structures.",
+            "features before ALIGNN's last layer; too large for few structures, "
+            "and blind to small displacements of atoms (below 0.1 Å or more).",
         ),
         Metric(
             "fad_inf",

@@ -121,7 +121,9 @@ class EvaluationSettings:
             can't be read.
     """
 
-    min_distance: float = _setting(0.5, "Call structures valid whose distances are all above this, in Å.")
+    min_distance: float = _setting(
+        0.5, "Call structures valid whose distances are all above this, in Å."
+    )
     min_volume: float = 0.1
     oxidation_states: str = _setting(
         "smact14",

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysmetrics.io.atomic import atomic_file
+from crysmetrics.space_group_settings import operation_triplets, setting_of
 from crysmetrics.space_groups.groups import (
     GRID,
     TABLE,
@@ -24,7 +25,6 @@ from crysmetrics.space_groups.groups import (
     generated,
     read_position,
 )
-from crysmetrics.symmetry import operation_triplets, setting_of
 
 _GENERAL = (1, 2)
 """Atomic numbers of two orbits on the general position, which have the symmetry of the group."""

@@ -9,13 +9,8 @@ from crysmetrics.geometry import min_distances
 from crysmetrics.io import Crystals, read, write
 from crysmetrics.io.symmetrized import HALL_NUMBER, hall_numbers, symmetrized
 from crysmetrics.io.writing import cif_texts
-from crysmetrics.symmetry import (
-    cells_of,
-    operation_triplets,
-    setting_of,
-    space_groups,
-    standard_cell,
-)
+from crysmetrics.space_group_settings import operation_triplets, setting_of
+from crysmetrics.symmetry import cells_of, space_groups, standard_cell
 
 
 def shaken(crystals: Crystals, amount: float, seed: int) -> Crystals:

@@ -26,7 +26,8 @@ def cif_text(crystal: Crystals, hall_number: int) -> str:
             in P1.
     """
     # It compiles; training on packed graphs reads and writes no crystals, and needs no Numba.
-    from crysmetrics.symmetry import Cell, asymmetric_unit, operation_triplets, setting_of
+    from crysmetrics.space_group_settings import operation_triplets, setting_of
+    from crysmetrics.symmetry import Cell, asymmetric_unit
 
     cell, frac_coords = right_handed(crystal)
     sites = asymmetric_unit(Cell(cell, frac_coords, crystal.atomic_numbers), hall_number)
