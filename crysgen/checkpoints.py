@@ -184,6 +184,16 @@ def find_model(name: str | Path | None = None) -> Path:
     )
 
 
+def kind_of(name: str | Path | None = None) -> str:
+    """Return the kind of a model by its card, without loading it.
+
+    Raises:
+        UserError: if there is no such model.
+        InputError: if it has no card.
+    """
+    return str(_card(find_model(name)).get("kind"))
+
+
 def _version(name: str) -> tuple[int, str]:
     """Order models of a kind: `NAME-v10` after `NAME-v9`."""
     digits = re.search(r"-v(\d+)$", name)

@@ -197,6 +197,15 @@ def ask_free(count: int, num_atoms: int | None = None) -> list[CompositionReques
     return [CompositionRequest(Formula((), ()), ((1, count),), num_atoms=num_atoms)]
 
 
+def ask_cells(cells: Sequence[Sequence[int]]) -> list[CompositionRequest]:
+    """Request a crystal of each cell's atomic numbers; equal ones are one request."""
+    counts = Counter(tuple(sorted(cell)) for cell in cells)
+    return [
+        CompositionRequest(Formula.of_atoms(atoms), ((1, count),))
+        for atoms, count in counts.items()
+    ]
+
+
 def read_structures(
     path: str | Path,
     workers: int | None = None,

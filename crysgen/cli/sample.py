@@ -32,7 +32,8 @@ FREE_NAME = "crystals"
 def sample(**given: Any) -> None:
     """Generate crystals of exact compositions, or of a model's choice.
 
-    Without a composition, --model must be one that chooses compositions itself. The folder holds
+    Without a composition, --model must be named: it chooses compositions itself, or they are drawn
+    for it, as those of known crystals with elements exchanged for similar ones. The folder holds
     a CIF for each structure, the likeliest first, the table samples.csv, candidates.html with
     pictures, energies and reasons, and request.json. A run that was interrupted goes on when the
     same command is given again.
@@ -63,8 +64,8 @@ def _requests(call: SampleCall) -> list[CompositionRequest]:
         return _free(call)
     if sum(map(bool, ways)) != 1:
         raise UserError(
-            "Give one of --composition, --compositions and --system, or a --model that chooses "
-            "compositions itself."
+            "Give one of --composition, --compositions and --system, or name a --model for "
+            "compositions of its choice."
         )
     if call.num_atoms is not None:
         raise UserError("--num-atoms goes with no composition: --max-atoms limits cells of one.")
@@ -93,7 +94,9 @@ def _fitted(call: SampleCall, requests: list[CompositionRequest]) -> list[Compos
 
 
 def _free(call: SampleCall) -> list[CompositionRequest]:
-    """Request crystals of compositions that the model chooses."""
+    """Request crystals of compositions that the model chooses, or that are drawn for it."""
+    from crysgen.checkpoints import kind_of
+    from crysgen.models import model_class
     from crysgen.requests import ask_free
     from crysmetrics.errors import UserError
 
@@ -108,7 +111,21 @@ def _free(call: SampleCall) -> list[CompositionRequest]:
             "Only structures of one composition are ranked after relaxation; `crysmetrics relax` "
             "relaxes those of a model's choice."
         )
-    return ask_free(call.count or DEFAULT_COUNT, call.num_atoms)
+    count = call.count or DEFAULT_COUNT
+    if "atomic_numbers" not in model_class(kind_of(call.model)).requires:
+        return ask_free(count, call.num_atoms)
+    from crysgen.compositions.distribution import draw_compositions
+    from crysgen.compositions.formula_units import MAX_ATOMS
+    from crysgen.requests import ask_cells
+    from crysgen.retrieval.library.library import Library
+
+    # Of crystals that models may have been trained on, whatever --library says.
+    drawn = draw_compositions(
+        Library.load(), count, call.seed, call.max_atoms or MAX_ATOMS, call.num_atoms
+    )
+    if not call.quiet:
+        echo(drawn.summary(), err=True)
+    return ask_cells(drawn.atoms)
 
 
 def _of_system(call: SampleCall, units: tuple[int, ...] | None) -> list[CompositionRequest]:
