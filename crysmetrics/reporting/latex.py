@@ -12,6 +12,7 @@ from crysmetrics.reporting.published import (
     PublishedRow,
     dataset_title,
     not_comparable,
+    other_reference,
     works,
 )
 from crysmetrics.reporting.tables import Document, heading, notes
@@ -55,13 +56,13 @@ def latex_table(
     """
     keys = chosen_columns(documents, published, columns)
     rows = [row for row in published if any(key in row.values for key in keys)]
-    decimals = {key: _decimals(key, documents, rows) for key in keys}
+    decimals = {key: _decimals(key, documents) for key in keys}
     best = {key: _best(key, documents, rows, decimals[key]) for key in keys}
     lines = [
         r"% Needs \usepackage{booktabs}; the works cited are in references.bib.",
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_caption(documents, rows)}}}",
+        rf"\caption{{{_caption(documents, rows, keys)}}}",
         r"\label{tab:crystals}",
         rf"\begin{{tabular}}{{l{'r' * len(keys)}}}",
         r"\toprule",
@@ -144,18 +145,12 @@ def _scale(key: str) -> int:
     return 100 if all_metrics()[key].unit == "share" else 1
 
 
-def _decimals(key: str, documents: Mapping[str, Document], rows: Sequence[PublishedRow]) -> int:
-    """Choose how many decimals a column has: two digits of the smallest error, within limits."""
-    errors = [
-        _scale(key) * d["metrics"][key]["stderr"]
-        for d in documents.values()
-        if d["metrics"].get(key, {}).get("stderr")
-    ]
-    if not errors:
-        return 2 if _scale(key) == 100 else 3
-    smallest = min(errors)
-    digits = next((k for k in range(5) if smallest >= 10 ** (1 - k)), 4)
-    return max(1, min(digits, 2 if _scale(key) == 100 else 4))
+def _decimals(key: str, documents: Mapping[str, Document]) -> int:
+    """Choose how many decimals a column has: as published tables do, more for small errors."""
+    if _scale(key) == 100:
+        return 2
+    errors = [d["metrics"][key]["stderr"] for d in documents.values() if key in d["metrics"]]
+    return 4 if any(error and error < 0.001 for error in errors) else 3
 
 
 def _best(
@@ -172,7 +167,9 @@ def _best(
     return float(f"{choose(printed):.{decimals}f}")
 
 
-def _caption(documents: Mapping[str, Document], rows: Sequence[PublishedRow]) -> str:
+def _caption(
+    documents: Mapping[str, Document], rows: Sequence[PublishedRow], keys: Sequence[str]
+) -> str:
     """Explain what stands in the table: errors, bold, marks, the data of published rows."""
     text = (
         "Metrics of generated crystals. Arrows point to the better side, the best of each column "
@@ -182,7 +179,9 @@ def _caption(documents: Mapping[str, Document], rows: Sequence[PublishedRow]) ->
     if datasets := sorted({row.dataset for row in rows}):
         names = ", ".join(dataset_title(name) for name in datasets)
         text += f" Published rows are against the {names}."
-    if any(key in not_comparable() for row in rows for key in row.values):
+        other = (other_reference(name, d) for name in datasets for d in documents.values())
+        text += "".join(f" {sentence}" for sentence in dict.fromkeys(filter(None, other)))
+    if any(key in not_comparable() and key in row.values for row in rows for key in keys):
         text += " †: made with another network, not comparable."
     if any(shortfalls(document) for document in documents.values()):
         text += " ‡: fewer structures than the protocol takes."

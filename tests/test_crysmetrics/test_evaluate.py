@@ -394,7 +394,7 @@ def test_latex_is_one_table_that_cites_and_marks_the_best(results):
     best = max(row.values["comp_validity"] for row in rows)
     ours = document["metrics"]["comp_validity"]["value"]
     (bold,) = {r[1] for r in body if "textbf" in r[1]}
-    assert f"{100 * max(best, ours):.1f}" in bold
+    assert f"{100 * max(best, ours):.2f}" in bold
 
 
 def test_columns_of_the_latex_table_are_chosen(sets, tmp_path):
