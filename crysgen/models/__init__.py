@@ -19,6 +19,7 @@ MODELS: dict[str, str] = {
     "gemsdiff": "crysgen.models.gemsdiff:GemsDiff",
     "cdvae": "crysgen.models.cdvae:CDVAE",
     "crysldm": "crysgen.models.crysldm:CrysLDM",
+    "adaptive_cell": "crysgen.models.adaptive_cell:AdaptiveCell",
 }
 """Module and class of each kind of model."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from crysgen.models import MODELS, model_class
 from crysgen.models.targets import Target
 from crysgen.training.batch import Batch
 from crysmetrics.errors import UserError
+
+if TYPE_CHECKING:
+    from crysmetrics.io import Crystals
 
 __all__ = [
     "MODELS",
@@ -96,6 +99,16 @@ class Model(nn.Module, ABC):
     sampling_settings: ClassVar[frozenset[str]] = frozenset()
 
     config: Any
+
+    @classmethod
+    def training_form(cls, crystals: Crystals, config: Any) -> Crystals:
+        """Return crystals in the form that the model learns from; as they are, unless it says so.
+
+        Args:
+            crystals: in canonical cells.
+            config: as read from a file.
+        """
+        return crystals
 
     @classmethod
     def fitted(cls, config: Any, train: Batch) -> Any:

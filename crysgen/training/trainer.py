@@ -80,6 +80,7 @@ class Trainer:
         self.graphs = graphs
         self.steps: EagerSteps | GraphSteps | None = None
         device = self.fabric.device
+        train, val = cls.training_form(train, config), cls.training_form(val, config)
         wanted = (config.properties, config.partial_properties)
         self.train = DeviceCrystals(train, device, *wanted)
         self.val = DeviceCrystals(val, device, *wanted)
