@@ -148,6 +148,8 @@ def symmetric(
     if settings.symmetrize is not False:
         of_models = np.isin(candidates.properties["method"], _OF_MODELS)
         of_models[list(given)] = False
+        if settings.draw_space_groups:  # they have it, and are symmetric exactly
+            of_models &= candidates.properties["method"] != "diffusion"
         candidates = symmetrized_in_place(candidates, tolerance, of_models)
     if settings.standard_cells:
         candidates = symmetrized(candidates, settings.tolerance, given)
@@ -285,6 +287,7 @@ def _table(
     """Make the rows of `samples.csv`; they describe the files as they are written."""
     import pandas as pd
 
+    from crysgen.certificates import certificate_columns
     from crysgen.retrieval.library.names import prototype_names
     from crysgen.written_files import suffix_of
     from crysmetrics.io.file_names import file_names
@@ -299,6 +302,7 @@ def _table(
         "volume_per_atom": (crystals.volumes / crystals.num_atoms).round(5),
         "ref_id": [requests[p].ref_id for p in crystals.properties["request"].tolist()],
         "prototype": prototype_names(crystals, settings.tolerance),
+        **certificate_columns(crystals),
         **{name: crystals.properties[name] for name in _KEPT},
         **measured,
     }

@@ -36,6 +36,10 @@ class SamplingSettings:
             groups found.
         tolerance: Å within which symmetry is found.
         space_group: number of the only space group that is wanted; crystals are symmetrised.
+        draw_space_groups: whether each sample of a model gets a space group that is likely for its
+            atoms, which it then has exactly.
+        sites: atomic numbers of the non-equivalent sites of each sample of a model, where no
+            composition is given.
         exclude: ids of known structures that must not be proposed.
         cell: `primitive` or `conventional` for standard cells of the space groups found, in which
             the symmetry is exact; None to leave cells as they are.
@@ -61,6 +65,8 @@ class SamplingSettings:
     symmetrize: bool | None = None
     tolerance: float = 0.1
     space_group: int | None = None
+    draw_space_groups: bool = False
+    sites: tuple[int, ...] = ()
     exclude: tuple[str, ...] = ()
     cell: str | None = None
     formats: tuple[str, ...] = ("cif",)
@@ -81,6 +87,11 @@ class SamplingSettings:
             raise UserError("Numbers of atoms and of steps must be at least 1.")
         if self.space_group is not None and not 1 <= self.space_group <= 230:
             raise UserError(f"Space groups have numbers from 1 to 230; not {self.space_group}.")
+        if self.draw_space_groups and (self.space_group or self.method in ("retrieval", "refine")):
+            raise UserError(
+                "Space groups are drawn for samples of a model alone: with --method diffusion or "
+                "auto, and without a group of one's choice."
+            )
         if self.cell not in (None, *CELLS):
             raise UserError(f"Cells are {' or '.join(CELLS)}; not {self.cell!r}.")
         if self.cell is not None and self.symmetrize is False:
@@ -97,7 +108,8 @@ class SamplingSettings:
     @property
     def standard_cells(self) -> bool:
         """Whether the symmetry found is made exact: asked for, or needed for cell or group."""
-        return bool(self.symmetrize) or self.space_group is not None or self.cell is not None
+        given = self.space_group is not None or self.draw_space_groups
+        return bool(self.symmetrize) or given or self.cell is not None
 
     @property
     def conventional_cells(self) -> bool:

@@ -46,11 +46,13 @@ def files(result: Result, settings: SamplingSettings) -> Iterator[tuple[str, str
 
 
 def _structures(result: Result, name: str) -> Iterator[tuple[str, str]]:
+    from crysgen.certificates import with_comments
     from crysmetrics.io.symmetrized import hall_numbers
     from crysmetrics.io.writing import cif_texts, format_texts
 
     if name == "cif":
-        return cif_texts(result.crystals, hall_numbers(result.crystals))
+        texts = cif_texts(result.crystals, hall_numbers(result.crystals))
+        return with_comments(texts, result.table)
     return format_texts(result.crystals, FORMATS[name])
 
 

@@ -16,6 +16,10 @@ model_option = click.option(
 )
 
 
+MOST_SITES = 40
+"""Non-equivalent sites that can be asked for."""
+
+
 class BatchSize(click.ParamType):
     """`auto` or a number."""
 
@@ -60,6 +64,25 @@ def space_group_number(text: str | None) -> int | None:
     if found is None:
         raise UserError(f"There is no space group {text!r}; give a number or a symbol like Fm-3m.")
     return int(found.number)
+
+
+def parse_sites(text: str) -> tuple[int, ...]:
+    """Read non-equivalent sites such as `Li:2,O:3` as atomic numbers, element after element.
+
+    Raises:
+        UserError: if it is something else.
+    """
+    from crysmetrics.io.elements import SYMBOLS
+
+    found: list[int] = []
+    for part in text.split(","):
+        symbol, _, count = part.strip().partition(":")
+        if symbol not in SYMBOLS[1:] or not (count or "1").isdecimal() or int(count or 1) < 1:
+            raise UserError(f"Sites are elements with numbers, as Li:2,O:3; not {part.strip()!r}.")
+        found += [SYMBOLS.index(symbol)] * int(count or 1)
+    if len(found) > MOST_SITES:
+        raise UserError(f"At most {MOST_SITES} non-equivalent sites can be asked for.")
+    return tuple(found)
 
 
 def excluded_ids(text: str | None, path: Path | None) -> tuple[str, ...]:

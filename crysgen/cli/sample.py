@@ -60,7 +60,10 @@ def _requests(call: SampleCall) -> list[CompositionRequest]:
     from crysmetrics.errors import UserError
 
     ways = [call.composition, call.compositions is not None, call.system is not None]
-    if call.is_free and call.model is not None:
+    one_group = call.space_group is not None and not call.draws_groups
+    if call.sites is not None and not (call.is_free and one_group):
+        raise UserError("--sites goes with one --space-group, and in place of a composition.")
+    if call.is_free and (call.model is not None or call.sites is not None):
         return _free(call)
     if sum(map(bool, ways)) != 1:
         raise UserError(

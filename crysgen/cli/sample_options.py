@@ -13,6 +13,7 @@ from crysgen.cli.options import (
     batch_size_option,
     excluded_ids,
     model_option,
+    parse_sites,
     space_group_number,
 )
 from crysgen.file_formats import CELLS, FILE_FORMATS
@@ -79,6 +80,7 @@ class SampleCall:
     library: str
     symmetrize: bool | None
     space_group: str | None
+    sites: str | None
     cell: str | None
     formats: tuple[str, ...]
     pictures: bool
@@ -103,6 +105,11 @@ class SampleCall:
         """Whether the model chooses compositions."""
         return not self.composition and self.compositions is None and self.system is None
 
+    @property
+    def draws_groups(self) -> bool:
+        """Whether each sample of a model gets a likely space group."""
+        return (self.space_group or "").lower() == "auto"
+
     def settings(self) -> SamplingSettings:
         """Collect what decides the result.
 
@@ -124,7 +131,9 @@ class SampleCall:
             dispersion=self.dispersion,
             symmetrize=self.symmetrize,
             tolerance=self.tolerance,
-            space_group=space_group_number(self.space_group),
+            space_group=None if self.draws_groups else space_group_number(self.space_group),
+            draw_space_groups=self.draws_groups,
+            sites=() if self.sites is None else parse_sites(self.sites),
             exclude=excluded_ids(self.exclude, self.exclude_file),
             cell=self.cell,
             formats=self.formats,
@@ -234,9 +243,17 @@ SOURCES: tuple[Option, ...] = (
 SYMMETRY: tuple[Option, ...] = (
     click.option(
         "--space-group",
-        metavar="SG",
-        help="Keep only crystals of this space group, symmetrised: a number, or a symbol such as "
-        "Fm-3m.",
+        metavar="SG|auto",
+        help="Give only crystals of this space group: a number, or a symbol such as Fm-3m. Models "
+        "that can be told it make samples that obey it exactly; of others and of known structures "
+        "those are kept that have it. auto: each sample of a model has one that is likely for its "
+        "atoms.",
+    ),
+    click.option(
+        "--sites",
+        metavar="EL:N,...",
+        help="In place of a composition: non-equivalent sites of each element, as Li:2,O:3. How "
+        "many atoms they are follows from the Wyckoff positions that samples have.",
     ),
     click.option(
         "--symmetrize/--no-symmetrize",

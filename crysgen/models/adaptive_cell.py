@@ -31,7 +31,7 @@ from crysgen.models.targets import Target
 from crysgen.networks.sitenet import SiteFeatures, SiteGraph, SiteNet, search_sites
 from crysgen.training.batch import Batch, pad_atomic_numbers
 from crysgen.training.site_data import NUM_SITES, SPACE_GROUP, with_sites
-from crysgen.wyckoff.draws import draw_orbits
+from crysgen.wyckoff.draws import draw_target
 from crysmetrics.io import Crystals
 
 _SMALL = 0.03
@@ -130,7 +130,7 @@ class AdaptiveCell(Model):
         "Cells (arXiv 2310.10695, 2023)"
     )
     Config = AdaptiveCellConfig
-    accepts = frozenset({"atomic_numbers", "space_group"})
+    accepts = frozenset({"atomic_numbers", "space_group", "sites"})
     requires = frozenset({"atomic_numbers", "space_group"})
     sampling_settings = frozenset(
         {"position_step", "lattice_step", "position_temperature", "lattice_temperature"}
@@ -337,10 +337,7 @@ class AdaptiveCell(Model):
         self, targets: Sequence[Target], steps: int | None = None
     ) -> tuple[_State, list[_Step]]:
         """See `Stepwise`: sites uniform on positions that are drawn, lattices normal."""
-        drawn = [
-            draw_orbits(target.space_group or 1, target.atomic_numbers or (), target.seed)
-            for target in targets
-        ]
+        drawn = [draw_target(target) for target in targets]
         orbits = [one.orbits for one in drawn]
         numbers = pad_atomic_numbers([one.atomic_numbers for one in drawn]).to(self.device)
         mask = numbers > 0

@@ -66,7 +66,7 @@ def start_lattices(
         config: with the statistics of the training data.
         sigma: noise of the lattice with which the way begins.
     """
-    found = []
+    found: list[np.ndarray] = []
     mean, std = config.volume
     for one, numbers in zip(orbits, draws.numpy(), strict=True):
         group = one.space_group

@@ -276,7 +276,9 @@ def refuse_targets(model: Model, targets: Iterable[Target]) -> None:
     for given in {target.given for target in targets}:
         for name in sorted(given - model.accepts):
             raise UserError(f"A model of kind {model.kind} can't be told {_WORDS[name]}.")
-        for name in sorted(model.requires - given):
+        # Sites say which atoms there are, if not how many.
+        told = given | {"atomic_numbers"} if "sites" in given else given
+        for name in sorted(model.requires - told):
             raise UserError(f"A model of kind {model.kind} must be told {_WORDS[name]}.")
 
 
@@ -284,5 +286,6 @@ _WORDS = {
     "atomic_numbers": "the atoms of a cell",
     "num_atoms": "the number of atoms of a cell",
     "space_group": "the space group",
+    "sites": "non-equivalent sites",
     "latent": "a latent vector",
 }

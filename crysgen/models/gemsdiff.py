@@ -32,7 +32,7 @@ from crysgen.models.gemsdiff_network import CrystalPredictor, full_precision
 from crysgen.models.targets import Target
 from crysgen.networks.base import Estimate
 from crysgen.training.batch import Batch, pad_atomic_numbers
-from crysgen.wyckoff.draws import DrawnOrbits, draw_orbits
+from crysgen.wyckoff.draws import DrawnOrbits, draw_target
 
 _SMALLEST_SIGMA = 0.02
 """Of the lattice: below it errors are no longer divided by the noise."""
@@ -114,7 +114,7 @@ class GemsDiff(CrystalPredictor):
         "Generation, AAAI 2024)"
     )
     Config = GemsDiffConfig
-    accepts = frozenset({"atomic_numbers", "space_group"})
+    accepts = frozenset({"atomic_numbers", "space_group", "sites"})
     requires = frozenset({"atomic_numbers"})
     sampling_settings = frozenset(
         {
@@ -290,11 +290,8 @@ class GemsDiff(CrystalPredictor):
         With space groups, orbits are drawn for the atoms of each target.
         """
         seeds = [target.seed for target in targets]
-        if any(target.space_group for target in targets):
-            drawn = [
-                draw_orbits(target.space_group or 1, target.atomic_numbers or (), target.seed)
-                for target in targets
-            ]
+        if any(target.space_group or target.sites for target in targets):
+            drawn = [draw_target(target) for target in targets]
             atoms = pad_atomic_numbers([one.atomic_numbers for one in drawn]).to(self.device)
             return self._begun(atoms, seeds, steps=steps, drawn=drawn)
         atoms = pad_atomic_numbers([target.atomic_numbers or () for target in targets])

@@ -14,6 +14,8 @@ class Target:
         atomic_numbers: of the cell's atoms.
         num_atoms: of the cell, where `atomic_numbers` is not given.
         space_group: number from 1 to 230.
+        sites: atomic numbers of the non-equivalent sites, where `atomic_numbers` is not given: how
+            many atoms each stands for is left to the model.
         latent: vector of the model's latent space that is decoded.
     """
 
@@ -21,6 +23,7 @@ class Target:
     atomic_numbers: tuple[int, ...] | None = None
     num_atoms: int | None = None
     space_group: int | None = None
+    sites: tuple[int, ...] | None = None
     latent: tuple[float, ...] | None = None
 
     @property

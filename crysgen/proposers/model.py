@@ -11,6 +11,7 @@ import numpy as np
 
 from crysgen.proposers.base import PREDICTED, PREDICTED_TIER, Method
 from crysgen.requests import CompositionRequest, Draw, draws
+from crysgen.wyckoff.groups import draw_space_group
 from crysgen.wyckoff.sizes import fit_sizes
 from crysmetrics.errors import UserError
 
@@ -87,14 +88,27 @@ class ModelSamples(Method):
         return torch_device(self.resources.device)
 
     def _draws(self) -> list[Draw]:
-        """List all draws; a model that accepts a space group is given the requested one."""
+        """List all draws; a model that accepts a space group is given the one that is wanted."""
         everything = list(self.draws.values())
-        group = self.settings.space_group
-        if group is None or "space_group" not in self.model.accepts:
+        drawn = self.settings.draw_space_groups
+        if drawn and "space_group" not in self.model.accepts:
+            raise UserError(f"A model of kind {self.model.kind} can't be told the space group.")
+        if not drawn and self.settings.space_group is None:
             return everything
+        if "space_group" not in self.model.accepts and not self.settings.sites:
+            return everything
+        sites = self.settings.sites or None
         return [
-            replace(draw, target=replace(draw.target, space_group=group)) for draw in everything
+            replace(draw, target=replace(draw.target, space_group=self._group(draw), sites=sites))
+            for draw in everything
         ]
+
+    def _group(self, draw: Draw) -> int | None:
+        """Choose the space group of a draw: the same for a seed, whatever else is drawn."""
+        atoms = draw.target.atomic_numbers
+        if self.settings.draw_space_groups and atoms:
+            return draw_space_group(atoms, draw.seed)
+        return self.settings.space_group
 
     def total(self, pieces: Sequence[str]) -> int:
         """Count structures times steps."""

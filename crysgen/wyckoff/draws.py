@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysgen.compositions.formulas import Formula
+from crysgen.models.targets import Target
 from crysgen.wyckoff.fillings import Filling, Fillings, contents_of, why_impossible
 from crysgen.wyckoff.frequencies import orbit_score
 from crysgen.wyckoff.reductions import draw_basis
@@ -18,6 +19,10 @@ from crysmetrics.errors import UserError
 from crysmetrics.space_groups.groups import space_group
 from crysmetrics.space_groups.projection import Orbits
 
+MOST_SITE_ATOMS = 40
+"""Atoms of a primitive cell whose non-equivalent sites are given."""
+_TRIES = 200
+"""Draws of positions for given sites, after which these are given up."""
 MOST_FILLINGS = 200
 """Of the likeliest, from which one is drawn; the rest of them is hardly ever real."""
 
@@ -84,3 +89,48 @@ def _likeliest(
     scores = np.array([filling.score for filling in found])
     shares = np.exp(scores - scores.max())
     return found, shares / shares.sum()
+
+
+def draw_sites(number: int, sites: Sequence[int], seed: int) -> DrawnOrbits:
+    """Draw Wyckoff positions for non-equivalent sites; how many atoms they are follows from these.
+
+    Args:
+        number: of the space group.
+        sites: atomic number of each site.
+        seed: of the draw.
+
+    Raises:
+        UserError: if they fit no cell that is small enough.
+    """
+    group, rng = space_group(number), np.random.default_rng([seed, number])
+    score = orbit_score(group, Formula.of_atoms(np.array(sites)))
+    shares = {z: np.exp([score(z, p) for p in group.positions]) for z in set(sites)}
+    fixed = np.array([not p.free for p in group.positions])
+    sizes = np.array([p.multiplicity for p in group.positions]) // group.centring
+    for _ in range(_TRIES):
+        taken: list[int] = []
+        for z in sites:
+            weights = shares[z].copy()
+            weights[[k for k in taken if fixed[k]]] = 0
+            taken.append(int(rng.choice(len(weights), p=weights / weights.sum())))
+        if sizes[taken].sum() <= MOST_SITE_ATOMS:
+            positions = tuple(group.positions[k] for k in taken)
+            return DrawnOrbits(
+                Orbits(group, positions, draw_basis(group, rng)), np.array(sites, dtype=np.int64)
+            )
+    raise UserError(
+        f"{len(sites)} non-equivalent sites in space group {number} ({group.symbol}) are hardly "
+        f"ever as few as {MOST_SITE_ATOMS} atoms of a primitive cell; ask for fewer sites."
+    )
+
+
+def draw_target(target: Target) -> DrawnOrbits:
+    """Draw the orbits of a structure that a model is asked to make.
+
+    Raises:
+        UserError: see `draw_orbits` and `draw_sites`.
+    """
+    number = target.space_group or 1
+    if target.sites is not None:
+        return draw_sites(number, target.sites, target.seed)
+    return draw_orbits(number, target.atomic_numbers or (), target.seed)

@@ -37,7 +37,7 @@ def formulas_of(ids: Iterable[str]) -> dict[str, str]:
     """Look up the reduced formulas of shipped known structures by id; others are left out."""
     from crysgen.compositions.formulas import Formula
 
-    entries, found = _shipped(), {}
+    entries, found = known_entries(), {}
     for name in ids:
         if name in entries.position:
             i = entries.position[name]
@@ -47,7 +47,7 @@ def formulas_of(ids: Iterable[str]) -> dict[str, str]:
 
 
 def _name_of(cell: PrimitiveCrystal) -> str:
-    entries = _shipped()
+    entries = known_entries()
     known = _named().get((cell.counts, cell.space_group), [])
     if not known:
         return ""
@@ -61,14 +61,15 @@ def _name_of(cell: PrimitiveCrystal) -> str:
 
 
 @lru_cache(maxsize=1)
-def _shipped() -> Entries:
+def known_entries() -> Entries:
+    """Read all known structures that are shipped, once."""
     return load_entries(shipped_library(), everything=True)
 
 
 @lru_cache(maxsize=1)
 def _named() -> dict[tuple[Counts, int], list[int]]:
     """Collect the entries that have names, by anonymous counts and space group."""
-    entries = _shipped()
+    entries = known_entries()
     found: dict[tuple[Counts, int], list[int]] = {}
     for name in entries.names:
         if name in entries.position:
