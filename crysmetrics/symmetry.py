@@ -165,8 +165,10 @@ def standard_cell(cell: Cell, tolerance: float = TOLERANCE) -> StandardCell | No
     return None if asymmetric_unit(found.cell, found.hall_number) is None else found
 
 
-def conventional_lattice(cell: Cell, tolerance: float) -> tuple[int, NDArray[np.float64]]:
-    """Find the space group of a crystal, and the vectors (3, 3) in Å of its conventional cell.
+def conventional_cell(cell: Cell, tolerance: float) -> StandardCell:
+    """Put a crystal that is symmetric already into the conventional cell of its space group.
+
+    Of crystals that only come near symmetry, `standard_cell` finds more, and takes longer.
 
     Args:
         cell: the crystal.
@@ -175,8 +177,7 @@ def conventional_lattice(cell: Cell, tolerance: float) -> tuple[int, NDArray[np.
     Raises:
         ValueError: if no space group is found, with the reason.
     """
-    found = _dataset(cell, tolerance)
-    return found.number, np.array(found.lattice, dtype=np.float64)
+    return _dataset(cell, tolerance).standard()
 
 
 def asymmetric_unit(

@@ -78,7 +78,7 @@ def count_reductions() -> tuple[dict[str, Counter[tuple[int, ...]]], int]:
     from crysgen.diffusion.lattice import niggli_reduce
     from crysgen.retrieval.library.entries import load_entries
     from crysgen.retrieval.library.library import shipped_library
-    from crysmetrics.symmetry import Cell, conventional_lattice
+    from crysmetrics.symmetry import Cell, conventional_cell
 
     entries = load_entries(shipped_library())
     table: dict[str, Counter[tuple[int, ...]]] = {}
@@ -87,9 +87,9 @@ def count_reductions() -> tuple[dict[str, Counter[tuple[int, ...]]], int]:
         numbers = np.repeat(entries.species(i), entries.counts(i))
         cell = Cell(entries.lattices[i].astype(float), entries.frac(i), numbers)
         try:
-            number, lattice = conventional_lattice(cell, _SYMPREC)
-            group = space_group(number)
-            transforms = niggli_reduce((group.primitive_basis @ lattice)[None])[1]
+            found = conventional_cell(cell, _SYMPREC)
+            group = space_group(found.space_group)
+            transforms = niggli_reduce((group.primitive_basis @ found.cell.lattice)[None])[1]
         except ValueError:  # no symmetry is found in a few flat cells
             continue
         alike = transforms[0] @ np.rint(_holohedry(group)).astype(np.int64)

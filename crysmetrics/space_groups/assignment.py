@@ -9,7 +9,13 @@ from numpy.typing import NDArray
 
 from crysmetrics.space_groups.groups import GRID, SpaceGroup, WyckoffPosition, space_group
 from crysmetrics.space_groups.projection import NEAR_CELLS, Orbits
-from crysmetrics.symmetry import Cell, asymmetric_unit, standard_cell
+from crysmetrics.symmetry import (
+    Cell,
+    StandardCell,
+    asymmetric_unit,
+    conventional_cell,
+    standard_cell,
+)
 
 _EXACT = 1e-3
 """Å within which the atoms of a symmetrised cell lie where their orbits have them."""
@@ -50,7 +56,7 @@ def assign_orbits(cell: Cell, tolerance: float) -> OrbitCrystal:
     """Find space group, Wyckoff letters and free coordinates of a crystal in any cell.
 
     Of origins and axes that are alike (rutile has Ti on 2a or on 2b) it takes those of the
-    conventional cell that `crysmetrics.symmetry.standard_cell` finds.
+    conventional cell that moyo finds.
 
     Args:
         cell: the crystal, primitive or not.
@@ -59,31 +65,49 @@ def assign_orbits(cell: Cell, tolerance: float) -> OrbitCrystal:
     Raises:
         ValueError: if the symmetry found fits no positions, with the reason.
     """
-    found = standard_cell(cell, tolerance)
+    found = _standard(cell, tolerance)
     if found is None:
         group = space_group(1)
         positions = group.positions * len(cell.atomic_numbers)
         frac = cell.frac_coords - np.floor(cell.frac_coords)
         return OrbitCrystal(group, cell.lattice, cell.atomic_numbers, positions, frac)
-    group = space_group(found.space_group)
-    if found.hall_number != group.hall_number:  # spglib's setting, where moyo has failed
-        found = standard_cell(found.cell, _EXACT)
-        if found is None or found.hall_number != group.hall_number:
-            raise ValueError("The conventional cell is in no standard setting.")
-    unit = asymmetric_unit(found.cell, found.hall_number)
-    if unit is None:
-        raise ValueError("The symmetry found does not take atoms to atoms.")
+    standard, unit = found
+    group = space_group(standard.space_group)
     placed = [
-        _position_of(found.cell.frac_coords[atom], size, group, found.cell.lattice)
+        _position_of(standard.cell.frac_coords[atom], size, group, standard.cell.lattice)
         for atom, size in zip(*unit, strict=True)
     ]
     return OrbitCrystal(
         group,
-        found.cell.lattice,
-        found.cell.atomic_numbers[unit[0]],
+        standard.cell.lattice,
+        standard.cell.atomic_numbers[unit[0]],
         tuple(position for position, _ in placed),
         np.array([parameters for _, parameters in placed]),
     )
+
+
+def _standard(
+    cell: Cell, tolerance: float
+) -> tuple[StandardCell, tuple[NDArray[np.int64], NDArray[np.int64]]] | None:
+    """Find the conventional cell in the standard setting, and its orbits; None without symmetry.
+
+    Raises:
+        ValueError: if there is none, with the reason.
+    """
+    try:
+        found: StandardCell | None = conventional_cell(cell, tolerance)
+    except ValueError:
+        found = standard_cell(cell, tolerance)
+    for _ in range(2):
+        if found is None or found.space_group == 1:
+            return None
+        if found.hall_number == space_group(found.space_group).hall_number:
+            unit = asymmetric_unit(found.cell, found.hall_number)
+            if unit is not None:
+                return found, unit
+        # Another setting, or atoms that are not where its operations want them.
+        found = standard_cell(found.cell, tolerance)
+    raise ValueError("The symmetry found fits no standard setting.")
 
 
 def _position_of(
@@ -102,7 +126,7 @@ def _position_of(
             continue
         linear = position.linear[0].astype(np.float64)
         steps = (images[:, None] - position.shifts[0] / GRID + NEAR_CELLS).reshape(-1, 3)
-        parameters = steps @ np.linalg.pinv(linear).T
+        parameters = steps @ position.inverse.T
         errors = np.linalg.norm((steps - parameters @ linear.T) @ lattice, axis=1)
         k = int(np.argmin(errors))
         # Of positions that hold a point equally well, the first letter is the more special one.

@@ -65,6 +65,11 @@ class WyckoffPosition:
         """Which of x, y and z are free: indices of columns."""
         return tuple(np.flatnonzero(self.linear[0].any(axis=0)).tolist())
 
+    @cached_property
+    def inverse(self) -> NDArray[np.float64]:
+        """(3, 3) map of steps from the first site's origin to x, y and z, by least squares."""
+        return np.asarray(np.linalg.pinv(self.linear[0].astype(np.float64)), dtype=np.float64)
+
     @property
     def name(self) -> str:
         """Multiplicity and letter, as `4f`."""
