@@ -16,35 +16,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
-from crysgen.diffusion.lattice import (
-    lattice_from_parameters,
-    lattice_parameters,
-    normalize_lengths,
-    restore_lengths,
-)
 from crysgen.diffusion.noise import Noise, spread_steps
 from crysgen.diffusion.positions import uniform
 from crysgen.diffusion.torus import remove_mean, wrap
 from crysgen.matrices import inverses
-from crysgen.models.base import Model, OnStep
+from crysgen.models.base import OnStep
+from crysgen.models.cdvae_autoencoder import (
+    CrystalAutoencoder,
+    Encoding,
+    full_precision,
+    scaled_parameters,
+)
 from crysgen.models.cdvae_config import CDVAEConfig
-from crysgen.models.cdvae_networks import (
-    DECODERS,
-    ENCODERS,
-    Denoised,
-    Distribution,
-    Flow,
-    LatentHead,
-    full,
-    perceptron,
-)
-from crysgen.models.cdvae_process import (
-    NoiseLevels,
-    drawn_types,
-    move_sizes,
-    noised_types,
-    plan,
-)
+from crysgen.models.cdvae_networks import Denoised, full
+from crysgen.models.cdvae_process import drawn_types, move_sizes, noised_types, plan
 from crysgen.models.cdvae_types import assigned_types
 from crysgen.models.crysldm_networks import atom_means
 from crysgen.models.targets import Target
@@ -52,28 +37,9 @@ from crysgen.networks.embedding import MAX_ATOMIC_NUMBER
 from crysgen.training.batch import Batch
 
 AUTOENCODER, PRIOR = "autoencoder", "prior"
-_FLOW_STEPS = 40
-"""Of the flow that draws latents, by Heun's method; a small part of a sample's cost."""
+
 _LEAST_STD = 0.02
 """Of a lattice parameter: where all training crystals agree, errors are not worth more."""
-
-
-class _Encoding(NamedTuple):
-    """A batch on its way into the latent space.
-
-    Attributes:
-        atomic_numbers: (B, N).
-        frac_coords: (B, N, 3).
-        lattices: (B, 3, 3) in Å.
-        neighbours: for the encoder.
-        noise: (B, D) normal numbers.
-    """
-
-    atomic_numbers: Tensor
-    frac_coords: Tensor
-    lattices: Tensor
-    neighbours: Any
-    noise: Tensor
 
 
 class _Noising(NamedTuple):
@@ -90,7 +56,7 @@ class _Noising(NamedTuple):
         neighbours: for the decoder.
     """
 
-    encoding: _Encoding
+    encoding: Encoding
     parameters: Tensor
     properties: Tensor
     levels: Tensor
@@ -109,7 +75,7 @@ class _Flowing(NamedTuple):
         time: (B,) between 0 and 1.
     """
 
-    encoding: _Encoding
+    encoding: Encoding
     start: Tensor
     time: Tensor
 
@@ -142,7 +108,7 @@ class _Step(NamedTuple):
         gain: () Å.
         type_sigma: () σ_A after the step.
         jitter: (B, N, 3) in Å.
-        uniform: (B, N, 2) numbers that decide types, or (B, N, 1) that nothing depends on.
+        uniform: (B, N) numbers that decide types.
     """
 
     share: Tensor
@@ -152,7 +118,7 @@ class _Step(NamedTuple):
     uniform: Tensor
 
 
-class CDVAE(Model):
+class CDVAE(CrystalAutoencoder):
     """An autoencoder of crystals, and a prior of its latents.
 
     Args:
@@ -181,34 +147,15 @@ class CDVAE(Model):
 
     config: CDVAEConfig
 
-    def __init__(self, config: CDVAEConfig) -> None:
-        super().__init__()
-        self.config = config
-        width, hidden = config.latent_channels, config.hidden_channels
-        self.encoder = ENCODERS[config.encoder](config.encoder_settings)
-        self.head = LatentHead(self.encoder.channels, hidden, width)
-        self.decoder = DECODERS[config.decoder](config.decoder_settings, width, config.told_level)
-        self.of_composition = perceptron(width, hidden, MAX_ATOMIC_NUMBER)
-        self.of_lattice = perceptron(width, hidden, 6)
-        self.of_count = perceptron(width, hidden, config.most_atoms)
-        self.of_property = perceptron(width, hidden, 1) if config.property_name else None
-        self.prior = Flow(width, config.prior_channels)
-        self.levels = NoiseLevels(config.levels, config.position_sigmas, config.type_sigmas)
-
     @property
     def num_steps(self) -> int:
         """L T of Algorithm 1; of the other samplers as many levels as that."""
         return self.config.levels * self.config.steps_per_level
 
-    @property
-    def has_static_shapes(self) -> bool:
-        """See `Prepares`."""
-        return self.encoder.static
-
     @classmethod
     def fitted(cls, config: CDVAEConfig, train: Batch) -> CDVAEConfig:
         """Return the configuration with the statistics of cells, sizes and the property."""
-        parameters = _parameters(train.lattices.double(), train.num_atoms)
+        parameters = scaled_parameters(train.lattices.double(), train.num_atoms)
         known = train.properties.get(config.property_name, train.lattices.new_zeros(0)).double()
         known = known[known.isfinite()]
         some = len(known) > 1
@@ -259,9 +206,9 @@ class CDVAE(Model):
         def normal(*shape: int) -> Tensor:
             return torch.randn(shape, generator=generator, device=device).to(lattices)
 
-        with _full_precision(lattices):
+        with full_precision(lattices):
             neighbours = self.encoder.search(batch.atomic_numbers, batch.frac_coords, lattices)
-            encoding = _Encoding(
+            encoding = Encoding(
                 batch.atomic_numbers, batch.frac_coords, lattices, neighbours, normal(size, width)
             )
             if stage == PRIOR:
@@ -282,8 +229,8 @@ class CDVAE(Model):
             numbers = torch.rand((*mask.shape, 2), generator=generator, device=device)
             return _Noising(
                 encoding,
-                self._standardised(lattices, mask.sum(1)),
-                self._properties(batch),
+                self.standardised(lattices, mask.sum(1)),
+                self.properties(batch),
                 levels - 1,
                 noisy,
                 moves,
@@ -299,19 +246,13 @@ class CDVAE(Model):
             return self._prior_loss(prepared)
         return self._autoencoder_loss(prepared)
 
-    def _distribution(self, encoding: _Encoding) -> Distribution:
-        numbers, frac, lattices, neighbours, _ = encoding
-        nodes = self.encoder(numbers, frac, lattices, neighbours)
-        found: Distribution = self.head(nodes, numbers > 0)
-        return found
-
     def _autoencoder_loss(self, noising: _Noising) -> dict[str, Tensor]:
         """Compute the means over crystals of all parts of Eq. 9."""
         encoding, config = noising.encoding, self.config
         numbers, lattices = encoding.atomic_numbers, encoding.lattices
         mask = numbers > 0
         counts = mask.sum(1)
-        distribution = self._distribution(encoding)
+        distribution = self.distribution(encoding)
         latents = distribution.sample(encoding.noise)
         predicted = full(self.of_composition(latents))
         cell = full(self.of_lattice(latents))
@@ -323,7 +264,7 @@ class CDVAE(Model):
         moves, logits = self.decoder(
             latents, noisy, noising.frac_coords, lattices, shares, noising.neighbours
         )
-        with _full_precision(lattices):
+        with full_precision(lattices):
             true = one_hot((numbers - 1).clamp_min(0), MAX_ATOMIC_NUMBER) * mask[..., None]
             amounts = true.sum(1)
             of_atoms = (amounts / counts[:, None]).to(lattices)
@@ -372,84 +313,19 @@ class CDVAE(Model):
     def _prior_loss(self, flowing: _Flowing) -> dict[str, Tensor]:
         """Compute the error of the flow's velocities, per number."""
         with torch.no_grad():
-            end = self._distribution(flowing.encoding).sample(flowing.encoding.noise)
+            end = self.distribution(flowing.encoding).sample(flowing.encoding.noise)
         time = flowing.time[:, None]
         velocities = self.prior((1 - time) * flowing.start + time * end, flowing.time)
-        with _full_precision(end):
+        with full_precision(end):
             return {"loss": (velocities - (end - flowing.start)).square().mean()}
 
-    def _standardised(self, lattices: Tensor, counts: Tensor) -> Tensor:
-        parameters = _parameters(lattices, counts)
-        mean, std = self._lattice_statistics(parameters)
-        return (parameters - mean) / std
-
-    def _lattice_statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        # Filled on the device: a copy of host memory would make a GPU wait.
-        mean, std = self.config.lattice_mean or (0.0,) * 6, self.config.lattice_std or (1.0,) * 6
-        both = [[like.new_full((), x) for x in numbers] for numbers in (mean, std)]
-        return torch.stack(both[0]), torch.stack(both[1])
-
-    def _properties(self, batch: Batch) -> Tensor:
-        """Return the property (B,), standardised; NaN where it is not known."""
-        values = batch.properties.get(self.config.property_name)
-        if values is None or not self.config.property_std:
-            return torch.full_like(batch.lattices[:, 0, 0], float("nan"))
-        return (values - self.config.property_mean) / self.config.property_std
-
     # --- the latent space ----------------------------------------------------------------------
-
-    @torch.no_grad()
-    def encode(self, batch: Batch) -> Tensor:
-        """See `Encodes`: the means (B, D) of z."""
-        like = next(self.parameters())
-        crystals = batch.to(like.device, like.dtype)
-        numbers, frac, lattices = crystals.atomic_numbers, crystals.frac_coords, crystals.lattices
-        neighbours = self.encoder.search(numbers, frac, lattices)
-        noise = lattices.new_zeros(len(batch), self.config.latent_channels)
-        return self._distribution(_Encoding(numbers, frac, lattices, neighbours, noise)).mean
 
     def decode(self, latents: Tensor, seeds: Sequence[int]) -> Batch:
         """See `Encodes`."""
         vectors = [tuple(vector) for vector in latents.double().tolist()]
         targets = [Target(s, latent=z) for s, z in zip(seeds, vectors, strict=True)]
         return self.sample(targets)
-
-    def property_of(self, latents: Tensor) -> Tensor:
-        """Predict the property (B,) of latents (B, D), differentiably.
-
-        Raises:
-            ValueError: if the model was trained without one.
-        """
-        if self.of_property is None or not self.config.property_std:
-            raise ValueError("the model was trained without a property")
-        found = self.of_property(latents)[:, 0]
-        return found * self.config.property_std + self.config.property_mean
-
-    @torch.no_grad()
-    def sizes(self, latents: Tensor) -> Tensor:
-        """Predict the numbers of atoms (B,) of latents (B, D)."""
-        found: Tensor = self.of_count(latents).argmax(-1) + 1
-        return found
-
-    @torch.no_grad()
-    def cells(self, latents: Tensor, counts: Tensor) -> Tensor:
-        """Predict the cells (B, 3, 3) in Å of latents (B, D) and numbers of atoms (B,)."""
-        raw = self.of_lattice(latents)
-        mean, std = self._lattice_statistics(raw)
-        return restore_lengths(lattice_from_parameters(raw * std + mean), counts)
-
-    @torch.no_grad()
-    def draw_latents(self, noise: Tensor) -> Tensor:
-        """Return latents (B, D) of the prior from normal numbers (B, D)."""
-        if self.config.prior == "normal":
-            return noise
-        points, size = noise, 1 / _FLOW_STEPS
-        for step in range(_FLOW_STEPS):
-            now = torch.full_like(noise[:, 0], step * size)
-            first = self.prior(points, now)
-            second = self.prior(points + size * first, now + size)
-            points = points + size * (first + second) / 2
-        return points
 
     # --- sampling -------------------------------------------------------------------------------
 
@@ -481,8 +357,7 @@ class CDVAE(Model):
         mask = torch.arange(size, device=like.device) < counts[:, None]
         zeros = torch.zeros(*mask.shape, 3, dtype=like.dtype, device=like.device)
         seeds = [target.seed for target in targets]
-        of_types = 2 if self.config.type_steps == "drawn" else 1
-        noise = Noise(seeds, counts, 0, 1 + len(numbers), 3 + of_types)
+        noise = Noise(seeds, counts, 0, 1 + len(numbers), 4)
         draws = noise.rest(zeros)
         composition = self.of_composition(latents).softmax(-1)
         first = next(draws)[1]
@@ -496,7 +371,7 @@ class CDVAE(Model):
             if self.config.centred:
                 jitter = remove_mean(jitter, mask)
             share, gain, width, sigma = (zeros.new_full((), x) for x in numbers_of_step)
-            way.append(_Step(share, gain, sigma, width * jitter, uniform(draw[..., 3:])))
+            way.append(_Step(share, gain, sigma, width * jitter, uniform(draw[..., 3])))
         return _State(drawn * mask, frac, logits, latents, composition, cells), way
 
     def _latents(self, targets: Sequence[Target], like: Tensor) -> Tensor:
@@ -532,10 +407,10 @@ class CDVAE(Model):
         if self.config.type_steps == "likeliest":
             types = logits.argmax(-1) + 1
         else:
-            clean = drawn_types(logits.softmax(-1), inputs.uniform[..., 0])
-            # What decides a type must not decide whether it stays.
-            again = torch.stack([inputs.uniform[..., 1], _stirred(inputs.uniform)], -1)
-            types = noised_types(clean * mask, state.composition, inputs.type_sigma, again)
+            # A type drawn from the prediction, and noised again, at once.
+            stay = 1 / (1 + inputs.type_sigma)
+            chances = stay * logits.softmax(-1) + (1 - stay) * state.composition[:, None]
+            types = drawn_types(chances, inputs.uniform)
         return state._replace(atomic_numbers=types * mask, frac_coords=frac, logits=logits)
 
     def _denoised(self, state: _State, share: Tensor) -> Denoised:
@@ -570,20 +445,5 @@ _LATENT_STREAM = 0x5D1E7
 """Set apart from a crystal's noise: the random numbers of its z."""
 
 
-def _stirred(uniform: Tensor) -> Tensor:
-    """Make a third uniform number (B, N) of two, hardly dependent on either."""
-    return (uniform[..., 0] * 977.0 + uniform[..., 1] * 641.0) % 1
-
-
-def _parameters(lattices: Tensor, counts: Tensor) -> Tensor:
-    """Compute lattice parameters (B, 6), lengths divided by N^(1/3)."""
-    return lattice_parameters(normalize_lengths(lattices, counts.clamp_min(1)))
-
-
 def _std(values: Tensor) -> Tensor:
     return values.std(0, unbiased=False)
-
-
-def _full_precision(like: Tensor) -> torch.autocast:
-    """Switch off 16-bit autocast, in which only the networks may compute."""
-    return torch.autocast(like.device.type, enabled=False)
