@@ -66,7 +66,7 @@ def comments(row: Mapping[str, Any]) -> str:
     Args:
         row: of `samples.csv`.
     """
-    from crysmetrics.symmetry import short_symbol
+    from crysmetrics.space_group_settings import short_symbol
 
     found = [int(row["space_group_tight"]), int(row["space_group_loose"])]
     named = [f"{number} ({short_symbol(number)})" for number in found]

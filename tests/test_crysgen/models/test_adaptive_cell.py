@@ -243,7 +243,7 @@ def test_it_trains_resumes_and_samples_by_the_command(crystals: Crystals, tmp_pa
     assert done.exit_code == 0, done.output
     table = pd.read_csv(tmp_path / "out" / "samples.csv")
     assert (table.formula == "TiO2").all()
-    from crysmetrics.symmetry import short_symbol
+    from crysmetrics.space_group_settings import short_symbol
 
     for row in table.to_dict("records"):
         text = (tmp_path / "out" / row["file"]).read_text()
