@@ -46,6 +46,8 @@ class _Quantity:
 QUANTITIES: dict[str, _Quantity] = {
     "probability": _Quantity("Probability", 2),
     "score": _Quantity("Score", 3),
+    "relaxed_above_lowest": _Quantity("Relaxed, above the lowest", 3, "eV/atom"),
+    "relaxed_disagreement": _Quantity("Potentials disagree by", 3, "eV/atom"),
     "predicted_formation_energy_per_atom": _Quantity("Formation energy (ALIGNN)", 3, "eV/atom"),
     "density": _Quantity("Density", 2, "g/cm³"),
     "volume_per_atom": _Quantity("Volume", 2, "Å³/atom"),
@@ -129,6 +131,8 @@ def _card(
         "prototype": str(row["prototype"]),
         "status": str(row["status"]),
         "is_known": str(row["status"]).startswith("known"),
+        "nearest": _nearest(row),
+        "relaxation": _relaxation(row),
         "atoms": int(row["num_atoms"]),
         "cell_text": _cell_text(crystal),
         "facts": facts,
@@ -138,6 +142,19 @@ def _card(
         "cell": viewer_cell(crystal),
         "files": [] if settings is None else _links(stem, settings),
     }
+
+
+def _nearest(row: Mapping[str, Any]) -> str:
+    """Name the nearest known structure, where it is not the one that stands in the status."""
+    name, distance = str(row["nearest_known"]), float(row["nearest_known_distance"])
+    if not name or not math.isfinite(distance) or f"({name}" in str(row["status"]):
+        return ""
+    return f"{name}, at {distance:.3f} Å (AMD)"
+
+
+def _relaxation(row: Mapping[str, Any]) -> str:
+    """Say by what a structure was relaxed, and how that ended; "" where it was not."""
+    return f"{row['potential']}, {row['relaxation']}" if row["potential"] else ""
 
 
 def _cell_text(crystal: Crystals) -> str:

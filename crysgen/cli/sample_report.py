@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from crysgen.requests import CompositionRequest
     from crysgen.samples import Result
 
+_EXTRA = {"probability": "Probability", "relaxed_above_lowest": "Relaxed ΔE"}
+"""Columns that are shown where they hold numbers, and their titles."""
 _SHOWN = 16
 """Structures and failures that are listed; files have all."""
 
@@ -80,7 +82,10 @@ def _rich_table(result: Result, num_requests: int) -> Any:
     shown = Table(box=None, pad_edge=False)
     shown.add_column("File")
     words = ("Space group", "Prototype", "Status")
-    for title in ("Rank", "Atoms", "Space group", "g/cm³", "Min. Å", "eV/atom", *words[1:]):
+    extra = [c for c in _EXTRA if c in rows and rows[c].notna().any()]
+    for title in ("Rank", "Atoms", "Space group", "g/cm³", "Min. Å", "eV/atom"):
+        shown.add_column(title, justify="left" if title in words else "right")
+    for title in (*(_EXTRA[name] for name in extra), *words[1:]):
         shown.add_column(title, justify="left" if title in words else "right")
     for row in rows.head(_SHOWN).to_dict("records"):
         energy = row["predicted_formation_energy_per_atom"]
@@ -93,6 +98,7 @@ def _rich_table(result: Result, num_requests: int) -> Any:
             f"{row['density']:.3f}",
             f"{row['min_distance']:.3f}",
             "" if energy != energy else f"{energy:.3f}",
+            *("" if row[name] != row[name] else f"{row[name]:.3f}" for name in extra),
             row["prototype"],
             row["status"],
         )
