@@ -392,6 +392,13 @@ class CDVAE(CrystalAutoencoder):
             return noise
         return torch.where(told[:, None], noise, self.draw_latents(noise))
 
+    def size_of(self, target: Target) -> int | None:
+        """See `Model`: what z predicts, where that is not asked of a GPU crystal by crystal."""
+        if target.size is not None or self.device.type != "cpu":
+            return target.size
+        with torch.no_grad():
+            return int(self.sizes(self._latents([target], next(self.parameters())))[0])
+
     def _counts(self, targets: Sequence[Target], latents: Tensor) -> Tensor:
         """Return the numbers of atoms (B,) as told, or predicted."""
         told = torch.tensor([target.num_atoms or 0 for target in targets], device=latents.device)

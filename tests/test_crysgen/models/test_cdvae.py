@@ -411,6 +411,7 @@ def test_samples_follow_from_their_seeds_alone(sampler, type_steps):
     together = model.sample(targets, 6, lambda done, total: told.append((done, total)))
     assert told == [(i, 6) for i in range(1, 7)]
     assert together.num_atoms[1] == 4
+    assert together.num_atoms.tolist() == [model.size_of(target) for target in targets]
     assert (torch.linalg.det(together.lattices) > 0).all()
     for row, target in enumerate(targets):
         alone = model.sample([target], 6)
