@@ -130,8 +130,8 @@ class CrysLDMConfig(ModelConfig):
             raise ValueError("corrector is of the process 'score' alone")
         if self.position_process != "flow" and (self.coupling or self.anti_annealing):
             raise ValueError("coupling and anti_annealing are of the process 'flow' alone")
-        if self.autoencoder_settings.get("radial"):
-            raise ValueError("radial functions are the denoiser's alone")
+        if self.autoencoder_settings.keys() & {"radial", "alike"}:
+            raise ValueError("radial and alike are settings of the denoiser alone")
         if self.denoiser_settings.get("radial") and self.cell_form != "vector":
             raise ValueError("radial functions need the cell_form 'vector'")
         if (len(self.lattice_mean), len(self.lattice_std)) != (6, 6) or min(self.lattice_std) <= 0:

@@ -236,7 +236,8 @@ class Denoiser(nn.Module):
         """
         nodes = self.embedding(noisy.atoms) + self.told(told, share) + _sizes(self.size, mask)
         nodes = nodes + self.step(step_features(share, self.network.channels))[:, None]
-        nodes = self.network(nodes, frac_coords, self.form.invariants(noisy.cell), mask, lattices)
+        cells = self.form.invariants(noisy.cell)
+        nodes = self.network(nodes, frac_coords, cells, mask, lattices, noisy.atoms)
         about = self.cell(atom_means(nodes, mask)).to(noisy.cell)
         velocities = Latents(self.atoms(nodes).to(noisy.cell), self.form.change(about, noisy.cell))
         return velocities, self.positions(nodes).to(frac_coords)

@@ -36,16 +36,22 @@ class CSPNet(nn.Module):
         layers: how many.
         frequencies: of the sines and cosines of fractional differences; DiffCSP has 128.
         radial: functions of distances that messages know, too; the paper has none.
+        alike: functions that tell them how alike two atoms are at first; the paper has none.
     """
 
     def __init__(
-        self, channels: int = 128, layers: int = 4, frequencies: int = 10, radial: int = 0
+        self,
+        channels: int = 128,
+        layers: int = 4,
+        frequencies: int = 10,
+        radial: int = 0,
+        alike: int = 0,
     ) -> None:
         super().__init__()
-        self.channels, self.frequencies, self.radial = channels, frequencies, radial
-        self.blocks = nn.ModuleList(
-            Messages(channels, 6 * frequencies + radial, len(GRAM)) for _ in range(layers)
-        )
+        self.channels, self.frequencies = channels, frequencies
+        self.radial, self.alike = radial, alike
+        pairs = 6 * frequencies + radial + alike
+        self.blocks = nn.ModuleList(Messages(channels, pairs, len(GRAM)) for _ in range(layers))
         self.norm = nn.LayerNorm(channels)
 
     def forward(
@@ -55,6 +61,7 @@ class CSPNet(nn.Module):
         cells: Tensor,
         mask: Tensor,
         lattices: Tensor | None = None,
+        atoms: Tensor | None = None,
     ) -> Tensor:
         """Return features (B, N, C) of atoms; without meaning on padding.
 
@@ -64,12 +71,16 @@ class CSPNet(nn.Module):
             cells: (B, 6) invariant numbers of the lattice, of unit size, such as `gram_entries`.
             mask: (B, N) where atoms are.
             lattices: (B, 3, 3) in which distances are measured, where there are radial functions.
+            atoms: (B, N, D) what atoms are, of unit size, where it is to be compared.
         """
-        pairs = pair_waves(frac_coords, self.frequencies)
+        features = [pair_waves(frac_coords, self.frequencies)]
         if self.radial:
             assert lattices is not None, "radial functions need lattices"
-            near = pair_distances(frac_coords, lattices, mask.sum(1), self.radial)
-            pairs = torch.cat([pairs, near], -1)
+            features.append(pair_distances(frac_coords, lattices, mask.sum(1), self.radial))
+        if self.alike:
+            assert atoms is not None, "nothing tells atoms apart"
+            features.append(pair_likeness(atoms, self.alike))
+        pairs = torch.cat(features, -1)
         if torch.is_autocast_enabled(pairs.device.type):
             # Once, not in each layer: they are the largest input of all.
             pairs = pairs.to(torch.get_autocast_dtype(pairs.device.type))
@@ -177,6 +188,20 @@ def pair_distances(frac_coords: Tensor, lattices: Tensor, num_atoms: Tensor, cou
         curve = curve * shrunk * math.exp(k - 0.5)
         sums[k - 1] = curve.sum(-1)
     return torch.stack([sums[k] for k in range(1, count + 1)], -1)
+
+
+def pair_likeness(atoms: Tensor, count: int) -> Tensor:
+    """Compute normal curves (B, N, N, K) of the differences of atoms, each twice as wide.
+
+    A message is a sum of two atoms' features before it is bent, and learns slowly to compare them.
+
+    Args:
+        atoms: (B, N, D) of unit size.
+        count: K; the first is 0.1 wide.
+    """
+    square = (atoms[:, :, None] - atoms[:, None]).square().mean(-1, keepdim=True)
+    orders = torch.arange(count, dtype=atoms.dtype, device=atoms.device)
+    return (-square / 2 / (0.1 * 2**orders).square()).exp()
 
 
 def gram_entries(lattices: Tensor) -> Tensor:

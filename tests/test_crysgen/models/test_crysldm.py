@@ -39,7 +39,7 @@ CONFIG = CrysLDMConfig(
 )
 FLOW = replace(
     CONFIG,
-    denoiser_settings=SMALL | {"radial": 5},
+    denoiser_settings=SMALL | {"radial": 5, "alike": 3},
     cell_form="vector",
     standardize_latents=True,
     sample_latents=False,

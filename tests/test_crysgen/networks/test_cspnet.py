@@ -10,6 +10,7 @@ from crysgen.networks.cspnet import (
     combine_rows,
     gram_entries,
     pair_distances,
+    pair_likeness,
     pair_waves,
 )
 from crysgen.training.batch import Batch
@@ -121,6 +122,18 @@ def test_radial_functions_are_sums_over_images(batch):
         batch.frac_coords.float(), batch.lattices.float(), batch.num_atoms, count
     )
     assert (single - found).abs().max() < 1e-4
+
+
+def test_likeness_is_one_for_equal_atoms_and_wider_from_curve_to_curve():
+    atoms = torch.randn(3, 4, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    atoms[:, 1] = atoms[:, 0]
+    found = pair_likeness(atoms, 5)
+    assert found.shape == (3, 4, 4, 5)
+    assert torch.equal(found, found.transpose(1, 2))
+    assert (found[:, 0, 1] == 1).all()
+    assert (found[:, 0, 2].diff(dim=-1) > 0).all()
+    square = float((atoms[0, 0] - atoms[0, 3]).square().mean())
+    assert float(found[0, 0, 3, 4]) == pytest.approx(np.exp(-square / 2 / 1.6**2))
 
 
 def test_gram_matrix_of_rows_stays_and_that_of_columns_turns():
