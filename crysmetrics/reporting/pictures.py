@@ -70,7 +70,9 @@ def crystal_svg(crystal: Crystals, title: str = "") -> str | None:
         return None
     numbers, positions = drawn_atoms(crystal)
     radii = covalent_radii[numbers]
-    colours = {z: _hex(jmol_colors[z]) for z in np.unique(numbers).tolist()}
+    # The colours end with meitnerium.
+    heaviest = len(jmol_colors) - 1
+    colours = {z: _hex(jmol_colors[min(z, heaviest)]) for z in np.unique(numbers).tolist()}
     bonds = _bonds(positions, radii)
     corners = np.array(list(product((0, 1), repeat=3))) @ crystal.lattices[0]
     turned, ends = positions @ _view(), corners @ _view()

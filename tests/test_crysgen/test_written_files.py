@@ -23,6 +23,7 @@ from crysgen.result_notes import is_high_entropy
 from crysgen.settings import Resources, SamplingSettings
 from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals, read
+from crysmetrics.reporting.pictures import crystal_svg
 from crysmetrics.symmetry import space_groups
 
 RESOURCES = Resources(device="cpu", workers=1, cache="off")
@@ -189,3 +190,15 @@ def test_solid_solutions_are_said_to_be_ordered_cells(monkeypatch, tmp_path):
     assert "ordered cell" in result.notes[0]
     assert "ordered cell" in result.to_html()
     assert isinstance(result.crystals, Crystals)
+
+
+def test_every_element_can_be_drawn():
+    for z in range(1, 119):
+        pair = Crystals(
+            np.array([z, 1]),
+            np.array([[0.0, 0, 0], [0.5, 0.5, 0.5]]),
+            4 * np.eye(3)[None],
+            np.array([2]),
+            ("pair",),
+        )
+        assert "<svg" in (crystal_svg(pair) or "")
