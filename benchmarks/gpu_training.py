@@ -18,9 +18,10 @@ optionally `kind`, `config`, `precision`, `graphs`, tables `model` and `training
 configuration, an `abort` of its own, and `new` crystals with exchanged elements (of `--exchanges`)
 beside `repeats` times the known ones; `[[samples]]` with `set` (`val` or `test`, whose compositions
 are sampled, or `free`: atoms of the model's choice), and optionally `runs`, `seeds`, `steps`,
-`first` (crystals of the set; 1,000 free ones) and a table `settings` of sampling, taken in
-order. A model that can't be asked for a composition reconstructs the crystals of the set from their
-latent vectors instead.
+`first` (crystals of the set; 1,000 free ones), `space_groups` (true: those of the set's crystals
+are given, which `crysgen.training.site_data` has packed) and a table `settings` of sampling, taken
+in order. A model that can't be asked for a composition reconstructs the crystals of the set from
+their latent vectors instead.
 
 OUT has no file above 16 MiB; larger ones are cut into NAME.000, NAME.001, ... (`cat` joins them):
 `summary.json`, for each run `NAME.safetensors` in 16 bits, `cards.zip` with `NAME.json` and
@@ -52,6 +53,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from crysgen.checkpoints import BEST, load_model, save_model
 from crysgen.latent import latent_targets
 from crysgen.models import model_class
+from crysgen.models.adaptive_cell_config import AdaptiveCellConfig
 from crysgen.models.cdvae_config import CDVAEConfig
 from crysgen.models.crysldm_config import CrysLDMConfig
 from crysgen.models.targets import Target
@@ -62,6 +64,7 @@ from crysgen.training.data import training_sets
 from crysgen.training.fabric import device_name, launch
 from crysgen.training.graphs import GraphSteps
 from crysgen.training.prefetch import PreparedBatches
+from crysgen.training.site_data import SPACE_GROUP
 from crysgen.training.steps import EagerSteps
 from crysgen.training.substitutions import Exchanges, extended
 from crysgen.training.trainer import Trainer
@@ -75,7 +78,7 @@ KEYS = {
         *("name", "seconds", "kind", "config", "precision", "graphs"),
         *("model", "training", "abort", "new", "repeats"),
     },
-    "samples": {"set", "runs", "seeds", "steps", "first", "settings"},
+    "samples": {"set", "runs", "seeds", "steps", "first", "settings", "space_groups"},
 }
 TINY = {"channels": 32, "pair_channels": 16, "triangle_channels": 8, "layers": 1, "heads": 4}
 TINY |= {"radial": 8, "k": 16}
@@ -161,6 +164,9 @@ def tiny_model(config: Any) -> Any:
     if isinstance(config, CDVAEConfig):
         encoder = config.encoder_settings | {"channels": 32, "layers": 1}
         return replace(config, encoder_settings=encoder, decoder_settings=TINY)
+    if isinstance(config, AdaptiveCellConfig):
+        small = {"channels": 16, "edge_channels": 16, "triplet_channels": 4, "layers": 1, "k": 12}
+        return replace(config, network_settings=small | {"triplet_k": 6})
     return replace(config, network_settings=TINY) if config.network == "pairformer" else config
 
 
@@ -339,7 +345,13 @@ class Campaign:
             return None
         crystals = self.sets[request["set"]][: request.get("first")]
         atoms = np.split(crystals.atomic_numbers, crystals.offsets[1:-1])
-        targets = [Target(first + i, tuple(numbers.tolist())) for i, numbers in enumerate(atoms)]
+        groups: list[int | None] = [None] * len(crystals)
+        if request.get("space_groups"):
+            groups = crystals.properties[SPACE_GROUP].tolist()
+        targets = [
+            Target(first + i, tuple(numbers.tolist()), space_group=group)
+            for i, (numbers, group) in enumerate(zip(atoms, groups, strict=True))
+        ]
         return Wanted(targets, crystals.ids, crystals)
 
 

@@ -18,7 +18,7 @@ COLUMNS: dict[str, str] = {
     "nearest_known": "id of the known structure of the formula, or else of its type and space "
     "group, that is nearest",
     "nearest_known_distance": "largest difference in Å of average minimum distances (AMD) from it",
-    "method": "what made it: retrieval, decoration, merging, diffusion or refine",
+    "method": "what made it: retrieval, decoration, merging, diffusion, wyckoff or refine",
     "prototype_id": "id of the known structure that it was made from",
     "score": "how likely it is the right one among the candidates of its formula, 0 to 1",
     "probability": "calibrated, of being the right structure at all; empty for samples alone",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _KEPT = ("status", "method", "prototype_id", "seed")
 """Properties of candidates that are columns of the table."""
-_OF_MODELS = ("diffusion", "refine")
+_OF_MODELS = ("diffusion", "wyckoff", "refine")
 """Methods whose crystals come from a model, and are symmetric by accident only."""
 SAMPLE_TOLERANCE = 1.0
 """Å beyond which no atom of a model's sample is moved to make its symmetry exact: chosen on `val`
@@ -148,8 +148,8 @@ def symmetric(
     if settings.symmetrize is not False:
         of_models = np.isin(candidates.properties["method"], _OF_MODELS)
         of_models[list(given)] = False
-        if settings.draw_space_groups:  # they have it, and are symmetric exactly
-            of_models &= candidates.properties["method"] != "diffusion"
+        if settings.gives_groups:  # they have them, and are symmetric exactly
+            of_models &= candidates.properties["method"] == "refine"
         candidates = symmetrized_in_place(candidates, tolerance, of_models)
     if settings.standard_cells:
         candidates = symmetrized(candidates, settings.tolerance, given)

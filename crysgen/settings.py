@@ -106,9 +106,14 @@ class SamplingSettings:
             )
 
     @property
+    def gives_groups(self) -> bool:
+        """Whether samples of a model get space groups that are drawn."""
+        return self.draw_space_groups or self.method == "wyckoff"
+
+    @property
     def standard_cells(self) -> bool:
         """Whether the symmetry found is made exact: asked for, or needed for cell or group."""
-        given = self.space_group is not None or self.draw_space_groups
+        given = self.space_group is not None or self.gives_groups
         return bool(self.symmetrize) or given or self.cell is not None
 
     @property

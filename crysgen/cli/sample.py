@@ -89,7 +89,7 @@ def _requests(call: SampleCall) -> list[CompositionRequest]:
 def _fitted(call: SampleCall, requests: list[CompositionRequest]) -> list[CompositionRequest]:
     """Request samples of a model in cells alone that the space group has places for."""
     number = call.settings().space_group
-    if number is None or call.method != "diffusion":
+    if number is None or call.method not in ("diffusion", "wyckoff"):
         return requests
     from crysgen.wyckoff.sizes import fit_sizes
 
@@ -115,7 +115,7 @@ def _free(call: SampleCall) -> list[CompositionRequest]:
             "relaxes those of a model's choice."
         )
     count = call.count or DEFAULT_COUNT
-    if "atomic_numbers" not in model_class(kind_of(call.model)).requires:
+    if call.sites or "atomic_numbers" not in model_class(kind_of(call.model)).requires:
         return ask_free(count, call.num_atoms)
     from crysgen.compositions.distribution import draw_compositions
     from crysgen.compositions.formula_units import MAX_ATOMS

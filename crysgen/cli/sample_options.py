@@ -212,7 +212,8 @@ SOURCES: tuple[Option, ...] = (
         default="auto",
         show_default=True,
         help="Take candidates from known structures (retrieval), from noise (diffusion), from "
-        "proposals that are noised and denoised (refine), or from the first two (auto).",
+        "proposals that are noised and denoised (refine), from likely space groups and Wyckoff "
+        "positions whose coordinates a model finds (wyckoff), or from the first two (auto).",
     ),
     click.option(
         "--library",

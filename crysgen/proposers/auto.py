@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crysgen.proposers.model import ModelSamples
-from crysgen.requests import CompositionRequest
+from crysgen.requests import CompositionRequest, Draw
+from crysgen.wyckoff.groups import draw_space_group
 from crysmetrics.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,6 +36,15 @@ class ModelShare(ModelSamples):
     ) -> None:
         super().__init__(requests, settings, resources)
         self.requests = requests
+        self.empty: set[int] = set()
+
+    def group_of(self, draw: Draw) -> int | None:
+        """See `ModelSamples`; of what the library has no proposal for, groups are drawn."""
+        atoms, given = draw.target.atomic_numbers, super().group_of(draw)
+        may = "space_group" in self.model.accepts and self.settings.sites == ()
+        if given is None and atoms and may and draw.request in self.empty:
+            return draw_space_group(atoms, draw.seed)
+        return given
 
     def fitted(self, request: CompositionRequest) -> CompositionRequest:
         """See `ModelSamples`; without a place in the space group nothing is drawn."""
@@ -48,6 +58,7 @@ class ModelShare(ModelSamples):
         known = np.zeros(len(self.requests), dtype=np.int64)
         if len(earlier):
             known += np.bincount(earlier.properties["request"], minlength=len(self.requests))
+        self.empty = {position for position, have in enumerate(known.tolist()) if not have}
         left = left_to_model(self.requests, known.tolist())
         self.draw_for([self.fitted(request) for request in left])
 

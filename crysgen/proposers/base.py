@@ -26,6 +26,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "auto": ("crysgen.proposers.retrieval:Retrieval", "crysgen.proposers.auto:ModelShare"),
     "retrieval": ("crysgen.proposers.retrieval:Retrieval",),
     "diffusion": ("crysgen.proposers.model:ModelSamples",),
+    "wyckoff": ("crysgen.proposers.wyckoff:WyckoffSamples",),
     "refine": ("crysgen.proposers.refine:Refine",),
 }
 """What `--method` takes: the classes of the methods whose candidates are ranked together."""

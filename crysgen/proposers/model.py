@@ -90,20 +90,20 @@ class ModelSamples(Method):
     def _draws(self) -> list[Draw]:
         """List all draws; a model that accepts a space group is given the one that is wanted."""
         everything = list(self.draws.values())
-        drawn = self.settings.draw_space_groups
-        if drawn and "space_group" not in self.model.accepts:
-            raise UserError(f"A model of kind {self.model.kind} can't be told the space group.")
-        if not drawn and self.settings.space_group is None:
-            return everything
-        if "space_group" not in self.model.accepts and not self.settings.sites:
-            return everything
         sites = self.settings.sites or None
+        groups = [self.group_of(draw) for draw in everything]
+        if sites is None and all(group is None for group in groups):
+            return everything
+        if "space_group" not in self.model.accepts and sites is None:
+            if self.settings.draw_space_groups or self.name == "wyckoff":
+                raise UserError(f"A model of kind {self.model.kind} can't be told the space group.")
+            return everything
         return [
-            replace(draw, target=replace(draw.target, space_group=self._group(draw), sites=sites))
-            for draw in everything
+            replace(draw, target=replace(draw.target, space_group=group, sites=sites))
+            for draw, group in zip(everything, groups, strict=True)
         ]
 
-    def _group(self, draw: Draw) -> int | None:
+    def group_of(self, draw: Draw) -> int | None:
         """Choose the space group of a draw: the same for a seed, whatever else is drawn."""
         atoms = draw.target.atomic_numbers
         if self.settings.draw_space_groups and atoms:
