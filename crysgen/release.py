@@ -52,6 +52,10 @@ _SHOWN_METRICS = {
     "rmse": "RMSE",
     "symmetric_share": "Share above P1 within 0.1 Å",
     "space_group_jsd": "Distance of space groups (JSD)",
+    "emd_energy_cdvae": "EMD of energy (eV/atom, CDVAE's network)",
+    "sr5": "Success rate of optimisation, lowest 5 %",
+    "sr10": "Success rate of optimisation, lowest 10 %",
+    "sr15": "Success rate of optimisation, lowest 15 %",
 }
 
 

@@ -147,6 +147,10 @@ class CDVAE(CrystalAutoencoder):
 
     config: CDVAEConfig
 
+    def __init__(self, config: CDVAEConfig) -> None:
+        super().__init__(config)
+        self._known_sizes: dict[tuple[str, Target], int] = {}
+
     @property
     def num_steps(self) -> int:
         """L T of Algorithm 1; of the other samplers as many levels as that."""
@@ -396,8 +400,12 @@ class CDVAE(CrystalAutoencoder):
         """See `Model`: what z predicts, where that is not asked of a GPU crystal by crystal."""
         if target.size is not None or self.device.type != "cpu":
             return target.size
-        with torch.no_grad():
-            return int(self.sizes(self._latents([target], next(self.parameters())))[0])
+        key = (self.config.prior, target)
+        if key not in self._known_sizes:
+            with torch.no_grad():
+                latents = self._latents([target], next(self.parameters()))
+            self._known_sizes[key] = int(self.sizes(latents)[0])
+        return self._known_sizes[key]
 
     def _counts(self, targets: Sequence[Target], latents: Tensor) -> Tensor:
         """Return the numbers of atoms (B,) as told, or predicted."""
