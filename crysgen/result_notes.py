@@ -71,8 +71,10 @@ def notes_on_numbers(
 
         symbol = short_symbol(settings.space_group)
         group = f" of space group {symbol} ({settings.space_group})"
-    having = f", {kept:,} of them of that group" if kept < made else ""
-    return (
-        f"{len(crystals):,} {structures}{group} where {wanted:,} were asked for: there were "
-        f"{made:,} candidates{having}, and equal ones are listed once.",
-    )
+    if kept < made:
+        why = f"of {made:,} candidates {kept:,} are of that group, and equal ones are listed once"
+    elif len(crystals) < made:
+        why = f"there were {made:,} candidates, and equal ones are listed once"
+    else:
+        why = "there were no other candidates"
+    return (f"{len(crystals):,} {structures}{group} where {wanted:,} were asked for: {why}.",)
