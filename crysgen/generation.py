@@ -111,6 +111,7 @@ def propose(methods: Sequence[Method], store: Store) -> None:
     for method, missing in _missing(methods, store):
         if not missing:
             continue
+        method.unfinished = store.unfinished(method.name)
         with task(f"Sampling ({method.name})", method.total(missing)) as advance:
             for crystals in method.run(missing, advance):
                 store.add(method.name, crystals)

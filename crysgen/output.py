@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from crysgen.columns import COLUMNS
 from crysgen.proposers.base import CANDIDATE_PROPERTIES
 from crysgen.run_state import RECORD, SCHEMA, UNFINISHED, check_folder, read_record, write_record
+from crysgen.unfinished import UnfinishedBatches
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.io import Crystals
 from crysmetrics.io.atomic import atomic_file
@@ -59,6 +60,10 @@ class Store:
         names = [f"{method}-{name}" for name in crystals.ids]
         failures = [f._replace(file=f"{method}-{f.file}") for f in crystals.failures]
         self._parts.append(crystals.with_ids(names).with_failures(failures))
+
+    def unfinished(self, method: str) -> UnfinishedBatches | None:
+        """Return where a method keeps batches on their way; None if this is no folder."""
+        return None
 
     def candidates(self, methods: Collection[str] | None = None) -> Crystals:
         """Join all candidates, or those of some methods; pieces without any are failures."""
@@ -119,6 +124,12 @@ class RunFolder(Store):
         """See `Store`; it is on disk when this returns."""
         super().add(method, crystals)
         self._parts[-1].save(self._next_file("part"))
+        names = (*crystals.ids, *(failure.file for failure in crystals.failures))
+        self.unfinished(method).drop([name.partition("/")[0] for name in names])
+
+    def unfinished(self, method: str) -> UnfinishedBatches:
+        """See `Store`; what is kept goes when the run is finished, or begun anew."""
+        return UnfinishedBatches(self.work, method)
 
     def add_relaxed(self, crystals: Crystals) -> None:
         """See `Store`; it is on disk when this returns."""

@@ -7,6 +7,7 @@ thousand, and after an interruption; what differs between batches is rounding al
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -16,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysgen.requests import Draw
+from crysgen.unfinished import SECONDS, UnfinishedBatches
 from crysmetrics.errors import UserError
 from crysmetrics.geometry import min_distance
 from crysmetrics.io import Crystals, CrystalsBuilder, Failure
 from crysmetrics.parallel import flushed_denormals
 
 if TYPE_CHECKING:
-    from crysgen.models.base import Model
+    from crysgen.models.base import Model, OnStep
     from crysgen.models.targets import Target
     from crysgen.training.batch import Batch
 
@@ -126,6 +128,7 @@ def sample(
     device: str = "cpu",
     workers: int = 1,
     advance: Callable[[int], None] = lambda count: None,
+    unfinished: UnfinishedBatches | None = None,
 ) -> Iterator[Crystals]:
     """Sample the crystals of all draws, batch after batch.
 
@@ -137,6 +140,7 @@ def sample(
         workers: cores; on a CPU each takes batches of its own, which waits less, on a busy
             machine far less, than all cores on every operation.
         advance: told how many structures times steps were just done.
+        unfinished: where a CPU keeps batches on their way, and finds them again; None for nowhere.
 
     Yields:
         Crystals of each batch, with the draws' numbers as ids and the properties `seed` and
@@ -149,7 +153,7 @@ def sample(
     """
     from crysmetrics.parallel import in_threads, torch_threads
 
-    runner = _Runner(model, steps, device, advance)
+    runner = _Runner(model, steps, device, advance, unfinished)
     if device.startswith("cuda"):
         yield from map(runner.crystals, batches)
         return
@@ -166,15 +170,21 @@ class _Runner:
         steps: int | None,
         device: str,
         advance: Callable[[int], None],
+        unfinished: UnfinishedBatches | None = None,
     ) -> None:
+        from crysgen.models.base import Stepwise
+
         self.model, self.steps, self.device, self.advance = model, steps, device, advance
         self.planned = steps or model.num_steps
         self.most_atoms: int | None = None
         self._sample = model.sample
+        self._unfinished: UnfinishedBatches | None = None
         if device.startswith("cuda"):
             from crysgen.graphs.stepwise import StepGraphs
 
             self._sample = StepGraphs(model).sample
+        elif isinstance(model, Stepwise):
+            self._unfinished = unfinished
 
     def crystals(self, batch: Sequence[Draw]) -> Crystals:
         """Sample a batch, in order; invalid draws are repeated with other seeds."""
@@ -237,7 +247,11 @@ class _Runner:
 
         try:
             with flushed_denormals():
-                made: Batch | None = self._sample(targets, self.steps, on_step)
+                made: Batch | None
+                if self._unfinished is None:
+                    made = self._sample(targets, self.steps, on_step)
+                else:
+                    made = self._stepwise(draws, self._unfinished, on_step)
         except Exception as error:
             if not _is_out_of_memory(error):
                 raise
@@ -257,6 +271,26 @@ class _Runner:
             else:
                 builder.add(name, *crystal, source=name)
         return True
+
+    def _stepwise(
+        self, draws: Sequence[Draw], unfinished: UnfinishedBatches, on_step: OnStep
+    ) -> Batch:
+        """Sample step by step, from where an earlier run stopped; states are kept every while."""
+        import torch
+
+        model: Any = self.model
+        with torch.no_grad():
+            state, way = model.begin([draw.target for draw in draws], self.steps)
+            done, state = unfinished.load(draws, self.steps, state)
+            kept = time.monotonic()
+            for number in range(done, len(way)):
+                state = model.step(state, way[number])
+                on_step(number + 1, len(way))
+                if time.monotonic() - kept > SECONDS:
+                    unfinished.save(draws, self.steps, number + 1, state)
+                    kept = time.monotonic()
+            made: Batch = model.finish(state)
+        return made
 
 
 def _rows(

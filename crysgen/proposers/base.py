@@ -19,6 +19,7 @@ from crysmetrics.packages import require
 if TYPE_CHECKING:
     from crysgen.requests import CompositionRequest
     from crysgen.settings import Resources, SamplingSettings
+    from crysgen.unfinished import UnfinishedBatches
     from crysmetrics.io import Crystals
     from crysmetrics.progress import Advance
 
@@ -67,6 +68,8 @@ class Method(ABC):
     name: ClassVar[str]
     is_distribution: ClassVar[bool] = False
     """Whether candidates are independent samples: by themselves, equal ones are all kept."""
+    unfinished: UnfinishedBatches | None = None
+    """Where the work within a piece is kept, for methods whose pieces take long."""
 
     @abstractmethod
     def __init__(

@@ -132,6 +132,7 @@ class ModelSamples(Method):
             device=self._device,
             workers=workers,
             advance=advance,
+            unfinished=self.unfinished,
         ):
             yield self._described(crystals)
 
