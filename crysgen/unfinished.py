@@ -19,7 +19,7 @@ from crysmetrics.io.atomic import atomic_file
 if TYPE_CHECKING:
     from crysgen.requests import Draw
 
-SECONDS = 4.0
+SECONDS = 2.5
 """Time after which the state of a batch is kept again."""
 
 
