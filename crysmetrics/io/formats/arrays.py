@@ -23,6 +23,8 @@ KEYS = ("frac_coords", "atom_types", "num_atoms")
 """Arrays that such a set has, beside `lengths` and `angles` or one of `LATTICE_KEYS`."""
 LATTICE_KEYS = ("lattices", "lattice", "cells", "cell")
 """Names under which (B, 3, 3) lattices are found, where there are any; rows in Å."""
+_LARGEST = 10**12
+"""Largest number of atoms that is looked at."""
 
 
 class _Set(NamedTuple):
@@ -121,10 +123,14 @@ def _evaluations(data: Mapping[str, Any]) -> list[_Set]:
     ):
         shapes = ", ".join(f"{k} {_array(data, k).shape}" for k in KEYS)
         raise ValueError(f"holds arrays that do not fit together ({shapes}, cells {cells.shape})")
-    return [
-        _Set(f, t.astype(np.int64), n.astype(np.int64), c)
-        for f, t, n, c in zip(frac, types, counts, cells, strict=True)
-    ]
+    types, counts = _whole(types, "atom_types"), _whole(counts, "num_atoms")
+    return [_Set(*one) for one in zip(frac, types, counts, cells, strict=True)]
+
+
+def _whole(values: NDArray[Any], key: str) -> NDArray[np.int64]:
+    if (np.abs(values) > _LARGEST).any() or (values != np.round(values)).any():
+        raise ValueError(f"has {key} that are not all whole numbers, or too large")
+    return values.astype(np.int64)
 
 
 def _array(data: Mapping[str, Any], key: str) -> NDArray[Any]:

@@ -167,6 +167,18 @@ BAD = {
         "holds arrays that do not fit together (frac_coords (6, 3), atom_types (2,)",
     ),
     "negative counts": (saved({**generated(), "num_atoms": torch.tensor([8, -2])}), "do not fit"),
+    "half atoms": (
+        saved({**generated(), "num_atoms": torch.tensor([2.5, 3.5])}),
+        "has num_atoms that are not all whole numbers",
+    ),
+    "half elements": (
+        saved({**generated(), "atom_types": torch.full((6,), 8.7)}),
+        "has atom_types that are not all whole numbers",
+    ),
+    "elements beyond all bounds": (
+        saved({**generated(), "atom_types": torch.full((6,), 1e300, dtype=torch.float64)}),
+        "has atom_types that are not all whole numbers, or too large",
+    ),
     "many atoms of one": (
         saved({**generated(), "frac_coords": torch.zeros(1, 3).expand(10**9, 3)}),
         "larger than their own storage; refused",
