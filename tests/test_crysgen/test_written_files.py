@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 from fake_model import FakeModel, use
+from pages import Outline, fits, viewed
 from sets import one
 
 import crysgen
@@ -136,6 +137,25 @@ def test_the_page_shows_every_candidate_with_its_reasons(tmp_path):
     assert "predicted" in page
     assert re.search(r'(src|href)="https?:', page) is None
     assert result.to_html().count("<article>") == 4
+
+
+def test_the_page_is_well_formed(tmp_path):
+    retrieved(["NaCl", "Li2O"], 2, tmp_path / "out")
+    outline = Outline((tmp_path / "out" / "candidates.html").read_text())
+    assert outline.open == []
+    assert len(outline.ids) == len(set(outline.ids))
+    assert all((tmp_path / "out" / link).exists() for link in outline.links)
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "dark"), (390, "light")])
+def test_the_page_in_a_browser(browser, tmp_path, width, scheme):
+    retrieved(["NaCl"], 2, tmp_path / "out")
+    fits(browser, tmp_path / "out" / "candidates.html", width, scheme)
+    for button in browser.find_elements("css selector", "[data-cell]"):
+        browser.execute_script("arguments[0].click()", button)
+        assert viewed(browser, "viewer")[0] > 50, "an empty viewer has one colour"
+        browser.execute_script("document.getElementById('turning').close()")
+    assert browser.get_log("browser") == []
 
 
 def test_hostile_names_do_not_leave_their_place_in_the_page(monkeypatch, tmp_path):

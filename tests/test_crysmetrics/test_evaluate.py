@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from pages import Outline
 from sets import random_crystals, rocksalt
 
 import crysmetrics
@@ -133,6 +134,7 @@ def test_several_sets_share_a_table(sets, tmp_path):
     page = (out / "report.html").read_text()
     assert 'href="gen/report.html"' in page
     assert page.count("<svg") == 2 * 2
+    assert Outline(page).open == []
     ranked = run("rank", str(out), "--latex", "-").stdout
     assert r"\textbf{" in ranked
     assert ranked.count(r"\begin{tabular}") == 1

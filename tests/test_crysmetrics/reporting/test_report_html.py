@@ -1,11 +1,10 @@
 import re
-import shutil
 from dataclasses import replace
-from html.parser import HTMLParser
 from importlib.resources import files
 
 import numpy as np
 import pytest
+from pages import Outline, fits, viewed
 from sets import random_crystals
 
 import crysmetrics
@@ -15,8 +14,6 @@ from crysmetrics.reporting.html import render
 from crysmetrics.reporting.pictures import MOST_ATOMS, viewer_cell
 from crysmetrics.reporting.svg import nice_ticks
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
-DRIVER = shutil.which("chromedriver")
 NASTY = "</script><img src=x onerror=alert(1)> & \"quotes\" 'n' <b>"
 
 
@@ -38,35 +35,6 @@ def page(report, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(report.to_html("a <model>"), encoding="utf-8")
     return path
-
-
-VOID = {"meta", "link", "br", "img"}
-
-
-class Outline(HTMLParser):
-    """What a page is made of."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags, self.ids, self.links, self.addresses = [], [], [], [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        self.tags.append((tag, attrs))
-        if tag not in VOID:
-            self.open.append(tag)
-        if "id" in attrs:
-            self.ids.append(attrs["id"])
-        if tag == "a":
-            self.links.append(attrs["href"])
-        self.addresses += [attrs[k] for k in ("src", "href", "srcset", "data") if k in attrs]
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
 
 
 def test_page_is_well_formed_and_needs_nothing_else(page):
@@ -191,48 +159,16 @@ def test_atoms_on_the_border_are_repeated():
     assert viewer_cell(large) is None
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    if not (BROWSER and DRIVER):
-        pytest.skip("there is no Chromium with chromedriver here")
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    profile = tmp_path_factory.mktemp("profile")
-    for argument in (
-        *("--headless=new", "--no-sandbox", "--no-first-run", "--disable-dev-shm-usage"),
-        *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-        *("--use-angle=swiftshader", "--enable-unsafe-swiftshader", f"--user-data-dir={profile}"),
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(DRIVER)
-    driver = webdriver.Chrome(options=options, service=service)
-    yield driver
-    driver.quit()
-
-
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_in_a_browser(browser, page, width, scheme):
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500},
-    )
-    feature = {"name": "prefers-color-scheme", "value": scheme}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-    browser.get(page.as_uri())
+    fits(browser, page, width, scheme)
     assert browser.execute_script("return document.documentElement.dataset.viewer") == "ready"
-    # Nothing sticks out to the side.
-    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-    background = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
-    is_light = sum(map(int, re.findall(r"\d+", background)[:3])) > 380
-    assert is_light == (scheme == "light")
-    pictures = [viewed(browser, side) for side in ("gen", "ref")]
+    pictures = [viewed(browser, f"viewer-{side}") for side in ("gen", "ref")]
     assert all(colours > 50 for colours, _ in pictures), "an empty viewer has one colour"
     best = browser.find_element("css selector", "[data-kind=best]")
     browser.execute_script("arguments[0].click()", best)
     assert best.get_attribute("aria-pressed") == "true"
-    again = [viewed(browser, side) for side in ("gen", "ref")]
+    again = [viewed(browser, f"viewer-{side}") for side in ("gen", "ref")]
     assert again[0][1] != pictures[0][1]
     caption = browser.find_element("id", "caption-gen").text
     assert best.text.splitlines()[-1] in caption
@@ -245,37 +181,10 @@ def test_viewer_turns(browser, page):
         {"width": 320, "height": 480, "deviceScaleFactor": 0.5, "mobile": True},
     )
     browser.get(page.as_uri())
-    before = viewed(browser, "gen")[1]
+    before = viewed(browser, "viewer-gen")[1]
     # Stopped before the picture is taken: a software renderer has no time for both.
     browser.execute_async_script(
         "const turn = document.getElementById('turn'), done = arguments[0];"
         "turn.click(); setTimeout(() => { turn.click(); done(); }, 400);"
     )
-    assert viewed(browser, "gen")[1] != before
-
-
-def picture_of(element):
-    """A screenshot; a software renderer on a busy machine may not have one ready in time."""
-    from selenium.common.exceptions import TimeoutException
-
-    for _ in range(5):
-        try:
-            return element.screenshot_as_png
-        except TimeoutException:
-            continue
-    return element.screenshot_as_png
-
-
-def viewed(browser, side):
-    """How many colours a viewer's picture has, and the picture."""
-    import io
-
-    from PIL import Image
-
-    element = browser.find_element("id", f"viewer-{side}")
-    browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})",
-                           element)  # fmt: skip
-    data = picture_of(element)
-    image = Image.open(io.BytesIO(data)).convert("RGB")
-    colours = image.getcolors(image.width * image.height) or []
-    return len(colours), data
+    assert viewed(browser, "viewer-gen")[1] != before
