@@ -50,20 +50,21 @@ def encode(model: Any, crystals: Crystals) -> Vectors:
 
     Args:
         model: that is `Encodes`, on its device.
-        crystals: B of them.
+        crystals: B of them, one at least.
 
     Returns:
         (B, D) latent vectors.
     """
     order = np.argsort(-crystals.num_atoms, kind="stable")
-    found = np.zeros((len(crystals), model.config.latent_channels), dtype=np.float32)
+    parts = []
     start = 0
     while start < len(order):
         size = int(crystals.num_atoms[order[start]])
         rows = order[start : start + max(1, _ATOMS_AT_ONCE // size)]
         batch = Batch.from_crystals(crystals[rows], torch.float32).to(model.device)
-        found[rows] = model.encode(batch).float().cpu().numpy()
+        parts.append(model.encode(batch).float().cpu().numpy())
         start += len(rows)
+    found: Vectors = np.concatenate(parts)[np.argsort(order)]
     return found
 
 
@@ -163,7 +164,7 @@ def save_latents(model: Any, latents: Vectors, ids: Sequence[str], path: Path) -
         "latents": latents,
         "num_atoms": model.sizes(vectors).cpu().numpy(),
     }
-    if model.config.property_std:
+    if getattr(model.config, "property_std", 0):
         with torch.no_grad():
             arrays[model.config.property_name] = model.property_of(vectors).float().cpu().numpy()
     with atomic_file(path) as temporary, temporary.open("wb") as file:

@@ -61,7 +61,8 @@ def property_name(model: Any, asked: str) -> str:
     Raises:
         UserError: if the model predicts another, or none.
     """
-    name = model.config.property_name if model.config.property_std else ""
+    known = getattr(model.config, "property_std", 0)
+    name = model.config.property_name if known else ""
     if not name:
         raise UserError("This model was trained without a property to optimise.")
     if asked in (name, name.removesuffix("_per_atom"), name.removesuffix("_all")):

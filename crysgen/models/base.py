@@ -214,10 +214,13 @@ class Encodes(Protocol):
     """A model with a latent space: reconstruction, interpolation, optimisation."""
 
     def encode(self, batch: Batch) -> Tensor:
-        """Return latent vectors (B, ...) of crystals."""
+        """Return latent vectors (B, D) of crystals."""
 
     def decode(self, latents: Tensor, seeds: Sequence[int]) -> Batch:
-        """Return crystals of latent vectors (B, ...)."""
+        """Return crystals of latent vectors (B, D), as `sample` does of targets that hold them."""
+
+    def sizes(self, latents: Tensor) -> Tensor:
+        """Predict the numbers of atoms (B,) of crystals of latent vectors (B, D)."""
 
 
 @runtime_checkable
