@@ -18,6 +18,7 @@ import click
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from reliability import calibration, diagram, reliability
 
 from crysgen.ranking.selection import SHORTEST_DISTANCE
 from crysgen.retrieval.library.anonymous import sorted_species
@@ -54,11 +55,13 @@ _NOT_TRAIN = {"mp20_test": ("mp20/test.csv.gz", None)}
 @click.option("--peer/--no-peer", default=True)
 @click.option("--parts", is_flag=True, help="Also what each part of the method brings.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Per-composition CSV.")
+@click.option("--diagram", "drawn", type=click.Path(path_type=Path), help="PNG of reliability.")
 def main(
     data: Path, split: str, limit: int | None, library: Path | None, workers: int,
     seed: int, known_first: bool, peer: bool, parts: bool, output: Path | None,
+    drawn: Path | None,
 ) -> None:  # fmt: skip
-    """Print one Markdown table."""
+    """Print match rates, and how well probabilities hold, as Markdown tables."""
     targets = targets_of(data, split)
     if limit is not None and limit < len(targets):
         rng = np.random.default_rng(seed)
@@ -90,7 +93,32 @@ def main(
             pd.DataFrame({"id": targets.ids, "rank": ranks}).to_csv(
                 output.with_stem(f"{output.stem}-{name}"), index=False
             )
+        if name == "retrieval":
+            held = probabilities_of(proposals, distances)
     print(pd.concat(tables).to_markdown(index=False, floatfmt=".4f"))
+    rows = [{"probabilities": name, **calibration(*pair)} for name, pair in held.items()]
+    print()
+    print(pd.DataFrame(rows).to_markdown(index=False, floatfmt=".4f"))
+    for name, pair in held.items():
+        print(f"\n{name}:\n{reliability(*pair).to_markdown(index=False, floatfmt='.3f')}")
+    if drawn is not None:
+        diagram({name: reliability(*pair) for name, pair in held.items()}, drawn)
+
+
+def probabilities_of(
+    proposals: list[list[Proposal]], distances: NDArray[np.float64]
+) -> dict[str, tuple[NDArray[np.float64], NDArray[np.bool_]]]:
+    """Probabilities of first proposals and of up to twenty, and which of these match."""
+    found = {}
+    for name, top in (("first", 1), ("within 20", max(TOPS))):
+        chances = [p.score for some in proposals for p in some[:top]]
+        right = [
+            bool(one)
+            for some, row in zip(proposals, np.isfinite(distances), strict=True)
+            for one in row[: len(some[:top])]
+        ]
+        found[name] = (np.array(chances), np.array(right, dtype=bool))
+    return found
 
 
 def parts_of(

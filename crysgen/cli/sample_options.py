@@ -89,6 +89,7 @@ class SampleCall:
     tolerance: float
     energies: bool
     relax: str | None
+    polymorphs: bool
     potentials: str
     dispersion: bool
     batch_size: int | None
@@ -294,6 +295,11 @@ ENERGIES: tuple[Option, ...] = (
         default=True,
         show_default=True,
         help="Add D3 dispersion when relaxing, unless all elements are metals.",
+    ),
+    click.option(
+        "--polymorphs",
+        is_flag=True,
+        help="Print the distinct structures of each formula by energy, as a phase table.",
     ),
 )
 """Options that say which energies are computed."""

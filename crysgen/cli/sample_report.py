@@ -36,6 +36,7 @@ def show(
         requests: compositions and how many samples of each.
     """
     if call.json_path is not None:
+        from crysgen.polymorphs import phase_table
         from crysmetrics.io.json_files import write_json
 
         document = {
@@ -45,13 +46,16 @@ def show(
             "result": result.summary(),
             "samples": json.loads(result.table.to_json(orient="records")),
         }
+        if call.polymorphs:
+            phases = phase_table(result).to_json(orient="records")
+            document["polymorphs"] = json.loads(phases)
         write_json(document, call.json_path)
     if call.quiet:
         return
     from crysmetrics.console import console
 
     screen = console(stderr=call.json_path == "-")
-    screen.print(_rich_table(result, len(requests)))
+    screen.print(_phases(result) if call.polymorphs else _rich_table(result, len(requests)))
     for failure in result.failures[:_SHOWN]:
         name = failure["ref_id"] or failure["formula"]
         screen.print(f"not made: one of {name}: {failure['reason']}")
@@ -60,6 +64,36 @@ def show(
     for note in result.notes:
         screen.print(note, soft_wrap=True)
     screen.print(_summary(path, result), soft_wrap=True)
+
+
+def _phases(result: Result) -> Any:
+    """Tabulate the distinct structures of each formula, the one of lowest energy first."""
+    from rich.table import Table
+
+    from crysgen.polymorphs import phase_table
+    from crysmetrics.space_group_settings import short_symbol
+
+    shown = Table(box=None, pad_edge=False)
+    for title in ("Formula", "meV/atom", "Energy by", "Probability", "Atoms", "Å³/atom"):
+        shown.add_column(title, justify="left" if title in ("Formula", "Energy by") else "right")
+    for title in ("Space group", "Prototype", "Status", "File"):
+        shown.add_column(title)
+    for row in phase_table(result).to_dict("records"):
+        energy, chance = row["above_lowest"], row["probability"]
+        shown.add_row(
+            row["formula"],
+            "" if energy != energy else f"{'≤ ' * row['is_bound']}{1000 * energy:.0f}",
+            row["energy_by"],
+            "" if chance != chance else f"{chance:.2f}",
+            str(row["num_atoms"]),
+            f"{row['volume_per_atom']:.2f}",
+            f"{short_symbol(int(row['space_group']))} ({row['space_group']})",
+            row["prototype"],
+            row["status"],
+            row["file"],
+        )
+    shown.caption = "Energies above the lowest of each formula."
+    return shown
 
 
 def _summary(path: Path, result: Result) -> str:
