@@ -8,12 +8,17 @@ import spglib
 import torch
 from sets import random_crystals
 
+from crysgen.compositions.formulas import parse_formula
 from crysgen.diffusion.space_groups import place_orbits, stack_orbits
+from crysgen.models.adaptive_cell import AdaptiveCell
+from crysgen.models.adaptive_cell_config import AdaptiveCellConfig
 from crysgen.models.gemsdiff import GemsDiff, GemsDiffConfig
 from crysgen.models.targets import Target
 from crysgen.training.batch import Batch
 from crysgen.wyckoff.draws import draw_orbits
+from crysgen.wyckoff.fillings import possible_units
 from crysmetrics.errors import UserError
+from crysmetrics.geometry import min_distance
 from crysmetrics.space_groups.groups import space_group
 from crysmetrics.space_groups.projection import Orbits
 
@@ -151,3 +156,71 @@ def test_positions_are_uniform_on_their_orbits() -> None:
 def test_what_has_no_place_is_refused_with_the_nearest_that_has() -> None:
     with pytest.raises(UserError, match=r"no place for 1 formula unit.* hold 4\."):
         model_of(SMALL).sample([Target(0, (22, 8, 8), space_group=62)], 2)
+
+
+FORMULAS = """
+    Li2O NaCl TiO2 Al2O3 SrTiO3 MgAl2O4 CaCO3 GaAs ZnS CsCl FeS2 MoS2 Bi2Te3 CuFeS2 LiCoO2 LaB6 Si
+    KAlSi3O8 Na3PO4 CuInSe2
+""".split()
+GROUPS = (
+    1, 2, 4, 5, 8, 9, 12, 14, 15, 19, 26, 33, 36, 43, 47, 55, 58, 62, 63, 69, 70, 71, 72, 74, 82,
+    88, 92, 113, 122, 127, 129, 136, 139, 140, 141, 148, 155, 160, 161, 164, 166, 167, 186, 187,
+    191, 194, 198, 216, 221, 227,
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["path", "flow", "adaptive cell"])
+def test_all_samples_of_fifty_groups_and_twenty_formulas_obey(kind: str) -> None:
+    assert len(GROUPS) == 50
+    assert len(FORMULAS) == 20
+    assert len({space_group(n).crystal_system for n in GROUPS}) == 7
+    model = adaptive_model() if kind == "adaptive cell" else model_of(KINDS[kind])
+    asked = []
+    for number in GROUPS:
+        for text in FORMULAS:
+            formula = parse_formula(text)
+            units = possible_units(formula, space_group(number), max(1, 24 // formula.num_atoms))
+            if units:
+                atoms = formula.times(units[0]).atoms
+                asked.append(Target(len(asked), atoms, space_group=number))
+    assert len(asked) > 600
+    assert len({target.space_group for target in asked}) == 50
+    for begin in range(0, len(asked), 50):
+        targets = asked[begin : begin + 50]
+        made = model.sample(targets, 3)
+        for row, target in enumerate(targets):
+            check(made, row, target)
+
+
+def check(made: Batch, row: int, target: Target) -> None:
+    """Check that a sample has the atoms and, within 0.001 Å, the group that were asked for."""
+    assert target.space_group is not None
+    group = space_group(target.space_group)
+    there = made.atomic_numbers[row] > 0
+    numbers = made.atomic_numbers[row][there].numpy()
+    assert sorted(numbers.tolist()) == sorted(target.atomic_numbers * group.centring)
+    lattice, frac = made.lattices[row].numpy(), made.frac_coords[row][there].numpy()
+    assert furthest_image(lattice, frac, numbers, group.hall_number) < 0.001
+    if min_distance(lattice, frac) > 0.3:
+        found = spglib.get_spacegroup_type(
+            spglib.get_symmetry_dataset((lattice, frac, numbers), symprec=0.001).hall_number
+        )
+        own = spglib.get_spacegroup_type(group.hall_number)
+        orders = [len(spglib.get_symmetry_from_database(t.hall_number)["rotations"])
+                  for t in (found, own)]  # fmt: skip
+        assert orders[0] / centring(found) >= orders[1] / centring(own)
+
+
+def centring(kind: spglib.SpaceGroupType) -> int:
+    return {"P": 1, "F": 4, "R": 3}.get(kind.international_short[0], 2)
+
+
+def adaptive_model() -> torch.nn.Module:
+    torch.manual_seed(0)
+    small = {"channels": 16, "edge_channels": 12, "triplet_channels": 4, "layers": 1, "k": 12}
+    config = AdaptiveCellConfig(network_settings=small | {"triplet_k": 6})
+    model = AdaptiveCell(config)
+    for layer in (model.score, model.contraction):
+        torch.nn.init.normal_(layer.weight, std=1.0)
+    return model
