@@ -70,6 +70,10 @@ def place(tmp_path_factory):
     for name, found in sets.items():
         write(found, folder / name)
     (folder / "generated" / "empty.cif").write_text("")
+    with pytest.MonkeyPatch.context() as patch:
+        # A user's own reference goes before the shipped one of 7,118 structures.
+        patch.setenv("CRYSMETRICS_REFERENCES", str(folder / "references"))
+        run(f"crysmetrics reference build mp20-test-bt {folder}/reference --features crystalnn")
     return folder
 
 
