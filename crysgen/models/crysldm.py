@@ -8,9 +8,10 @@ compositions, deterministic steps, and refinement of given crystals.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ from crysgen.models.crysldm_process import WayBack
 from crysgen.models.targets import Target
 from crysgen.training.batch import Batch, pad_atomic_numbers
 
+_Drawn = TypeVar("_Drawn")
 _COUNT_STREAM = 1
 """Set apart from a crystal's noise: the random number that decides how many atoms it has."""
 
@@ -81,12 +83,14 @@ class _State(NamedTuple):
     Attributes:
         mask: (B, N) where atoms are.
         told: (B, N) atomic numbers that are known; 0 where the model chooses.
+        groups: (B, N) equal numbers for atoms of one element, with `stoichiometry`; 0 is padding.
         latents: noisy.
         frac_coords: (B, N, 3) noisy.
     """
 
     mask: Tensor
     told: Tensor
+    groups: Tensor
     latents: Latents
     frac_coords: Tensor
 
@@ -212,7 +216,8 @@ class CrysLDM(LatentModel):
             clean = self.scale.standardized(clean)
             noisy = self.process.noised_latents(clean, steps, noise)
             wanted = self.process.velocities(clean, steps, noise)
-        velocities, moves = self.denoised(noisy, frac, steps, told, mask)
+        numbers = encoding.atomic_numbers
+        velocities, moves = self.denoised(noisy, frac, steps, told, mask, numbers)
         with full_precision(frac):
             weights = self._weights(steps, frac)
             of_atoms = (weights * (velocities.atoms - wanted.atoms).square()).mean(-1)
@@ -265,7 +270,8 @@ class CrysLDM(LatentModel):
         like = next(self.parameters())
         start = batch.to(like.device, like.dtype)
         first = max(1, round(share * self.num_steps))
-        return self._walked(*self._begun(start.atomic_numbers, start.mask, seeds, start, first))
+        numbers = start.atomic_numbers
+        return self._walked(*self._begun(numbers, numbers, seeds, start, first))
 
     # --- sampling -------------------------------------------------------------------------------
 
@@ -292,29 +298,43 @@ class CrysLDM(LatentModel):
         self, targets: Sequence[Target], steps: int | None = None
     ) -> tuple[_State, list[WayBack]]:
         """See `Stepwise`. Atoms that nobody asked for are as many as training crystals have."""
-        sizes = [self.size_of(target) for target in targets]
+        groups = [self._groups(target) for target in targets]
         told = [
-            target.atomic_numbers or (0,) * size
-            for target, size in zip(targets, sizes, strict=True)
+            target.atomic_numbers or (0,) * len(group)
+            for target, group in zip(targets, groups, strict=True)
         ]
-        mask = pad_atomic_numbers([(1,) * size for size in sizes]) > 0
         seeds = [target.seed for target in targets]
-        device = self.device
-        return self._begun(pad_atomic_numbers(told).to(device), mask.to(device), seeds, steps=steps)
+        known, padded = (pad_atomic_numbers(rows).to(self.device) for rows in (told, groups))
+        return self._begun(known, padded, seeds, steps=steps)
 
     def size_of(self, target: Target) -> int:
         """See `Model`; N ~ p(N) where it is left to the model."""
-        if target.size is not None:
-            return target.size
-        counts = np.array(self.config.atom_counts or (1,), dtype=np.float64)
+        return target.size or len(self._groups(target))
+
+    def _groups(self, target: Target) -> tuple[int, ...]:
+        """Return numbers from 1 on for the atoms of a crystal, equal for those of one element.
+
+        With `stoichiometry` that is as frequent as in the training data; else all are 1.
+        """
+        if target.atomic_numbers is not None:
+            return target.atomic_numbers
         chance = np.random.default_rng([_COUNT_STREAM, target.seed]).random()
-        return 1 + int(np.searchsorted(counts.cumsum() / counts.sum(), chance, side="right"))
+        if not self.config.stoichiometry:
+            counts = dict(enumerate(self.config.atom_counts or (1,), start=1))
+            return (1,) * (target.num_atoms or int(_drawn(counts, chance)))
+        parts = {tuple(map(int, text.split())): n for text, n in self.config.formulas.items()}
+        if target.num_atoms is not None:
+            parts = _formulas_of_size(parts, target.num_atoms)
+        if not parts:  # untrained
+            return (1,) * (target.num_atoms or 1)
+        drawn = _drawn(parts, chance)
+        return tuple(group for group, n in enumerate(drawn, start=1) for _ in range(n))
 
     @torch.no_grad()
     def _begun(
         self,
         told: Tensor,
-        mask: Tensor,
+        groups: Tensor,
         seeds: Sequence[int],
         start: Batch | None = None,
         first: int | None = None,
@@ -322,6 +342,7 @@ class CrysLDM(LatentModel):
     ) -> tuple[_State, list[WayBack]]:
         """Begin at pure noise, or at `start` noised to the step `first`."""
         plan = steps_back(self.num_steps, first, steps)
+        mask = groups > 0
         weights = next(self.parameters())
         zeros = torch.zeros(*mask.shape, 3, dtype=weights.dtype, device=mask.device)
         draws = self._noise(seeds, mask, 1 + len(plan)).rest(zeros)
@@ -338,7 +359,7 @@ class CrysLDM(LatentModel):
             noise, moves, correction = self._split(draw)
             now, then = (torch.full((), step, device=mask.device) for step in (t, s))
             way.append(WayBack(now, then, noise, moves, correction))
-        return _State(mask, told, latents, frac), way
+        return _State(mask, told, groups, latents, frac), way
 
     def _noise(self, seeds: Sequence[int], mask: Tensor, draws: int) -> Noise:
         """Make the random numbers of crystals: each draw for latents, positions and corrector."""
@@ -353,7 +374,7 @@ class CrysLDM(LatentModel):
     @torch.no_grad()
     def step(self, state: _State, inputs: WayBack) -> _State:
         """See `Stepwise`. The corrector comes first, at the noise that latents have, too."""
-        mask, told, latents, frac = state
+        mask, told, groups, latents, frac = state
         process = self.process
         steps, _ = inputs.rows(len(mask))
         if self.config.corrector:
@@ -369,17 +390,37 @@ class CrysLDM(LatentModel):
         return _State(
             mask,
             told,
+            groups,
             process.latents_before(latents, velocities, inputs, self.config.latent_noise),
             process.positions_before(frac, displacement, inputs, mask, self.config.position_noise),
         )
 
     def _predicted(self, state: _State, steps: Tensor) -> tuple[Latents, Tensor]:
         """Predict velocities of latents and displacements (B, N, 3) of positions."""
-        mask, told, latents, frac = state
-        velocities, moves = self.denoised(latents, frac, steps, told, mask)
+        mask, told, groups, latents, frac = state
+        velocities, moves = self.denoised(latents, frac, steps, told, mask, groups)
         return velocities, remove_mean(moves, mask) * self.process.sizes(steps, frac)
 
     @torch.no_grad()
     def finish(self, state: _State) -> Batch:
         """See `Stepwise`."""
-        return self.decoded(state.latents, state.frac_coords, state.mask, state.told)
+        groups = state.groups if self.config.stoichiometry else None
+        return self.decoded(state.latents, state.frac_coords, state.mask, state.told, groups)
+
+
+def _drawn(counts: Mapping[_Drawn, int], chance: float) -> _Drawn:
+    """Return the key at a share from 0 to 1 of all counts."""
+    upper = np.cumsum(np.array(list(counts.values()), dtype=np.float64))
+    return list(counts)[int(np.searchsorted(upper / upper[-1], chance, side="right"))]
+
+
+def _formulas_of_size(parts: dict[tuple[int, ...], int], size: int) -> dict[tuple[int, ...], int]:
+    """Select stoichiometries of cells of `size` atoms, or multiples of smaller ones."""
+    of_size = {part: n for part, n in parts.items() if sum(part) == size}
+    if of_size:
+        return of_size
+    found: Counter[tuple[int, ...]] = Counter()
+    for part, n in parts.items():
+        if size % sum(part) == 0:
+            found[tuple(size // sum(part) * k for k in part)] += n
+    return found or {(size,): 1}

@@ -62,11 +62,16 @@ class CrysLDMConfig(ModelConfig):
         position_loss: λ_X.
         told_share: of the training crystals whose composition the denoiser is told, so that it can
             make crystals of a composition; 0 for the paper's model, which makes none.
+        stoichiometry: whether it is drawn from the training data, as the number of atoms is in the
+            paper, which atoms are of one element, and the denoiser is told; which elements they are
+            remains its choice.
         lattice_scale: root mean square of the entries of the training data's cells divided by
             N^(1/3), in Å (set by training).
         lattice_mean: of the logarithms of the training data's cells (set by training).
         lattice_std: of the same.
         atom_counts: training crystals with 1, 2, ... atoms (set by training).
+        formulas: training crystals by numbers of atoms of their elements, the largest first, as in
+            `3 1 1` (set by training where there is `stoichiometry`).
         latent_noise: factor of the noise that sampling adds to latents on the way back: 1 is the
             paper's, 0 deterministic (DDIM).
         position_noise: the same for positions.
@@ -96,10 +101,12 @@ class CrysLDMConfig(ModelConfig):
     lattice_loss: float = 1.0
     position_loss: float = 1.0
     told_share: float = 0.5
+    stoichiometry: bool = False
     lattice_scale: float = 1.0
     lattice_mean: tuple[float, ...] = (0.0,) * 6
     lattice_std: tuple[float, ...] = (1.0,) * 6
     atom_counts: tuple[int, ...] = ()
+    formulas: dict[str, int] = field(default_factory=dict)
     latent_noise: float = 1.0
     position_noise: float = 1.0
     corrector: float = 0.4
@@ -130,8 +137,16 @@ class CrysLDMConfig(ModelConfig):
             raise ValueError("corrector is of the process 'score' alone")
         if self.position_process != "flow" and (self.coupling or self.anti_annealing):
             raise ValueError("coupling and anti_annealing are of the process 'flow' alone")
-        if self.autoencoder_settings.keys() & {"radial", "alike"}:
+        if self.autoencoder_settings.keys() & {"radial", "alike", "same"}:
             raise ValueError("radial and alike are settings of the denoiser alone")
+        if "same" in self.denoiser_settings:
+            raise ValueError("whether it is told which atoms are the same is `stoichiometry`")
+        for formula, count in self.formulas.items():
+            parts = formula.split()
+            if not parts or not all(p.isdecimal() and 0 < int(p) < 1e4 for p in parts) or count < 1:
+                raise ValueError(
+                    f"formulas must be numbers of atoms such as '3 1 1', not {formula!r}"
+                )
         if self.denoiser_settings.get("radial") and self.cell_form != "vector":
             raise ValueError("radial functions need the cell_form 'vector'")
         if (len(self.lattice_mean), len(self.lattice_std)) != (6, 6) or min(self.lattice_std) <= 0:

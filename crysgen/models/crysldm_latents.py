@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -11,7 +12,14 @@ from torch import Tensor, nn
 from crysgen.diffusion.lattice import log_lattice, normalize_lengths
 from crysgen.models.base import Model
 from crysgen.models.crysldm_config import CrysLDMConfig, cell_form, diffusion
-from crysgen.models.crysldm_networks import Decoder, Denoiser, Encoder, Latents, LatentScale
+from crysgen.models.crysldm_networks import (
+    Decoder,
+    Denoiser,
+    Encoder,
+    Latents,
+    LatentScale,
+    group_means,
+)
 from crysgen.networks.cspnet import CSPNet
 from crysgen.training.batch import Batch
 
@@ -38,7 +46,8 @@ class LatentModel(Model):
         self.encoder = Encoder(CSPNet(**outer), latent, form)
         self.decoder = Decoder(CSPNet(**outer), latent, form)
         self.scale = LatentScale(latent, form)
-        self.denoiser = Denoiser(CSPNet(**config.denoiser_settings), latent, form)
+        inner = config.denoiser_settings | ({"same": True} if config.stoichiometry else {})
+        self.denoiser = Denoiser(CSPNet(**inner), latent, form)
         self.process = diffusion(config)
 
     @property
@@ -57,6 +66,7 @@ class LatentModel(Model):
             lattice_mean=tuple(logarithms.mean(0).tolist()),
             lattice_std=tuple(logarithms.std(0, correction=0).clamp_min(1e-3).tolist()),
             atom_counts=tuple(torch.bincount(train.num_atoms)[1:].tolist()),
+            formulas=formulas_of(train.atomic_numbers) if config.stoichiometry else {},
         )
 
     def parameters_of(self, stage: str) -> Iterable[nn.Parameter]:
@@ -90,7 +100,12 @@ class LatentModel(Model):
 
     @torch.no_grad()
     def decoded(
-        self, latents: Latents, frac_coords: Tensor, mask: Tensor, told: Tensor | None = None
+        self,
+        latents: Latents,
+        frac_coords: Tensor,
+        mask: Tensor,
+        told: Tensor | None = None,
+        groups: Tensor | None = None,
     ) -> Batch:
         """Return the crystals of latents and positions, right-handed.
 
@@ -99,8 +114,11 @@ class LatentModel(Model):
             frac_coords: (B, N, 3).
             mask: (B, N) where atoms are.
             told: (B, N) atomic numbers that are known; 0 where they are decoded.
+            groups: (B, N) equal numbers for atoms of one element, where that is known.
         """
         logits, cells = self.decoder(self.scale.restored(latents), frac_coords, mask)
+        if groups is not None:
+            logits = group_means(logits, groups)
         numbers = logits.argmax(-1) + 1
         if told is not None:
             numbers = torch.where(told > 0, told, numbers)
@@ -108,7 +126,13 @@ class LatentModel(Model):
         return Batch(numbers * mask, frac_coords * mask[..., None], lattices)
 
     def denoised(
-        self, noisy: Latents, frac_coords: Tensor, steps: Tensor, told: Tensor, mask: Tensor
+        self,
+        noisy: Latents,
+        frac_coords: Tensor,
+        steps: Tensor,
+        told: Tensor,
+        mask: Tensor,
+        groups: Tensor,
     ) -> tuple[Latents, Tensor]:
         """Call the denoiser; see there."""
         lattices = None
@@ -119,11 +143,20 @@ class LatentModel(Model):
                 expected = self.scale.restored(Latents(noisy.atoms, signal * noisy.cell)).cell
                 lattices = self.form.decode(expected, mask.sum(1)).to(frac_coords)
         share = (steps / self.num_steps).to(frac_coords)
-        return self.denoiser(noisy, frac_coords, share, told, mask, lattices)
+        return self.denoiser(noisy, frac_coords, share, told, mask, lattices, groups)
 
     def cells_of(self, batch: Batch) -> Tensor:
         """Return cells (B, R, C) as networks see them."""
         return self.form.encode(batch.lattices, batch.num_atoms)
+
+
+def formulas_of(atomic_numbers: Tensor) -> dict[str, int]:
+    """Count crystals (B, N) by numbers of atoms of their elements, the largest first: `3 1 1`."""
+    found: Counter[str] = Counter()
+    for row in atomic_numbers.tolist():
+        counts = Counter(z for z in row if z)
+        found[" ".join(map(str, sorted(counts.values(), reverse=True)))] += 1
+    return dict(sorted(found.items()))
 
 
 def full_precision(like: Tensor) -> torch.autocast:

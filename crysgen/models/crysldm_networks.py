@@ -219,6 +219,7 @@ class Denoiser(nn.Module):
         told: Tensor,
         mask: Tensor,
         lattices: Tensor | None = None,
+        groups: Tensor | None = None,
     ) -> tuple[Latents, Tensor]:
         """Predict what leads to the clean crystal.
 
@@ -229,6 +230,7 @@ class Denoiser(nn.Module):
             told: (B, N) atomic numbers that are known; 0 where they are not.
             mask: (B, N) where atoms are.
             lattices: (B, 3, 3) that are expected, for a network that knows distances.
+            groups: (B, N) equal numbers for atoms of one element, for one that is told them.
 
         Returns:
             Velocities of the latents, and displacements (B, N, 3) of positions in units of their
@@ -237,10 +239,16 @@ class Denoiser(nn.Module):
         nodes = self.embedding(noisy.atoms) + self.told(told, share) + _sizes(self.size, mask)
         nodes = nodes + self.step(step_features(share, self.network.channels))[:, None]
         cells = self.form.invariants(noisy.cell)
-        nodes = self.network(nodes, frac_coords, cells, mask, lattices, noisy.atoms)
+        nodes = self.network(nodes, frac_coords, cells, mask, lattices, noisy.atoms, groups)
         about = self.cell(atom_means(nodes, mask)).to(noisy.cell)
         velocities = Latents(self.atoms(nodes).to(noisy.cell), self.form.change(about, noisy.cell))
         return velocities, self.positions(nodes).to(frac_coords)
+
+
+def group_means(values: Tensor, groups: Tensor) -> Tensor:
+    """Give every atom the mean of values (B, N, C) over the atoms of its group (B, N)."""
+    same = (groups[:, :, None] == groups[:, None]).to(values)
+    return (same / same.sum(-1, keepdim=True)) @ values
 
 
 def atom_means(values: Tensor, mask: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ class CSPNet(nn.Module):
         frequencies: of the sines and cosines of fractional differences; DiffCSP has 128.
         radial: functions of distances that messages know, too; the paper has none.
         alike: functions that tell them how alike two atoms are at first; the paper has none.
+        same: whether they are told which atoms are of one element; the paper's are not.
     """
 
     def __init__(
@@ -46,11 +47,12 @@ class CSPNet(nn.Module):
         frequencies: int = 10,
         radial: int = 0,
         alike: int = 0,
+        same: bool = False,
     ) -> None:
         super().__init__()
         self.channels, self.frequencies = channels, frequencies
-        self.radial, self.alike = radial, alike
-        pairs = 6 * frequencies + radial + alike
+        self.radial, self.alike, self.same = radial, alike, same
+        pairs = 6 * frequencies + radial + alike + int(same)
         self.blocks = nn.ModuleList(Messages(channels, pairs, len(GRAM)) for _ in range(layers))
         self.norm = nn.LayerNorm(channels)
 
@@ -62,6 +64,7 @@ class CSPNet(nn.Module):
         mask: Tensor,
         lattices: Tensor | None = None,
         atoms: Tensor | None = None,
+        groups: Tensor | None = None,
     ) -> Tensor:
         """Return features (B, N, C) of atoms; without meaning on padding.
 
@@ -72,6 +75,7 @@ class CSPNet(nn.Module):
             mask: (B, N) where atoms are.
             lattices: (B, 3, 3) in which distances are measured, where there are radial functions.
             atoms: (B, N, D) what atoms are, of unit size, where it is to be compared.
+            groups: (B, N) equal numbers for atoms of one element, where that is told.
         """
         features = [pair_waves(frac_coords, self.frequencies)]
         if self.radial:
@@ -80,6 +84,9 @@ class CSPNet(nn.Module):
         if self.alike:
             assert atoms is not None, "nothing tells atoms apart"
             features.append(pair_likeness(atoms, self.alike))
+        if self.same:
+            assert groups is not None, "nothing tells elements apart"
+            features.append((groups[:, :, None] == groups[:, None])[..., None].to(frac_coords))
         pairs = torch.cat(features, -1)
         if torch.is_autocast_enabled(pairs.device.type):
             # Once, not in each layer: they are the largest input of all.

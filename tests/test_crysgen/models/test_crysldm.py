@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from crysgen.models.crysldm_process import WayBack
 from crysgen.models.targets import Target
 from crysgen.requests import Draw
 from crysgen.sampling import plan_batches
-from crysgen.training.batch import Batch
+from crysgen.training.batch import Batch, pad_atomic_numbers
 from crysgen.training.configs import config_names, load_config
 from crysgen.training.settings import TrainingSettings
 from crysgen.training.trainer import Trainer
@@ -43,6 +44,7 @@ FLOW = replace(
     cell_form="vector",
     standardize_latents=True,
     sample_latents=False,
+    stoichiometry=True,
     latent_power=3.0,
     snr_cap=10.0,
     position_process="flow",
@@ -167,9 +169,16 @@ def test_vector_latents_and_all_that_follows_stay_when_the_crystal_turns(determi
     assert plain.cell.std() > 0.1
     steps = torch.full((6,), 7)
     told = batch.atomic_numbers * (torch.arange(6) % 2)[:, None]
-    velocities, moves = model.denoised(plain, batch.frac_coords, steps, told, batch.mask)
+    velocities, moves = model.denoised(
+        plain, batch.frac_coords, steps, told, batch.mask, batch.atomic_numbers
+    )
     again, moved = model.denoised(
-        found, turned.frac_coords, steps, told[:, order], batch.mask[:, order]
+        found,
+        turned.frac_coords,
+        steps,
+        told[:, order],
+        batch.mask[:, order],
+        turned.atomic_numbers,
     )
     assert ((again.atoms - velocities.atoms[:, order]) * there).abs().max() < 1e-9
     assert (again.cell - velocities.cell).abs().max() < 1e-9
@@ -177,7 +186,9 @@ def test_vector_latents_and_all_that_follows_stay_when_the_crystal_turns(determi
     assert moves.abs().max() > 0.01
     # The lattice is seen by its distances, too.
     wider = plain._replace(cell=plain.cell + 0.5)
-    _, others = model.denoised(wider, batch.frac_coords, steps, told, batch.mask)
+    _, others = model.denoised(
+        wider, batch.frac_coords, steps, told, batch.mask, batch.atomic_numbers
+    )
     assert (others - moves).abs().max() > 1e-4
 
 
@@ -503,6 +514,9 @@ def test_without_corrector_and_noise_sampling_is_another() -> None:
         ({"autoencoder_settings": {"channels": 1024, "layers": 1024}}, "weights"),
         ({"atom_counts": [0, 0]}, "atom_counts"),
         ({"kl_weight": -1.0}, "kl_weight"),
+        ({"denoiser_settings": {"same": True}}, "stoichiometry"),
+        ({"formulas": {"3 x": 2}}, "formulas"),
+        ({"formulas": {"3 1": 0}}, "formulas"),
         ({"position_process": "flow"}, "corrector"),
         ({"coupling": True}, "coupling"),
         ({"anti_annealing": 1.0}, "anti_annealing"),
@@ -617,3 +631,62 @@ def test_amplified_steps_do_not_lead_beyond_what_is_predicted() -> None:
         assert ((after - state.frac_coords - displacement + 0.5) % 1 - 0.5).abs().max() < 1e-9
         first.append(model.step(state, way[1]).frac_coords)
     assert not torch.allclose(*first)
+
+
+def patterns(batch: Batch) -> list[tuple[int, ...]]:
+    rows = [Counter(z for z in row if z) for row in batch.atomic_numbers.tolist()]
+    return [tuple(sorted(row.values(), reverse=True)) for row in rows]
+
+
+def test_which_atoms_are_of_one_element_is_as_frequent_as_in_the_training_data() -> None:
+    atoms = [(3, 3, 8), (11, 17), (22, 22, 8, 8), (56, 8, 8, 1), (26, 26, 26, 26)]
+    counts = [4, 3, 2, 1, 2]
+    rows = [row for row, count in zip(atoms, counts, strict=True) for _ in range(count)]
+    batch = Batch(
+        pad_atomic_numbers(rows),
+        torch.rand(12, 4, 3, generator=seeded()).double(),
+        torch.eye(3).double().repeat(12, 1, 1) * 4,
+    )
+    model = model_of(batch, replace(FLOW, steps=2))
+    assert model.config.formulas == {"1 1": 3, "2 1": 4, "2 1 1": 1, "2 2": 2, "4": 2}
+    assert CrysLDMConfig.from_json(json.loads(json.dumps(model.config.to_json()))) == model.config
+    groups = [model._groups(Target(seed)) for seed in range(600)]
+    found = Counter(" ".join(map(str, sorted(Counter(g).values())[::-1])) for g in groups)
+    for formula, count in model.config.formulas.items():
+        assert abs(found[formula] / 600 - count / 12) < 0.07
+    targets = [Target(seed) for seed in range(40)]
+    made = model.sample(targets)
+    # Two kinds of atoms may become one element, but none becomes two.
+    for pattern, target in zip(patterns(made), targets, strict=True):
+        group = Counter(model._groups(target))
+        assert len(pattern) <= len(group)
+        assert sum(pattern) == len(model._groups(target)) == model.size_of(target)
+    assert (
+        sum(
+            len(p) == len(set(model._groups(t)))
+            for p, t in zip(patterns(made), targets, strict=True)
+        )
+        > 5
+    )
+    # Of a size that the training data has, of a multiple of one, and of neither.
+    assert {tuple(Counter(model._groups(Target(s, num_atoms=3))).values()) for s in range(9)} == {
+        (2, 1)
+    }
+    eight = {tuple(Counter(model._groups(Target(s, num_atoms=8))).values()) for s in range(60)}
+    assert eight == {(4, 4), (8,), (4, 2, 2)}
+    assert model._groups(Target(0, num_atoms=7)) == (1,) * 7
+    assert model._groups(Target(0, (8, 3, 3))) == (8, 3, 3)
+
+
+def test_the_denoiser_is_told_which_atoms_are_of_one_element() -> None:
+    batch = crystals_of(6)
+    model = model_of(batch, FLOW)
+    noisy, steps = model.encoded(batch), torch.full((6,), 7)
+    told = torch.zeros_like(batch.atomic_numbers)
+    one = batch.mask.long()
+    each = one * torch.arange(1, one.shape[1] + 1)
+    first, _ = model.denoised(noisy, batch.frac_coords, steps, told, batch.mask, one)
+    other, _ = model.denoised(noisy, batch.frac_coords, steps, told, batch.mask, each)
+    assert (first.atoms - other.atoms).abs().max() > 1e-3
+    renamed, _ = model.denoised(noisy, batch.frac_coords, steps, told, batch.mask, 7 * each)
+    assert torch.equal(renamed.atoms, other.atoms)
