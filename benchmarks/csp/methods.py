@@ -121,7 +121,7 @@ def measured(
         result.crystals,
         properties={"ref_id": owner.astype(str), "rank": result.table["rank"].to_numpy()},
     )
-    settings = EvaluationSettings(top=TOPS, metre=False)
+    settings = EvaluationSettings(top=TOPS)
     rows = []
     for part, mask in masks.items():
         if not mask.any():
@@ -135,7 +135,7 @@ def measured(
         for top in TOPS:
             value = report.metrics["match_rate" if top == 1 else f"match_rate_top{top}"]
             row[f"match {top}"], row[f"± {top}"] = value.value, value.stderr
-        for key in ("match_rate_valid", "rmse"):
+        for key in ("match_rate_valid", "rmse", "metre", "crmse"):
             row[key] = report.metrics[key].value
         rows.append(row)
     return rows

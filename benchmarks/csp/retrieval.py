@@ -111,7 +111,7 @@ def probabilities_of(
     """Probabilities of first proposals and of up to twenty, and which of these match."""
     found = {}
     for name, top in (("first", 1), ("within 20", max(TOPS))):
-        chances = [p.score for some in proposals for p in some[:top]]
+        chances = [p.probability for some in proposals for p in some[:top]]
         right = [
             bool(one)
             for some, row in zip(proposals, np.isfinite(distances), strict=True)

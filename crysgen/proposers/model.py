@@ -145,6 +145,7 @@ class ModelSamples(Method):
             "method": np.full(count, self.name),
             "prototype_id": np.full(count, "", dtype="<U1"),
             "score": np.full(count, np.nan),
+            "probability": np.full(count, np.nan),
             "status": np.full(count, PREDICTED),
             "tier": np.full(count, PREDICTED_TIER, dtype=np.int64),
         }

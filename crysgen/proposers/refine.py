@@ -119,7 +119,8 @@ class Refine(Method):
             "method": np.full(count, self.name),
             "prototype_id": np.array([p.template_id for p in chosen]),
             # A little noise takes nothing from how likely the start was.
-            "score": np.array([p.score for p in chosen]),
+            "score": np.array([p.score for p in chosen]) / np.bincount(places)[places],
+            "probability": np.array([p.probability for p in chosen]),
             "seed": np.array(seeds, dtype=np.int64),
             "redrawn": np.zeros(count, dtype=np.int64),
             "status": np.full(count, PREDICTED),

@@ -155,6 +155,7 @@ class Retrieval(Method):
                 "method": np.array([p.method for p in found]),
                 "prototype_id": np.array([p.template_id for p in found]),
                 "score": np.array([p.score for p in found]),
+                "probability": np.array([p.probability for p in found]),
                 "seed": np.full(count, self.settings.seed, dtype=np.int64),
                 "redrawn": np.zeros(count, dtype=np.int64),
                 "status": np.array([p.status for p in found]),

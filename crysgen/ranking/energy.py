@@ -75,6 +75,8 @@ def lowest(
 ) -> int:
     """Choose which of some equal structures is shown: the simplest in the lowest minimum.
 
+    Of equally simple ones it is the likeliest, such as a known structure.
+
     Args:
         energies: (B,) in eV/atom; NaN where unknown.
         complexity: (B,) see `complexities`.
@@ -82,7 +84,7 @@ def lowest(
     """
     found = np.nan_to_num(energies[rows], nan=np.inf)
     near = np.flatnonzero(found <= found.min() + CONVERGED)
-    return int(rows[near[np.lexsort((near, found[near], complexity[rows[near]]))[0]]])
+    return int(rows[near[np.lexsort((near, complexity[rows[near]]))[0]]])
 
 
 def complexities(crystals: Crystals, tolerance: float) -> NDArray[np.float64]:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from crysmetrics.io import Crystals
 
 NOVEL = 0.014
-"""Probability of the first structure that only samples of a model have, as a share of what the
-first proposal leaves to 1: on `val`, where that is 0.29 on average, five samples of
+"""Score and probability of the first structure that only samples of a model have, as a share of
+what the first proposal leaves to 1: on `val`, where that is 0.29 on average, five samples of
 `gemsdiff-mp-v2` are right for 0.017 of the compositions for which none of twenty proposals of the
 library is (0.896 and 0.913 within them)."""
 DECAY = 0.9
@@ -35,12 +35,14 @@ class Ranking:
 
     Attributes:
         order: (K,) rows of the candidates that are kept, best first.
-        scores: (K,) probability of each.
+        scores: (K,) of each.
+        probabilities: (K,) of each, never rising; NaN where no candidate has one.
         groups: (B,) position in `order` of the candidate that stands for each.
     """
 
     order: NDArray[np.int64]
     scores: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
     groups: NDArray[np.int64]
 
 
@@ -52,26 +54,31 @@ def rank(
     merge: bool = True,
     tiers: NDArray[np.int64] | None = None,
     shown: Callable[[NDArray[np.int64]], int] | None = None,
+    probabilities: NDArray[np.float64] | None = None,
 ) -> Ranking:
     """Order the candidates of one composition.
 
     Args:
         candidates: B crystals of one reduced formula; cell sizes may differ.
-        scores: (B,) probabilities, NaN where a source gives none.
+        scores: (B,) weights, NaN where a source gives none.
         energies: (B,) in eV/atom, NaN where unknown.
         merge: keep only the best of equal structures.
         tiers: (B,) structures of a lower one come first, whatever their probabilities; all of one
             by default.
         shown: which of equal structures (rows, the likeliest first) is kept; the first by default,
             whose volume and symmetry are the most trustworthy.
+        probabilities: (B,) of being right, NaN where a source gives none; the scores by default.
     """
     scores = np.asarray(scores, dtype=np.float64)
     count = len(candidates)
     labels = same_structures(candidates) if merge else np.arange(count)
     known = np.isfinite(scores)
-    weights = probabilities(scores, labels, energies)
+    weights = completed(scores, labels, energies)
     totals = np.zeros(count)
     np.maximum.at(totals, labels, weights)
+    chances = np.zeros(count)
+    given = scores if probabilities is None else np.asarray(probabilities, dtype=np.float64)
+    np.maximum.at(chances, labels, completed(given, labels, energies))
     best = {}
     for label in np.unique(labels).tolist():
         rows = np.flatnonzero(labels == label)
@@ -83,22 +90,24 @@ def rank(
     np.minimum.at(front, labels, np.zeros(count, dtype=np.int64) if tiers is None else tiers)
     chosen = sorted(best.items(), key=lambda item: (front[item[0]], -totals[item[0]], item[1]))
     position = {label: k for k, (label, _) in enumerate(chosen)}
+    falling = np.minimum.accumulate([chances[label] for label, _ in chosen] or [0.0])
     return Ranking(
         np.array([row for _, row in chosen], dtype=np.int64),
         np.array([totals[label] for label, _ in chosen]),
+        falling if np.isfinite(given).any() else np.full(len(chosen), np.nan),
         np.array([position[int(label)] for label in labels], dtype=np.int64),
     )
 
 
-def probabilities(
+def completed(
     scores: NDArray[np.float64],
     labels: NDArray[np.int64],
     energies: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
-    """Compute probabilities (B,) of candidates with and without scores.
+    """Compute scores or probabilities (B,) of candidates, also of those that come without.
 
     Args:
-        scores: (B,) probabilities, NaN where a source gives none.
+        scores: (B,) of candidates, NaN where a source gives none.
         labels: (B,) equal where structures are.
         energies: (B,) in eV/atom, NaN where unknown.
     """

@@ -63,8 +63,9 @@ def select(
     """
     position = np.asarray(candidates.properties["request"], dtype=np.int64)
     scores = np.asarray(candidates.properties["score"], dtype=np.float64)
+    chances = np.asarray(candidates.properties["probability"], dtype=np.float64)
     relaxed = candidates.properties.get(ENERGY, np.full(len(candidates), np.nan))
-    spread = candidates.properties.get(DISAGREEMENT)
+    spread = candidates.properties.get(DISAGREEMENT, np.full(len(candidates), np.nan))
     drawn = _order_drawn(candidates)
     parts = []
     for number, request in enumerate(requests):
@@ -76,38 +77,38 @@ def select(
         symmetry = tolerance if is_relaxed else None
         # Relaxed energies decide alone; without them known structures come before predictions.
         tiers = None if is_relaxed else candidates.properties["tier"][good]
-        judged, weights = energies[good], scores[good]
+        judged, given = energies[good], [scores[good], chances[good]]
         if is_relaxed:
             judged = relaxed[good]
-            weights = reweighed(weights, judged, None if spread is None else spread[good])
-        order, found = _ranked(
-            candidates[good], weights, judged, merge, request.is_exact, symmetry, tiers
+            given = [reweighed(one, judged, spread[good]) for one in given]
+        order, found, sure = _ranked(
+            candidates[good], given, judged, merge, request.is_exact, symmetry, tiers
         )
         rows = np.concatenate([good[order], clashing])[: request.count]
         unranked = np.full(max(0, len(rows) - len(found)), np.nan)
         ranks = np.arange(1, len(rows) + 1)
-        found = np.concatenate([found, unranked])[: len(rows)]
-        # Energies alone make no probabilities.
-        is_calibrated = bool(np.isfinite(scores[good]).any())
-        parts.append((rows, ranks, found, found if is_calibrated else found * np.nan))
+        columns = [np.concatenate([one, unranked])[: len(rows)] for one in (found, sure)]
+        parts.append((rows, ranks, *columns))
     rows, ranks, found, sure = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     return Selection(rows, ranks, found, sure, distances[rows], energies[rows])
 
 
 def _ranked(
     candidates: Crystals,
-    scores: NDArray[np.float64],
+    given: Sequence[NDArray[np.float64]],
     energies: NDArray[np.float64],
     merge: bool,
     is_exact: bool,
     symmetry: float | None,
     tiers: NDArray[np.int64] | None,
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Rank the candidates of one request; returns rows, best first, and the scores of places.
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Rank the candidates of one request.
+
+    Returns rows, best first, and the scores and the probabilities of places.
 
     Args:
         candidates: B without clashes.
-        scores: (B,) probabilities, NaN where a source gives none.
+        given: scores and probabilities (B,), NaN where a source gives none.
         energies: (B,) in eV/atom, NaN where unknown.
         merge: keep one of equal structures.
         is_exact: whether the cell itself was asked for, so that simple structures, whose multiples
@@ -117,13 +118,23 @@ def _ranked(
     """
     complexity = None if symmetry is None else complexities(candidates, symmetry)
     shown = None if complexity is None else partial(lowest, energies, complexity)
-    ranking = rank(candidates, scores, energies, merge=merge, tiers=tiers, shown=shown)
+    scores, chances = given
+    ranking = rank(
+        candidates,
+        scores,
+        energies,
+        merge=merge,
+        tiers=tiers,
+        shown=shown,
+        probabilities=chances,
+    )
     best = ranking.order
     if complexity is not None and not is_exact:
         # Scores stay with the places: what comes forward is as likely as what it displaces.
         best = best[simplest_first(energies[best], complexity[best])]
     informed = np.isfinite(scores).any() or np.isfinite(energies).any()
-    return best, ranking.scores if informed else np.full(len(ranking.scores), np.nan)
+    found = ranking.scores if informed else np.full(len(ranking.scores), np.nan)
+    return best, found, ranking.probabilities
 
 
 def _order_drawn(candidates: Crystals) -> NDArray[np.int64]:

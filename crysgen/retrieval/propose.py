@@ -99,7 +99,11 @@ def propose(
         more = ranked_templates(library, atoms, n, units, excluded, exclude_formula, space_group)
         more = with_plausibility(with_volumes(library, more[TEMPLATES:]))
         # Order and probabilities of the others are those of any smaller number.
-        found += [replace(p, score=p.score * found[-1].score) for p in calibrated(more, by_formula)]
+        last = found[-1]
+        found += [
+            replace(p, score=p.score * last.score, probability=p.probability * last.probability)
+            for p in calibrated(more, by_formula)
+        ]
     if library.everything and not exclude_formula:
         sizes = None if any_cell else units
         known = polymorphs(library, atoms, sizes, excluded, space_group)

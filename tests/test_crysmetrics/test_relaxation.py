@@ -337,6 +337,7 @@ def test_the_simplest_comes_first_for_formulas_and_not_for_exact_cells() -> None
     properties = {
         "request": np.zeros(2, dtype=np.int64),
         "score": np.array([0.9, 0.1]),
+        "probability": np.array([0.8, 0.1]),
         ENERGY: np.array([-3.0, -2.9995]),
     }
     candidates = replace(crystals, properties=properties)

@@ -215,20 +215,32 @@ def with_known(
         return list(predicted)
     entries = library.entries
     rest = [p for p in predicted if not _is_polymorph(p, entries)]
-    total = sum(p.share for p in rest) or 1.0
+    total = sum(p.score for p in rest) or 1.0
     is_settled = any(polymorph.is_stable for polymorph in known)
     first: list[Proposal] = []
-    is_sure = bool(rest) and rest[0].share > CONFIDENT * total
+    is_sure = bool(rest) and rest[0].score > CONFIDENT * total
     if is_sure and not is_settled and _is_new(rest[0], known):
-        first = [replace(rest[0], tier=KNOWN_TIER - 1)]
+        first = [replace(rest[0], tier=KNOWN_TIER - 1, score=rest[0].score / total)]
+        total -= rest[0].score
         rest = rest[1:]
     left = 1 - sum(p.score for p in first)
     share = left * (SETTLED if is_settled else 0.5)
     published = [
-        replace(_published(entries, polymorph), score=float(weight) * share, tier=KNOWN_TIER)
+        replace(
+            _published(entries, polymorph),
+            score=float(weight) * share,
+            probability=float(weight) * share,
+            tier=KNOWN_TIER,
+        )
         for polymorph, weight in zip(known, _weights(known), strict=True)
     ]
-    behind = [replace(p, score=p.score * (left - share)) for p in rest]
+    total = max(total, np.finfo(float).tiny)
+    # Predictions are right where nothing before them is.
+    unknown = max(1 - sum(p.probability for p in [*first, *published]), 0.0)
+    behind = [
+        replace(p, score=p.score * (left - share) / total, probability=p.probability * unknown)
+        for p in rest
+    ]
     return [*first, *published, *behind]
 
 

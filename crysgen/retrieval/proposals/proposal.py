@@ -81,15 +81,15 @@ class Proposal:
         licence: and its licence.
         prototype_id: id of the entry that stands for the prototype; equal for the same prototype.
         space_group: of the template; a decorated one's may be lower.
-        score: probability that the structure is the right one, as far as the library alone can
-            tell; proposals of a tier are ordered by it.
+        score: weight among all proposals of the composition, as far as the library alone can tell;
+            those of a tier are ordered by it.
         features: numbers that the score comes from.
         method: `retrieval`; `decoration` where two elements share the sites of one species of the
             template, `merging` where two of its species became one element.
         known: which known structure of the very formula it is (`mp-1265, on the hull`); "" for a
             prediction.
         tier: proposals of a lower one come first, whatever their scores.
-        share: weight among all proposals of the composition, without known ones.
+        probability: of being the right structure (`scoring.probability`).
     """
 
     atomic_numbers: NDArray[np.int64]
@@ -105,7 +105,7 @@ class Proposal:
     method: str = "retrieval"
     known: str = ""
     tier: int = PREDICTED_TIER
-    share: float = 0.0
+    probability: float = 0.0
 
     @property
     def num_atoms(self) -> int:
@@ -141,6 +141,7 @@ def to_crystals(proposals: Sequence[Proposal], prefix: str = "") -> Crystals:
             "method": np.array([p.method for p in proposals]),
             "prototype_id": np.array([p.prototype_id for p in proposals]),
             "score": np.array([p.score for p in proposals]),
+            "probability": np.array([p.probability for p in proposals]),
             "status": np.array([p.status for p in proposals]),
             "tier": np.array([p.tier for p in proposals], dtype=np.int64),
         },

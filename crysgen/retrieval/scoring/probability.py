@@ -85,7 +85,7 @@ def probabilities(table: NDArray[np.float64], by_formula: bool = False) -> NDArr
 
 
 def calibrated(proposals: Sequence[Proposal], by_formula: bool = False) -> list[Proposal]:
-    """Sort proposals, the likeliest first, and give them probabilities as scores.
+    """Sort proposals, the likeliest first; give them shares as scores, and probabilities.
 
     Args:
         proposals: of one composition.
@@ -101,6 +101,6 @@ def calibrated(proposals: Sequence[Proposal], by_formula: bool = False) -> list[
     sizes = np.array([proposal.num_atoms for proposal in proposals])
     found = probabilities(inputs(logits[order], table[order], sizes[order]), by_formula)
     return [
-        replace(proposals[k], share=float(shares[k]), score=float(score))
-        for k, score in zip(order.tolist(), found, strict=True)
+        replace(proposals[k], score=float(shares[k]), probability=float(chance))
+        for k, chance in zip(order.tolist(), found, strict=True)
     ]

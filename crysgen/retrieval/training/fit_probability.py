@@ -31,7 +31,7 @@ from crysmetrics.progress import show_progress, task
 
 PLACES = 20
 """Number of places that count."""
-FIRST, TO_FIVE, BEYOND = 4.0, 1.0, 0.5
+FIRST, TO_FIVE, BEYOND = 10.0, 1.0, 0.5
 """Weights of the first place, of the next four, and of the others."""
 PENALTY = 3e-5
 """Penalty on squared weights of inputs of unit spread."""

@@ -69,8 +69,10 @@ def test_order_and_probabilities_are_the_same_for_few_and_many(name: str) -> Non
 def test_more_proposals_than_are_calibrated_come_behind(library: Library) -> None:
     atoms = {Z["Na"]: 1, Z["Nb"]: 1, Z["O"]: 3}
     few, many = propose(library, atoms, 20), propose(library, atoms, 140)
-    assert [(p.template_id, p.score) for p in few] == [(p.template_id, p.score) for p in many[:20]]
+    rows = [[(p.template_id, p.score, p.probability) for p in some] for some in (few, many)]
+    assert rows[0] == rows[1][:20]
     assert (np.diff([p.score for p in many]) < 0).all()
+    assert (np.diff([p.probability for p in many]) < 0).all()
 
 
 def test_what_matches_a_crystal_is_left_out_and_other_polymorphs_stay(library: Library) -> None:

@@ -9,7 +9,7 @@ import pytest
 from sets import one, rocksalt
 
 from crysgen.ranking.energy import lowest
-from crysgen.ranking.merge import DECAY, NOVEL, probabilities, rank, same_structures
+from crysgen.ranking.merge import DECAY, NOVEL, completed, rank, same_structures
 from crysmetrics.io import Crystals
 
 NAN = float("nan")
@@ -77,10 +77,10 @@ def test_unmerged_keeps_all() -> None:
 
 def test_new_structures_share_what_proposals_leave_by_energy() -> None:
     scores, labels = np.array([0.6, 0.2, NAN, NAN, NAN, NAN]), np.array([0, 1, 2, 3, 3, 0])
-    found = probabilities(scores, labels, np.array([NAN, NAN, -0.9, -1.0, -0.95, -2.0]))
+    found = completed(scores, labels, np.array([NAN, NAN, -0.9, -1.0, -0.95, -2.0]))
     assert found[:2] == pytest.approx([0.6, 0.2])
     assert found[2:] == pytest.approx([0.4 * NOVEL * DECAY, 0.4 * NOVEL, 0, 0])
 
 
 def test_without_scores_and_energies_all_are_equal() -> None:
-    assert probabilities(np.full(4, NAN), np.arange(4)) == pytest.approx([0.25] * 4)
+    assert completed(np.full(4, NAN), np.arange(4)) == pytest.approx([0.25] * 4)
