@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,7 @@ from crysgen.compositions.formulas import Formula
 from crysgen.models.targets import Target
 from crysgen.wyckoff.fillings import Filling, Fillings, contents_of, why_impossible
 from crysgen.wyckoff.frequencies import orbit_score
+from crysgen.wyckoff.known_fillings import count_known, name_of
 from crysgen.wyckoff.reductions import draw_basis
 from crysmetrics.errors import UserError
 from crysmetrics.space_groups.groups import space_group
@@ -23,6 +25,8 @@ MOST_SITE_ATOMS = 40
 """Atoms of a primitive cell whose non-equivalent sites are given."""
 _TRIES = 200
 """Draws of positions for given sites, after which these are given up."""
+_PRIOR = 2.0
+"""Number of known crystals that the likelihoods of single orbits weigh as."""
 MOST_FILLINGS = 200
 """Of the likeliest, from which one is drawn; the rest of them is hardly ever real."""
 
@@ -75,7 +79,10 @@ def draw_orbits(number: int, atomic_numbers: Sequence[int], seed: int) -> DrawnO
 def _likeliest(
     number: int, atomic_numbers: tuple[int, ...]
 ) -> tuple[list[Filling], NDArray[np.float64]]:
-    """List the likeliest fillings, and the probability of each among them."""
+    """List the likeliest fillings, and the probability of each among them.
+
+    Those of known crystals with as many atoms count whole, all others by single orbits.
+    """
     group = space_group(number)
     atoms = Formula.of_atoms(np.array(atomic_numbers))
     for contents in (contents_of(atoms, 1, group), atoms):
@@ -88,7 +95,12 @@ def _likeliest(
     found = list(islice(ways.likeliest(orbit_score(group, contents)), MOST_FILLINGS))
     scores = np.array([filling.score for filling in found])
     shares = np.exp(scores - scores.max())
-    return found, shares / shares.sum()
+    # Fillings that differ in which element has which positions have the same name.
+    known = np.array([float(count_known(filling)) for filling in found])
+    alike = Counter(map(name_of, found))
+    known /= np.array([alike[name_of(filling)] for filling in found])
+    weights = known + _PRIOR * shares / shares.sum()
+    return found, weights / weights.sum()
 
 
 def draw_sites(number: int, sites: Sequence[int], seed: int) -> DrawnOrbits:
