@@ -156,7 +156,7 @@ def test_large_cells_are_allowed_with_a_warning(model):
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        ([], "must be told the atoms of a cell"),
+        ([], "has no fake.json that says what it is"),
         (["--composition", "Li2O", "--system", "Li-O"], "one of --composition"),
         (["--composition", "nacl"], "did you mean NaCl?"),
         (["--composition", "Fe0.5Ni0.5"], "write FeNi"),
