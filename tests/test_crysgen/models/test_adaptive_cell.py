@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from fake_gpu import Watch, on_fake_gpu, without_autocast
 from test_space_group_samples import CASES, furthest_image
 
-from crysgen.checkpoints import BEST
+from crysgen.checkpoints import BEST, load_model
 from crysgen.cli import main
 from crysgen.graphs.stepwise import StepGraphs
 from crysgen.models.adaptive_cell import AdaptiveCell
@@ -26,7 +26,8 @@ from crysgen.training.site_data import NUM_SITES, SPACE_GROUP, with_sites
 from crysgen.training.trainer import Trainer
 from crysgen.wyckoff.draws import draw_orbits
 from crysmetrics.errors import UserError
-from crysmetrics.io import Crystals, CrystalsBuilder
+from crysmetrics.examples import unpack
+from crysmetrics.io import Crystals, CrystalsBuilder, read
 from crysmetrics.space_groups.groups import space_group
 from crysmetrics.space_groups.lattices import symmetric_lattice
 
@@ -251,3 +252,26 @@ def test_it_trains_resumes_and_samples_by_the_command(crystals: Crystals, tmp_pa
         assert f"space group {row['space_group_tight']} (" in text
         assert short_symbol(row["space_group_loose"]) in text
         assert "_symmetry_Int_Tables_number   136" in text
+
+
+def test_shipped_weights_find_crystals_that_new_ones_do_not(tmp_path) -> None:
+    _, reference = unpack(tmp_path)
+    found = read(reference, workers=1)
+    real = with_sites(found[found.num_atoms <= 6][:12])
+    real = real[real.properties[NUM_SITES] >= 3]
+    targets = [
+        Target(
+            i, tuple(one.atomic_numbers.tolist()), space_group=int(one.properties[SPACE_GROUP][0])
+        )
+        for i, one in enumerate(real)
+    ]
+    trained = load_model("adaptive-cell")
+    torch.manual_seed(0)
+    errors = []
+    for model in (trained, AdaptiveCell(trained.config)):
+        made = model.sample(targets, 40).to_crystals()
+        volumes = made.volumes / made.num_atoms
+        wanted = real.volumes / real.num_atoms
+        errors.append(float(np.abs(np.log(volumes / wanted)).mean()))
+    assert errors[0] < 0.25
+    assert errors[1] > errors[0]
