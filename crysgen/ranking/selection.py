@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from crysgen.ranking.energy import complexities, lowest, reweighed, simplest_first
+from crysgen.ranking.energy import RELAXED_MOST, complexities, lowest, reweighed, simplest_first
 from crysgen.ranking.merge import rank
 from crysgen.ranking.relaxing import DISAGREEMENT
 from crysgen.requests import CompositionRequest
@@ -81,6 +81,8 @@ def select(
         if is_relaxed:
             judged = relaxed[good]
             given = [reweighed(one, judged, spread[good]) for one in given]
+            most = max(float(np.nan_to_num(given[1]).max()), RELAXED_MOST)
+            given[1] = given[1] * (RELAXED_MOST / most)
         order, found, sure = _ranked(
             candidates[good], given, judged, merge, request.is_exact, symmetry, tiers
         )
