@@ -25,6 +25,7 @@ COLUMNS: dict[str, str] = {
     "rank": "place among the candidates of its formula, 1 for the likeliest",
     "ref_id": "with --compositions STRUCTURES: the structure whose composition was asked for",
     "seed": "seed of its random numbers",
+    "steps": "calls of the model that sampling took; 0 for known structures and their variants",
     "relaxed_energy": "with --relax, in eV/atom; by several potentials the mean above the lowest",
     "relaxed_above_lowest": "the same above the lowest of the formula's structures, in eV/atom",
     "relaxed_disagreement": "of several potentials about the energy above the lowest, in eV/atom",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from crysmetrics.symmetry import StandardCell
 
-_KEPT = ("status", "method", "prototype_id", "seed")
+_KEPT = ("status", "method", "prototype_id", "seed", "steps")
 """Properties of candidates that are columns of the table."""
 _OF_MODELS = ("diffusion", "wyckoff", "refine")
 """Methods whose crystals come from a model, and are symmetric by accident only."""

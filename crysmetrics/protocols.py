@@ -113,7 +113,7 @@ PROTOCOLS: dict[str, Protocol] = {
             "Zeni et al. 2025 (MatterGen), Figure 2",
             (
                 *("stable_rate", "metastable_rate", "uniqueness", "novelty", "unique_novel"),
-                *("sun", "msun", "metastable_unique", "metastable_novel"),
+                *("sun", "msun", "metastable_unique", "metastable_novel", "rmsd_relaxed"),
             ),
             {"limit": 1024, "tolerances": TOLERANCES["pymatgen"]},
         ),

@@ -47,14 +47,16 @@ CANDIDATE_PROPERTIES = {
     "probability": "f",
     "seed": "iu",
     "redrawn": "iu",
+    "steps": "iu",
     "status": "U",
     "tier": "iu",
 }
 """Properties of candidates and kinds of their arrays: position of the request, name of
 the method, id of the known structure it came from ("" if none), the method's own score and the
 probability that the structure is the right one (NaN if none; higher is better), the structure's
-seed, how many draws before it were no crystals, whether it is predicted or known (and as what), and
-its tier: those of a lower one come first, whatever the scores."""
+seed, how many draws before it were no crystals, how many calls of a model it took in all, whether
+it is predicted or known (and as what), and its tier: those of a lower one come first, whatever the
+scores."""
 
 
 class Method(ABC):

@@ -139,8 +139,11 @@ class ModelSamples(Method):
     def _described(self, crystals: Crystals) -> Crystals:
         count = len(crystals)
         positions = [self.request_of(name) for name in crystals.ids]
+        steps = self.settings.steps or self.model.num_steps
+        draws = 1 + np.asarray(crystals.properties.get("redrawn", np.zeros(count)), dtype=np.int64)
         properties = {
             **crystals.properties,
+            "steps": steps * draws,
             "request": np.array(positions, dtype=np.int64),
             "method": np.full(count, self.name),
             "prototype_id": np.full(count, "", dtype="<U1"),

@@ -65,6 +65,11 @@ class Refine(Method):
             raise UserError(f"A model of kind {model.kind} can't refine crystals.")
         return model
 
+    @property
+    def _steps(self) -> int:
+        model = self._model
+        return max(1, round(model.refine_strength * model.num_steps))
+
     def pieces(self) -> list[str]:
         """Name one piece for each composition."""
         return self.retrieval.pieces()
@@ -123,6 +128,7 @@ class Refine(Method):
             "probability": np.array([p.probability for p in chosen]),
             "seed": np.array(seeds, dtype=np.int64),
             "redrawn": np.zeros(count, dtype=np.int64),
+            "steps": np.full(count, self._steps, dtype=np.int64),
             "status": np.full(count, PREDICTED),
             "tier": np.full(count, PREDICTED_TIER, dtype=np.int64),
         }

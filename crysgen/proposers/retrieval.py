@@ -158,6 +158,7 @@ class Retrieval(Method):
                 "probability": np.array([p.probability for p in found]),
                 "seed": np.full(count, self.settings.seed, dtype=np.int64),
                 "redrawn": np.zeros(count, dtype=np.int64),
+                "steps": np.zeros(count, dtype=np.int64),
                 "status": np.array([p.status for p in found]),
                 "tier": np.array([p.tier for p in found], dtype=np.int64),
             },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +12,7 @@ import click
 
 from crysmetrics.cli.options import Command, energies_option, listed
 from crysmetrics.cli.request import EVERYTHING, Request, requested
+from crysmetrics.cli.stability import steps_option
 from crysmetrics.console import echo
 from crysmetrics.metrics.registry import family, family_names
 from crysmetrics.metrics.settings import VALIDITY
@@ -71,6 +73,7 @@ def train_option(command: Command) -> Command:
 )
 @train_option
 @energies_option
+@steps_option
 @requested(
     run=EVERYTHING,
     settings=("thresholds", "tolerances", "subset", "seed", *VALIDITY),
@@ -84,6 +87,7 @@ def evaluate(
     paired: bool,
     stream: bool,
     request: Request,
+    steps_per_sample: float | None,
     energies: str | None = None,
     train: str | None = None,
 ) -> None:
@@ -112,7 +116,8 @@ def evaluate(
     keys = None if metrics is None else listed(metrics, "--metrics")
     # Bad options are found before anything is read.
     roles = ("gen", "ref") if train is None else ("gen", "ref", "train")
-    chosen = plan(protocol, keys, request.settings, request.chosen, roles)
+    settings = replace(request.settings, steps_per_sample=steps_per_sample)
+    chosen = plan(protocol, keys, settings, request.chosen, roles)
     names = dict(zip(model_names(gen), gen, strict=True))
     how = _Way(output, paired, stream, energies, chosen_columns(columns))
     reports = _evaluate(chosen, names, ref, train, how, request)

@@ -32,6 +32,13 @@ hull_option = click.option(
     help="Take known phases from `crysmetrics hull build`; the Materials Project's by default.",
 )
 
+steps_option = click.option(
+    "--steps-per-sample",
+    type=Finite(min=0, min_open=True),
+    help="Compute stability_cost from the sampling steps that a structure took; by default from "
+    "those that a samples.csv in GEN states.",
+)
+
 
 def stability_settings(
     potentials: str, agree: bool, relaxed: bool, hull: str | None
@@ -54,11 +61,7 @@ def stability_settings(
 @agree_option
 @click.option("--relax/--no-relax", "relaxed", default=True, show_default=True)
 @hull_option
-@click.option(
-    "--steps-per-sample",
-    type=Finite(min=0, min_open=True),
-    help="Compute stability_cost from the sampling steps that a structure took.",
-)
+@steps_option
 @click.option(
     "--histogram",
     "histogram_path",

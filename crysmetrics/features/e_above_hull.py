@@ -13,16 +13,17 @@ from crysmetrics.features.extractor import Extractor, Features, Run
 from crysmetrics.features.sample import Sample
 from crysmetrics.io import Crystals
 from crysmetrics.io.energies import ENERGY
+from crysmetrics.relaxation import displacement
 
-E_ABOVE_HULL, HULL_ENERGY, COMPETING, HULL_ERROR = range(4)
+E_ABOVE_HULL, HULL_ENERGY, COMPETING, HULL_ERROR, RMSD = range(5)
 """Columns; behind them stand the formation energies by each potential."""
-_LABELS = ("e_above_hull", "hull_energy", "competing_phases", "hull_error")
+_LABELS = ("e_above_hull", "hull_energy", "competing_phases", "hull_error", "relaxation_rmsd")
 _TOGETHER = 32
 """Structures whose energies are kept at once."""
 
 
 def extractor(name: str, run: Run) -> Extractor:
-    """Make the extractor of energies above the hull in eV/atom, (B, 4 + potentials).
+    """Make the extractor of energies above the hull in eV/atom, (B, 5 + potentials).
 
     Raises:
         UserError: if a potential is not installed, or there is no such table of known phases.
@@ -34,12 +35,16 @@ def extractor(name: str, run: Run) -> Extractor:
     ) -> tuple[NDArray[np.float64], dict[int, str]]:
         found = stability(crystals, settings, device=run.device, workers=workers)
         columns = [found.e_above_hull, found.hull_energy, found.competing, found.hull_error]
-        values = np.column_stack([*columns, *found.formation.values()]).astype(np.float64)
+        moved = np.full(len(crystals), np.nan)
+        if settings.relax:
+            pairs = zip(crystals, found.relaxed, strict=True)
+            moved[:] = [displacement(start, end) for start, end in pairs]
+        values = np.column_stack([*columns, moved, *found.formation.values()]).astype(np.float64)
         values[list(found.failures)] = np.nan
         return values, dict(found.failures)
 
     energies = (f"formation_energy_{potential}" for potential in settings.potentials)
-    made_by = f"crysmetrics 1, pymatgen {version('pymatgen')}"
+    made_by = f"crysmetrics 2, pymatgen {version('pymatgen')}"
     return Extractor(
         name, made_by, (*_LABELS, *energies), compute, settings.identity(), batch=_TOGETHER
     )

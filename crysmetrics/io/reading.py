@@ -80,12 +80,12 @@ def read(
         ignored = source.ignored
         others = [name for name in ignored if name.rpartition("/")[2] not in COMPANIONS]
         if others:
-            log.info(_say_ignored(path, others))
+            log.info(_in_one_line(_say_ignored(path, others)))
         crystals = _parse_all(source, max_atoms, cpu_count(workers))
     if len(crystals):
         return crystals
     if not crystals.failures:
-        raise InputError(_say_nothing_found(path, ignored))
+        raise InputError(_in_one_line(_say_nothing_found(path, ignored)))
     first, count = crystals.failures[0], len(crystals.failures)
     if count == 1:
         subject = f"{path}" if first.file == path.name else f"{path}: {first.file}"
@@ -93,7 +93,7 @@ def read(
     else:
         text = f"None of the {count} structures of {path} can be read; "
         text += f"{first.file} {first.reason}."
-    raise InputError(text.replace("\n", " "))  # names may hold line ends
+    raise InputError(_in_one_line(text))
 
 
 def takes(path: str | os.PathLike[str]) -> bool:
@@ -188,6 +188,11 @@ def _why_no_path(path: Path, error: OSError | ValueError) -> str:
     if isinstance(error, ValueError):
         return f"{str(path)!r} is no name that a file can have."
     return f"{path} {why_unreadable(path, error)}."
+
+
+def _in_one_line(text: str) -> str:
+    """Replace line ends, which names of files may hold."""
+    return " ".join(text.splitlines())
 
 
 def _say_ignored(path: Path, ignored: list[str]) -> str:

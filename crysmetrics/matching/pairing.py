@@ -7,11 +7,7 @@ without such a table, or such properties, are paired by ids, which for folders a
 
 from __future__ import annotations
 
-import io
 import os
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +18,9 @@ from numpy.typing import NDArray
 
 from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals
-from crysmetrics.io.archives import TAR_SUFFIXES
-from crysmetrics.io.csv_files import unquoted
 from crysmetrics.io.formats import without_suffix
-from crysmetrics.io.limits import MAX_FILE_BYTES
-from crysmetrics.io.parsed import one_line
-from crysmetrics.io.sources import SAMPLES_TABLE, has_suffix
-from crysmetrics.io.unpacking import read_at_most as read_bytes
+from crysmetrics.io.samples_table import read_samples_table
+from crysmetrics.io.sources import SAMPLES_TABLE
 
 PAIRINGS = ("auto", "order")
 """How structures find each other: by table, properties or ids; or by their order in both sets."""
@@ -102,53 +94,13 @@ def read_table(path: str | os.PathLike[str]) -> dict[str, list[str]] | None:
     Raises:
         UserError: if there is one that can't be read, or that lacks `file` or `ref_id`.
     """
-    import pandas as pd
-
-    path = Path(path)
-    where = path / SAMPLES_TABLE
-    try:
-        data = _bytes_of(path)
-        if data is None:
-            return None
-        table = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False)
-    except pd.errors.EmptyDataError:
-        raise UserError(f"{where} is empty.") from None
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise UserError(f"{where} is no table that can be read ({one_line(error)}).") from error
-    except (tarfile.TarError, zipfile.BadZipFile):
-        return None  # whoever reads the structures has said so
+    table = read_samples_table(path)
+    if table is None:
+        return None
     for column in ("file", "ref_id"):
         if column not in table:
-            raise UserError(f"{where} has no column named {column}.")
-    ranks = table["rank"] if "rank" in table else [""] * len(table)
-    found = {"file": table["file"], "ref_id": table["ref_id"], "rank": ranks}
-    return {name: list(map(unquoted, column)) for name, column in found.items()}
-
-
-def _bytes_of(path: Path) -> bytes | None:
-    if path.is_dir():
-        if not (path / SAMPLES_TABLE).is_file():
-            return None
-        with (path / SAMPLES_TABLE).open("rb") as file:
-            return read_bytes(file, MAX_FILE_BYTES)
-    if has_suffix(path, (".zip",)):
-        with zipfile.ZipFile(path) as archive:
-            name = _outermost(archive.namelist())
-            if name is None:
-                return None
-            with archive.open(name) as member:
-                return read_bytes(member, MAX_FILE_BYTES)
-    if has_suffix(path, TAR_SUFFIXES):
-        with tarfile.open(path) as archive:
-            name = _outermost([m.name for m in archive if m.isfile()])
-            opened = None if name is None else archive.extractfile(name)
-            return None if opened is None else read_bytes(opened, MAX_FILE_BYTES)
-    return None
-
-
-def _outermost(names: Sequence[str]) -> str | None:
-    found = [name for name in names if name.rpartition("/")[2] == SAMPLES_TABLE]
-    return min(found, key=lambda name: (name.count("/"), name), default=None)
+            raise UserError(f"{Path(path, SAMPLES_TABLE)} has no column named {column}.")
+    return {"rank": [""] * len(table["file"]), **table}
 
 
 def _by_table(pred: Crystals, ref: Crystals, table: Mapping[str, list[str]]) -> Pairing:

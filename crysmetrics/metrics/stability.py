@@ -9,13 +9,16 @@ from numpy.typing import NDArray
 
 from crysmetrics.features.sample import Sample
 from crysmetrics.metrics.base import Columns, Measure, Metric, Outcome, Part, Value, undefined
-from crysmetrics.metrics.intervals import share
+from crysmetrics.metrics.intervals import mean, share
 from crysmetrics.metrics.settings import EvaluationSettings
 
 METASTABLE = 0.1
 """eV/atom above the hull up to which a crystal counts as metastable (CrysLDM's "stable")."""
 BINS = np.round(np.arange(-0.5, 2.01, 0.05), 2)
 """eV/atom, edges of the histogram of CrysLDM's Figure 2; the ends hold what lies beyond."""
+
+_NUMBERS = ("e_above_hull", "hull_error", "relaxation_rmsd")
+"""Columns of which the shares are made."""
 
 
 def stability(gen: Sample, settings: EvaluationSettings) -> Outcome:
@@ -27,8 +30,10 @@ def stability(gen: Sample, settings: EvaluationSettings) -> Outcome:
     own error, by the number of known phases in a system, stands beside the shares.
     """
     columns = _columns(gen)
-    above, errors = columns["e_above_hull"], columns["hull_error"]
-    return replace(_outcome(above, errors, gen.crystals.num_total, settings), per_structure=columns)
+    return replace(
+        _outcome(columns, gen.crystals.num_total, settings, _stated_steps(gen)),
+        per_structure=columns,
+    )
 
 
 class StabilityParts:
@@ -36,20 +41,19 @@ class StabilityParts:
 
     def __init__(self, settings: EvaluationSettings) -> None:
         self.settings = settings
-        self.above: list[NDArray[np.float64]] = [np.zeros(0)]
-        self.errors: list[NDArray[np.float64]] = [np.zeros(0)]
+        self.columns: dict[str, list[NDArray[np.float64]]] = {n: [np.zeros(0)] for n in _NUMBERS}
 
     def update(self, part: Part) -> Columns:
         """Take in the energies of a part."""
         columns = _columns(part.sample)
-        self.above.append(columns["e_above_hull"])
-        self.errors.append(columns["hull_error"])
+        for name, found in self.columns.items():
+            found.append(columns[name])
         return columns
 
     def compute(self, total: int) -> Outcome:
         """Compute the shares of all structures."""
-        above, errors = np.concatenate(self.above), np.concatenate(self.errors)
-        return _outcome(above, errors, total, self.settings)
+        columns = {name: np.concatenate(found) for name, found in self.columns.items()}
+        return _outcome(columns, total, self.settings)
 
 
 def _columns(gen: Sample) -> Columns:
@@ -72,24 +76,43 @@ def _decompositions(gen: Sample) -> NDArray[np.object_]:
 
 
 def _outcome(
-    above: NDArray[np.float64],
-    errors: NDArray[np.float64],
-    total: int,
-    settings: EvaluationSettings,
+    columns: Columns, total: int, settings: EvaluationSettings, stated: float | None = None
 ) -> Outcome:
+    """Compute the shares.
+
+    Args:
+        columns: of all structures that were read.
+        total: structures, with those that could not be read.
+        settings: the user's.
+        stated: steps for each structure by the table beside them.
+    """
+    above, errors, moved = (columns[name] for name in _NUMBERS)
     known = np.isfinite(above)
     stable = share(int((above[known] <= 0).sum()), total, n_gen=total)
     metastable = share(int((above[known] <= METASTABLE).sum()), total, n_gen=total)
     note = _note(above, errors, total)
     counts, _ = np.histogram(np.clip(above[known], BINS[0], BINS[-1] - 1e-9), BINS)
+    cost = _cost(metastable, settings.steps_per_sample or stated, total)
+    if settings.steps_per_sample is None and cost.value is not None:
+        cost = cost.with_note(f"{stated:.4g} steps for each structure by its samples.csv")
+    moved = moved[np.isfinite(moved)]
     return Outcome(
         {
             "stable_rate": stable.with_note(note) if note else stable,
             "metastable_rate": metastable.with_note(note) if note else metastable,
-            "stability_cost": _cost(metastable, settings.steps_per_sample, total),
+            "stability_cost": cost,
+            "rmsd_relaxed": mean(moved, n_gen=len(moved))
+            if len(moved)
+            else undefined("no structure was relaxed here", total),
         },
         series={"e_above_hull": {"from": BINS[:-1], "to": BINS[1:], "structures": counts}},
     )
+
+
+def _stated_steps(gen: Sample) -> float | None:
+    from crysmetrics.io.samples_table import steps_per_sample
+
+    return None if gen.path is None else steps_per_sample(gen.path)
 
 
 def _note(above: NDArray[np.float64], errors: NDArray[np.float64], total: int) -> str:
@@ -109,7 +132,7 @@ def _note(above: NDArray[np.float64], errors: NDArray[np.float64], total: int) -
 
 def _cost(metastable: Value, steps: float | None, total: int) -> Value:
     if steps is None:
-        return undefined("--steps-per-sample is not given", total)
+        return undefined("neither --steps-per-sample nor a samples.csv says the steps", total)
     if not metastable.value or metastable.ci95 is None or metastable.stderr is None:
         return undefined("no structure is stable", total)
     low, high = metastable.ci95
@@ -147,6 +170,12 @@ MEASURE = Measure(
             "CrysLDM, Section 4 (Stability Cost)",
             definition="Sampling steps that a model spends for each structure within 0.1 "
             "eV/atom of the hull.",
+        ),
+        Metric(
+            *("rmsd_relaxed", "Displacement by relaxation", "Å", "lower"),
+            "Zeni et al. 2025 (MatterGen), Figure 2",
+            definition="Root of the mean square displacement of atoms by relaxation, on average "
+            "over the structures that could be relaxed; shifts and strains of the cell are none.",
         ),
     ),
     stability,

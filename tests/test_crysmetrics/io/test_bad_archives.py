@@ -170,3 +170,9 @@ def test_archives_without_structures(tmp_path):
         archive.writestr("x/notes.txt", "")
         archive.writestr("inner.zip", "")
     assert "only other ones such as inner.zip" in sentence(tmp_path / "y.zip")
+
+
+def test_names_with_line_ends_do_not_break_sentences(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("i\n.md", "x")
+    assert "only other ones such as i .md" in sentence(tmp_path / "x.zip")

@@ -13,7 +13,8 @@ from crysmetrics import above_hull
 from crysmetrics.above_hull import StabilitySettings, stability
 from crysmetrics.errors import UserError
 from crysmetrics.hull.table import HullTable
-from crysmetrics.io import Crystals
+from crysmetrics.io import Crystals, write
+from crysmetrics.metrics.base import Value
 from crysmetrics.potentials import formation, registry
 from crysmetrics.potentials.base import Potential, Prediction
 from crysmetrics.protocols import plan
@@ -77,6 +78,7 @@ def test_shares_count_what_failed_as_not_stable(known: Path) -> None:
     assert report["stable_rate"] == pytest.approx(2 / 6)
     assert report["metastable_rate"] == pytest.approx(3 / 6)
     assert report["stability_cost"] == pytest.approx(30 * 6 / 3)
+    assert report["rmsd_relaxed"] == 0  # nothing pulls at the atoms
     table = report.per_structure["gen"]
     np.testing.assert_allclose(table.e_above_hull[:4], [0, -0.1, 0.05, 0.5], atol=1e-6)
     assert np.isnan(table.e_above_hull[4])
@@ -90,6 +92,56 @@ def test_shares_count_what_failed_as_not_stable(known: Path) -> None:
     figure = energies_above_hull(report)
     assert figure is not None
     assert "75.0% below 0.1 eV/atom" in figure.svg
+
+
+def test_steps_of_samples_csv_give_the_cost(known: Path, tmp_path: Path) -> None:
+    crystals = cells()[:4]
+    write(crystals, tmp_path / "gen")
+    settings = StabilitySettings(("told",), hull=known)
+    table = tmp_path / "gen" / "samples.csv"
+
+    def cost(**options: float) -> Value:
+        path = tmp_path / "gen"
+        report = crysmetrics.stability(path, stability=settings, cache="off", **options)
+        return report.metrics["stability_cost"]
+
+    assert "neither" in str(cost().reason)
+    table.write_text(
+        "file,steps\n"
+        + "".join(f"{n}.cif,{k}\n" for n, k in zip("abcd", (10, 30, 20, 20), strict=True))
+    )
+    found = cost()
+    assert found.value == pytest.approx(20 * 4 / 3)
+    assert "20 steps for each structure by its samples.csv" in str(found.note)
+    assert cost(steps_per_sample=50.0).value == pytest.approx(50 * 4 / 3)
+    table.write_text("file,steps\na.cif,many\n")
+    with pytest.raises(UserError, match="steps that are no numbers"):
+        cost()
+    table.write_text("file,steps\na.cif,0\n")  # retrieval takes none
+    assert "neither" in str(cost().reason)
+
+
+def test_displacements_by_relaxation_are_averaged_over_those_relaxed(
+    known: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pulls(self: Told, crystals: Crystals) -> Prediction:
+        found = Told.evaluate(self, crystals)
+        forces = np.zeros_like(found.forces)
+        first = np.concatenate([[0], np.cumsum(crystals.num_atoms)[:-1]])
+        gap = 0.6 - crystals.frac_coords[first + 1, 2]
+        forces[first + 1, 2], forces[first, 2] = gap, -gap
+        return found._replace(forces=forces)
+
+    monkeypatch.setattr(Doubter, "evaluate", pulls)
+    settings = StabilitySettings(("doubter",), hull=known)
+    report = crysmetrics.stability(cells()[:2], stability=settings, cache="off")
+    moved = report.per_structure["gen"].relaxation_rmsd
+    assert (moved > 0.05).all()
+    assert report["rmsd_relaxed"] == pytest.approx(moved.mean())
+    still = crysmetrics.stability(
+        cells()[:2], stability=StabilitySettings(("doubter",), hull=known, relax=False), cache="off"
+    )
+    assert "was relaxed here" in str(still.metrics["rmsd_relaxed"].reason)
 
 
 def test_relaxations_are_for_those_who_ask() -> None:
