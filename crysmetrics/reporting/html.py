@@ -13,6 +13,7 @@ from crysmetrics.metrics.registry import all_metrics
 from crysmetrics.metrics.settings import ROLE_TITLES
 from crysmetrics.protocols import PROTOCOLS
 from crysmetrics.reporting import figures
+from crysmetrics.reporting.hull_figures import hull_figures
 from crysmetrics.reporting.published import (
     PublishedRow,
     dataset_title,
@@ -60,6 +61,7 @@ def render(report: Report, name: str | None = None) -> str:
         sweeps=figures.coverage_sweeps(report),
         by_size=figures.fad_by_size(report),
         sameness=sameness_figures(report),
+        hulls=hull_figures(report),
         failures=_failures(report.failures),
         timing=sorted(report.timing.items(), key=lambda item: -item[1]),
         settings=json.dumps(report.settings, indent=1, ensure_ascii=False),

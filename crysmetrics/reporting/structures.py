@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crysmetrics.io import Crystals
+from crysmetrics.metrics.stability import METASTABLE
 from crysmetrics.reporting.pictures import viewer_cell
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from crysmetrics.features.extractor import Run
     from crysmetrics.reporting.report import Report
 
 SHOWN = 6
@@ -31,7 +33,10 @@ class DescribedSet:
 
 
 def shown_structures(report: Report) -> list[dict[str, Any]]:
-    """Draw the worst and the best structures of a report; see `draw_structures`."""
+    """Draw the worst, the best and the most stable structures of a report.
+
+    See `draw_structures` and `stable_structures`.
+    """
     if report.shown is not None:
         return [dict(entry) for entry in report.shown]
     sets = {
@@ -39,7 +44,10 @@ def shown_structures(report: Report) -> list[dict[str, Any]]:
         for role, sample in report.samples.items()
         if role in report.per_structure
     }
-    return draw_structures(sets["gen"], sets.get("ref")) if "gen" in sets else []
+    if "gen" not in sets:
+        return []
+    found = draw_structures(sets["gen"], sets.get("ref"))
+    return found + stable_structures(sets["gen"], report.samples["gen"].run)
 
 
 def draw_structures(gen: DescribedSet, ref: DescribedSet | None) -> list[dict[str, Any]]:
@@ -58,6 +66,49 @@ def draw_structures(gen: DescribedSet, ref: DescribedSet | None) -> list[dict[st
     worst, best = chosen_structures(rows)
     found = [_drawn(gen.crystals[i], rows.iloc[i], ref, "worst") for i in worst]
     return found + [_drawn(gen.crystals[i], rows.iloc[i], ref, "best") for i in best]
+
+
+def stable_structures(gen: DescribedSet, run: Run) -> list[dict[str, Any]]:
+    """Draw the structures lowest above the hull, one of each composition, as made and as relaxed.
+
+    What relaxation makes of these few is computed again, since energies alone are kept. `near` is
+    the relaxed structure; None where energies were given, or no structure was to be relaxed.
+    """
+    from crysmetrics.above_hull import DEFAULT, stability
+
+    if "relaxation_rmsd" not in gen.table:
+        return []
+    rows = gen.table.iloc[: len(gen.crystals)].reset_index(drop=True)
+    above = rows["e_above_hull"].to_numpy(dtype=float)
+    chosen: dict[tuple[tuple[int, float], ...], int] = {}
+    for i in np.argsort(above, kind="stable").tolist():
+        if np.isfinite(above[i]) and above[i] <= METASTABLE and len(chosen) < SHOWN:
+            chosen.setdefault(_composition(gen.crystals[i]), i)
+    picked = list(chosen.values())
+    found = [_drawn(gen.crystals[i], rows.iloc[i], None, "stable") for i in picked]
+    if picked and np.isfinite(rows["relaxation_rmsd"].to_numpy(dtype=float)[picked]).all():
+        settings = run.stability or DEFAULT
+        some = gen.crystals[picked]
+        relaxed = stability(some, settings, device=run.device, workers=run.workers).relaxed
+        for entry, i, crystal in zip(found, picked, relaxed, strict=True):
+            row = rows.iloc[i]
+            entry["near"] = {
+                "heading": "Relaxed",
+                "title": entry["title"],
+                "formula": entry["formula"],
+                "facts": [
+                    f"{row.e_above_hull:.3f} eV/atom above the hull",
+                    f"atoms moved by {row.relaxation_rmsd:.2f} Å",
+                ],
+                "cell": viewer_cell(crystal),
+            }
+    return found
+
+
+def _composition(crystal: Crystals) -> tuple[tuple[int, float], ...]:
+    numbers, counts = np.unique(crystal.atomic_numbers, return_counts=True)
+    shares = np.round(counts / counts.sum(), 6)
+    return tuple(zip(numbers.tolist(), shares.tolist(), strict=True))
 
 
 def chosen_structures(rows: pd.DataFrame) -> tuple[list[int], list[int]]:
@@ -96,16 +147,18 @@ def _drawn(
 
 def _facts(row: pd.Series) -> list[str]:
     """Write lines that tell about a generated structure."""
-    facts = [f"shortest distance {row.min_distance:.2f} Å"]
+    facts = []
+    if "min_distance" in row:
+        facts.append(f"shortest distance {row.min_distance:.2f} Å")
     if "density" in row:
         facts.append(f"density {row.density:.2f} g/cm³")
     if row.get("space_group"):
         facts.append(f"space group {row.space_group}")
     if "comp_valid" in row and not row.comp_valid:
         facts.append("composition not charge neutral")
-    if not row.struct_valid:
+    if not row.get("struct_valid", True):
         facts.insert(0, "invalid")
-    if row.reason:
+    if row.get("reason"):
         facts.append(str(row.reason))
     return facts
 

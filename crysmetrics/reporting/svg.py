@@ -96,6 +96,14 @@ class Chart:
         for a, b in zip(self.px(x), self.py(y), strict=True):
             self.parts.append(f'<circle class="dot {style}" cx="{a:.1f}" cy="{b:.1f}" r="2.6"/>')
 
+    def text(self, x: float, y: float, words: str) -> None:
+        """Write a name below a place."""
+        a, b = float(self.px(x)), float(self.py(y))
+        self.parts.append(
+            f'<text class="tick" x="{a:.1f}" y="{b + 13:.1f}" text-anchor="middle">'
+            f"{escape(words)}</text>"
+        )
+
     def vertical(self, x: float) -> None:
         """Draw a line that marks a position, such as a threshold."""
         a = float(self.px(x))
@@ -133,4 +141,65 @@ class Chart:
             f"{escape(self.x_label)}</text>"
             f'<text class="label" transform="translate(14 {middle_y:.0f}) rotate(-90)" '
             f'text-anchor="middle">{escape(self.y_label)}</text></svg>'
+        )
+
+
+@dataclass
+class Triangle:
+    """Shares of three parts as places in a triangle, whose corners are the parts alone.
+
+    Attributes:
+        title, description: for screen readers.
+        corners: names of the parts: left, right, top.
+    """
+
+    title: str
+    description: str
+    corners: tuple[str, ...]
+    width: int = WIDTH
+    height: int = 350
+    parts: list[str] = field(default_factory=list)
+
+    def pixels(self, shares: ArrayLike) -> NDArray[np.float64]:
+        """Convert shares (n, 3), which sum to 1, to pixels (n, 2)."""
+        side, margin = self.width - 80, 40
+        base = self.height - 36
+        places = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 0.75**0.5]])
+        found = np.asarray(shares, float) @ places * side
+        return np.column_stack([margin + found[:, 0], base - found[:, 1]])
+
+    def line(self, shares: ArrayLike, style: str) -> None:
+        """Draw a line through points (n, 3); `style` is a CSS class."""
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in self.pixels(shares))
+        self.parts.append(f'<polyline class="line {style}" points="{points}"/>')
+
+    def points(self, shares: ArrayLike, style: str) -> None:
+        """Draw dots at (n, 3)."""
+        for a, b in self.pixels(np.reshape(shares, (-1, 3))):
+            self.parts.append(f'<circle class="dot {style}" cx="{a:.1f}" cy="{b:.1f}" r="3.2"/>')
+
+    def text(self, shares: ArrayLike, words: str) -> None:
+        """Write a name below a place (3,)."""
+        ((a, b),) = self.pixels(np.reshape(shares, (1, 3)))
+        self.parts.append(
+            f'<text class="tick" x="{a:.1f}" y="{b + 13:.1f}" text-anchor="middle">'
+            f"{escape(words)}</text>"
+        )
+
+    def render(self) -> str:
+        """Write the SVG element."""
+        names = []
+        for (a, b), name, drop in zip(
+            self.pixels(np.eye(3)), self.corners, (20, 20, -8), strict=True
+        ):
+            names.append(
+                f'<text class="label" x="{a:.1f}" y="{b + drop:.1f}" text-anchor="middle">'
+                f"{escape(name)}</text>"
+            )
+        return (
+            f'<svg class="chart" role="img" viewBox="0 0 {self.width} {self.height}">'
+            f"<title>{escape(self.title)}</title><desc>{escape(self.description)}</desc>"
+            + "".join(self.parts)
+            + "".join(names)
+            + "</svg>"
         )

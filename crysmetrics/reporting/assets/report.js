@@ -29,6 +29,8 @@
     const item = of[Number(button.dataset.structure)];
     draw("gen", item);
     draw("ref", item.near);
+    document.getElementById("heading-ref").textContent =
+      (item.near && item.near.heading) || "Nearest reference";
   }
 
   for (const side of sides) {
