@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from crysgen.samples import Result
 
 
-SURE = 0.95
+SURE = 0.9
 """Probability of the first structure from which on `--relax auto` relaxes none."""
 
 
