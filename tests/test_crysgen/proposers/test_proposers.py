@@ -141,7 +141,8 @@ AUTO = ("--composition", "NaCl", "--composition", "Na7Cl2F3S", "--composition", 
 def test_each_composition_is_proposed_once_and_kept_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    args = (*AUTO, "--steps", "3")
+    # The first that only the model has comes after the library's likelier ones.
+    args = (*AUTO, "-n", "16", "--steps", "3")
     counted = Counted(monkeypatch)
     counted.work = tmp_path / "a" / "unfinished-run"
     whole = sample(tmp_path / "a", *args)

@@ -20,7 +20,7 @@ CONTRACT_KEYS = set(
     "emd_num_elements cov_recall "
     "cov_precision cov_recall_marginal cov_precision_marginal amsd_recall amsd_precision "
     "amcd_recall amcd_precision struct_diversity comp_diversity fad fad_inf kad fd_crystalnn "
-    "fd_cgcnn match_rate match_rate_valid rmse metre crmse uniqueness novelty stable_rate "
+    "fd_cgcnn match_rate match_rate_valid rmse rmsd_relaxed metre crmse uniqueness novelty stable_rate "
     "metastable_rate stability_cost sun msun symmetric_share symmetric_share_tight "
     "space_group_jsd uniqueness_amd novelty_known_composition novelty_new_composition "
     "novelty_new_system novelty_amd leakage_composition leakage_prototype leakage_crystal "
