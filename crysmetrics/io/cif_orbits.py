@@ -241,9 +241,9 @@ def _on_special_positions(
         x, y, z = known[1] <= half[:, None] * rotations.coefficients_by_axis + 2e-9
         near = x & y & z
         near[near.sum(axis=1) < 2] = False
+        if not known[1].max(initial=0.0, where=near):
+            continue  # none belongs to a site, or all are there already
         site, operation = np.nonzero(near)
-        if not len(site):
-            continue
         moves = np.einsum("kij,kj->ki", rotations.changes[operation], part[site])
         moves += operations.translations[operation]
         moves -= np.round(moves)
