@@ -6,8 +6,12 @@ lightning-fabric (`--check` of coupled processes on a CPU wants SciPy, too):
     python -m crysgen.training.data ../shared/data -o packed.npz          # anywhere, once
     crysmetrics convert ../shared/data/mp20/test.csv.gz test.npz          # anywhere, once
     python -m crysgen.training.substitutions packed.npz -o exchanges.npz  # anywhere, once
-    python benchmarks/gpu_training.py benchmarks/gpu_runs/v2.toml packed.npz --test test.npz -o OUT
+    python benchmarks/gpu_training.py benchmarks/gpu_runs/winner.toml packed.npz --test test.npz \\
+        --exchanges exchanges.npz --profile -o OUT
     python benchmarks/gpu_tables.py OUT packed.npz --test test.npz        # tables, on a CPU
+
+In the order of what is missed most: winner.toml, crysldm.toml, cdvae.toml, adaptive_cell.toml
+(packed by `crysgen.training.site_data`), processes.toml; v2.toml repeats the shipped model.
 
 With `--check` first, on any CPU: two minutes, every step of what follows, on a few crystals.
 
