@@ -26,7 +26,7 @@ from crysgen.diffusion.torus import wrap
 from crysgen.matrices import determinants, inverses
 from crysgen.models.adaptive_cell_config import AdaptiveCellConfig
 from crysgen.models.adaptive_cell_start import fitted_shapes, start_lattices, symmetric_noise
-from crysgen.models.base import Model, OnStep
+from crysgen.models.base import Model, OnStep, walked
 from crysgen.models.targets import Target
 from crysgen.networks.sitenet import SiteFeatures, SiteGraph, SiteNet, search_sites
 from crysgen.training.batch import Batch, pad_atomic_numbers
@@ -325,12 +325,7 @@ class AdaptiveCell(Model):
         on_step: OnStep | None = None,
     ) -> Batch:
         """Sample crystals of the given atoms and space groups (Algorithm 1); see `Model.sample`."""
-        state, way = self.begin(targets, steps)
-        for done, inputs in enumerate(way):
-            state = self.step(state, inputs)
-            if on_step is not None:
-                on_step(done + 1, len(way))
-        return self.finish(state)
+        return walked(self, *self.begin(targets, steps), on_step)
 
     @torch.no_grad()
     def begin(

@@ -270,6 +270,22 @@ class Stepwise(Protocol):
         """Return the crystals of the last state."""
 
 
+def walked(model: Stepwise, state: Any, way: Sequence[Any], on_step: OnStep | None = None) -> Batch:
+    """Take all steps of a way back, and return the crystals at its end.
+
+    Args:
+        model: whose steps they are.
+        state: of `begin`.
+        way: inputs of each step.
+        on_step: told how many steps are done, and of how many.
+    """
+    for done, inputs in enumerate(way):
+        state = model.step(state, inputs)
+        if on_step is not None:
+            on_step(done + 1, len(way))
+    return model.finish(state)
+
+
 def refuse_targets(model: Model, targets: Iterable[Target]) -> None:
     """Check that a model can make what is asked for.
 

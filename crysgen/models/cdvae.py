@@ -20,7 +20,7 @@ from crysgen.diffusion.noise import Noise, spread_steps
 from crysgen.diffusion.positions import uniform
 from crysgen.diffusion.torus import remove_mean, wrap
 from crysgen.matrices import inverses
-from crysgen.models.base import OnStep
+from crysgen.models.base import OnStep, walked
 from crysgen.models.cdvae_autoencoder import (
     CrystalAutoencoder,
     Encoding,
@@ -340,12 +340,7 @@ class CDVAE(CrystalAutoencoder):
         on_step: OnStep | None = None,
     ) -> Batch:
         """Sample crystals by Algorithm 1 or a faster sampler; see `Model.sample`."""
-        state, way = self.begin(targets, steps)
-        for done, inputs in enumerate(way):
-            state = self.step(state, inputs)
-            if on_step is not None:
-                on_step(done + 1, len(way))
-        return self.finish(state)
+        return walked(self, *self.begin(targets, steps), on_step)
 
     @torch.no_grad()
     def begin(

@@ -21,7 +21,7 @@ from crysgen.diffusion.noise import Noise, spread_steps
 from crysgen.diffusion.positions import uniform
 from crysgen.diffusion.schedules import steps_back
 from crysgen.diffusion.torus import remove_mean
-from crysgen.models.base import OnStep
+from crysgen.models.base import OnStep, walked
 from crysgen.models.crysldm_latents import (
     AUTOENCODER,
     DIFFUSION,
@@ -271,7 +271,7 @@ class CrysLDM(LatentModel):
         start = batch.to(like.device, like.dtype)
         first = max(1, round(share * self.num_steps))
         numbers = start.atomic_numbers
-        return self._walked(*self._begun(numbers, numbers, seeds, start, first))
+        return walked(self, *self._begun(numbers, numbers, seeds, start, first))
 
     # --- sampling -------------------------------------------------------------------------------
 
@@ -282,17 +282,7 @@ class CrysLDM(LatentModel):
         on_step: OnStep | None = None,
     ) -> Batch:
         """Sample crystals by Algorithm 2; see `Model.sample`."""
-        return self._walked(*self.begin(targets, steps), on_step)
-
-    def _walked(
-        self, state: _State, way: Sequence[WayBack], on_step: OnStep | None = None
-    ) -> Batch:
-        """Take all steps of a way back."""
-        for done, inputs in enumerate(way):
-            state = self.step(state, inputs)
-            if on_step is not None:
-                on_step(done + 1, len(way))
-        return self.finish(state)
+        return walked(self, *self.begin(targets, steps), on_step)
 
     def begin(
         self, targets: Sequence[Target], steps: int | None = None

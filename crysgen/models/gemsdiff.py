@@ -23,7 +23,7 @@ from crysgen.diffusion.positions import ScoreProcess
 from crysgen.diffusion.schedules import steps_back
 from crysgen.diffusion.space_groups import GroupTensors, place_orbits, stack_orbits
 from crysgen.diffusion.torus import remove_mean, shortest_path, wrap
-from crysgen.models.base import OnStep
+from crysgen.models.base import OnStep, walked
 from crysgen.models.gemsdiff_config import (
     GemsDiffConfig,
     cell_statistics,
@@ -264,7 +264,7 @@ class GemsDiff(CrystalPredictor):
         on_step: OnStep | None = None,
     ) -> Batch:
         """Sample crystals of the given atoms by Algorithm 2; see `Model.sample`."""
-        return self._walked(*self.begin(targets, steps), on_step)
+        return walked(self, *self.begin(targets, steps), on_step)
 
     def refine(self, batch: Batch, seeds: Sequence[int], strength: float | None = None) -> Batch:
         """See `Noises.refine`."""
@@ -272,15 +272,7 @@ class GemsDiff(CrystalPredictor):
         if not 0 < share <= 1:
             raise ValueError(f"strength must be above 0 and at most 1, not {share}")
         first = max(1, round(share * self.num_steps))
-        return self._walked(*self._begun(batch.atomic_numbers, seeds, batch, first))
-
-    def _walked(self, state: _State, way: Sequence[_Step], on_step: OnStep | None = None) -> Batch:
-        """Take all steps of a way back."""
-        for done, inputs in enumerate(way):
-            state = self.step(state, inputs)
-            if on_step is not None:
-                on_step(done + 1, len(way))
-        return self.finish(state)
+        return walked(self, *self._begun(batch.atomic_numbers, seeds, batch, first))
 
     def begin(
         self, targets: Sequence[Target], steps: int | None = None

@@ -10,17 +10,14 @@ Run as a program it makes the table anew: `python -m crysgen.wyckoff.frequencies
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections import Counter
 from functools import cache
-from importlib.resources import files
 from math import log
 from pathlib import Path
 
 from crysgen.compositions.formulas import Formula
 from crysgen.wyckoff.fillings import Score
-from crysmetrics.io.atomic import atomic_file
+from crysgen.wyckoff.tables import SYMPREC, build_command, read_table, write_table
 from crysmetrics.space_groups.groups import SpaceGroup, WyckoffPosition, space_group
 
 TABLE = "frequencies.json"
@@ -30,8 +27,6 @@ ANION, OTHER = 0, 1
 
 _PRIOR = 4.0
 """Number of orbits that those of other groups weigh as."""
-_SYMPREC = 0.01
-"""Å within which the symmetry of the library's cells, which are symmetric already, is found."""
 
 
 def kind_of(element: int, formula: Formula) -> int:
@@ -93,9 +88,7 @@ def _by_site(kind: int) -> Counter[tuple[int, int]]:
 @cache
 def _table() -> dict[int, dict[str, list[int]]]:
     """Read the table: space group -> letter -> orbits of anions and of others."""
-    text = files("crysgen.wyckoff").joinpath(TABLE).read_text(encoding="utf-8")
-    groups: dict[str, dict[str, list[int]]] = json.loads(text)["groups"]
-    return {int(number): letters for number, letters in groups.items()}
+    return {int(number): letters for number, letters in read_table(TABLE, "groups").items()}
 
 
 # --- making the table ------------------------------------------------------------------------
@@ -117,7 +110,7 @@ def count_orbits() -> tuple[dict[int, dict[str, list[int]]], int]:
         lattice = entries.lattices[i].astype(float)
         cell = moyopy.Cell(lattice.tolist(), entries.frac(i).tolist(), numbers.tolist())
         try:
-            found = moyopy.MoyoDataset(cell, symprec=_SYMPREC)
+            found = moyopy.MoyoDataset(cell, symprec=SYMPREC)
         except ValueError:  # no symmetry is found in a few flat cells
             continue
         formula = Formula.of_atoms(numbers)
@@ -132,32 +125,14 @@ def count_orbits() -> tuple[dict[int, dict[str, list[int]]], int]:
 def build(path: Path) -> int:
     """Write the table, a line for each space group; returns the number of crystals counted."""
     table, total = count_orbits()
-    lines = [
-        f'  "{number}": {json.dumps(dict(sorted(table[number].items())))}'
-        for number in sorted(table)
-    ]
-    head = {
-        "made_by": "python -m crysgen.wyckoff.frequencies build",
-        "source": "training part of Materials Project, OQMD, Alexandria (CC BY 4.0) and JARVIS",
-        "structures": total,
-    }
-    text = json.dumps(head, indent=1).removesuffix("\n}")
-    with atomic_file(path) as temporary:
-        temporary.write_text(
-            text + ',\n "groups": {\n' + ",\n".join(lines) + "\n }\n}\n", encoding="utf-8"
-        )
+    rows = {str(number): dict(sorted(table[number].items())) for number in sorted(table)}
+    write_table(path, "groups", rows, total)
     return total
 
 
 def main() -> None:
     """Make the table of how often Wyckoff positions are taken."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    commands = parser.add_subparsers(required=True)
-    command = commands.add_parser("build", help="from the shipped library")
-    default = Path(str(files("crysgen.wyckoff"))) / TABLE
-    command.add_argument("-o", "--output", type=Path, default=default)
-    arguments = parser.parse_args()
-    print(f"{build(arguments.output):,} crystals counted in {arguments.output}")
+    build_command("Make the table of how often Wyckoff positions are taken.", TABLE, build)
 
 
 if __name__ == "__main__":

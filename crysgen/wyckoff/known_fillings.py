@@ -9,19 +9,16 @@ Run as a program it makes the table anew: `python -m crysgen.wyckoff.known_filli
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections import Counter
 from collections.abc import Iterable
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from crysgen.wyckoff.fillings import Filling
-from crysmetrics.io.atomic import atomic_file
+from crysgen.wyckoff.tables import SYMPREC, build_command, read_table, write_table
 from crysmetrics.progress import task
 
 if TYPE_CHECKING:
@@ -29,9 +26,6 @@ if TYPE_CHECKING:
 
 TABLE = "known_fillings.json"
 """Name of the table."""
-
-_SYMPREC = 0.01
-"""Å within which the symmetry of the library's cells, which are symmetric already, is found."""
 
 
 def count_known(filling: Filling) -> int:
@@ -60,9 +54,7 @@ def _names(number: int, species: Iterable[tuple[int, list[str]]]) -> tuple[str, 
 @cache
 def _table() -> dict[str, dict[str, int]]:
     """Read the table: group and numbers of atoms -> positions -> number of crystals."""
-    text = files("crysgen.wyckoff").joinpath(TABLE).read_text(encoding="utf-8")
-    fillings: dict[str, dict[str, int]] = json.loads(text)["fillings"]
-    return fillings
+    return read_table(TABLE, "fillings")
 
 
 # --- making the table ------------------------------------------------------------------------
@@ -95,7 +87,7 @@ def count_fillings() -> tuple[dict[str, Counter[str]], int]:
             numbers = np.repeat(entries.species(i), entries.counts(i))
             cell = Cell(entries.lattices[i].astype(float), entries.frac(i), numbers)
             try:
-                found = assign_orbits(cell, _SYMPREC)
+                found = assign_orbits(cell, SYMPREC)
             except ValueError:  # no symmetry is found in a few flat cells
                 continue
             key, name = _names(found.space_group.number, _species(found))
@@ -117,32 +109,14 @@ def _species(crystal: OrbitCrystal) -> list[tuple[int, list[str]]]:
 def build(path: Path) -> int:
     """Write the table, a line for each group and cell; returns the number of crystals counted."""
     table, total = count_fillings()
-    lines = [
-        f'  "{key}": {json.dumps(dict(table[key].most_common()), separators=(",", ":"))}'
-        for key in sorted(table, key=lambda key: (int(key.split()[0]), key))
-    ]
-    head = {
-        "made_by": "python -m crysgen.wyckoff.known_fillings build",
-        "source": "training part of Materials Project, OQMD, Alexandria (CC BY 4.0) and JARVIS",
-        "structures": total,
-    }
-    text = json.dumps(head, indent=1).removesuffix("\n}")
-    with atomic_file(path) as temporary:
-        temporary.write_text(
-            text + ',\n "fillings": {\n' + ",\n".join(lines) + "\n }\n}\n", encoding="utf-8"
-        )
+    keys = sorted(table, key=lambda key: (int(key.split()[0]), key))
+    write_table(path, "fillings", {key: dict(table[key].most_common()) for key in keys}, total)
     return total
 
 
 def main() -> None:
     """Make the table of how known crystals fill Wyckoff positions."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    commands = parser.add_subparsers(required=True)
-    command = commands.add_parser("build", help="from the shipped library")
-    default = Path(str(files("crysgen.wyckoff"))) / TABLE
-    command.add_argument("-o", "--output", type=Path, default=default)
-    arguments = parser.parse_args()
-    print(f"{build(arguments.output):,} crystals counted in {arguments.output}")
+    build_command("Make the table of how known crystals fill Wyckoff positions.", TABLE, build)
 
 
 if __name__ == "__main__":

@@ -9,24 +9,19 @@ Run as a program it makes the table anew: `python -m crysgen.wyckoff.reductions 
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections import Counter
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crysmetrics.io.atomic import atomic_file
+from crysgen.wyckoff.tables import SYMPREC, build_command, read_table, write_table
 from crysmetrics.space_groups.groups import SpaceGroup, space_group
 
 TABLE = "reductions.json"
 """Name of the table."""
 
-_SYMPREC = 0.01
-"""Å within which the symmetry of the library's cells, which are symmetric already, is found."""
 _COVERED = 0.995
 """Share of the crystals of a Bravais lattice whose reductions are kept, the most frequent first."""
 _HOLOHEDRIES = {"triclinic": 2, "monoclinic": 10, "orthorhombic": 47, "tetragonal": 123,
@@ -59,8 +54,7 @@ def draw_basis(group: SpaceGroup, rng: np.random.Generator) -> NDArray[np.float6
 @cache
 def _table() -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Read the table: Bravais lattice -> transforms (r, 3, 3), and how often they are (r,)."""
-    text = files("crysgen.wyckoff").joinpath(TABLE).read_text(encoding="utf-8")
-    lattices: dict[str, list[list[int]]] = json.loads(text)["lattices"]
+    lattices: dict[str, list[list[int]]] = read_table(TABLE, "lattices")
     return {
         name: (
             np.array([row[:9] for row in rows], dtype=np.float64).reshape(-1, 3, 3),
@@ -87,7 +81,7 @@ def count_reductions() -> tuple[dict[str, Counter[tuple[int, ...]]], int]:
         numbers = np.repeat(entries.species(i), entries.counts(i))
         cell = Cell(entries.lattices[i].astype(float), entries.frac(i), numbers)
         try:
-            found = conventional_cell(cell, _SYMPREC)
+            found = conventional_cell(cell, SYMPREC)
             group = space_group(found.space_group)
             transforms = niggli_reduce((group.primitive_basis @ found.cell.lattice)[None])[1]
         except ValueError:  # no symmetry is found in a few flat cells
@@ -118,7 +112,7 @@ def _holohedry(group: SpaceGroup) -> NDArray[np.float64]:
 def build(path: Path) -> int:
     """Write the table, a line for each Bravais lattice; returns the number of crystals counted."""
     table, total = count_reductions()
-    lines = []
+    lattices: dict[str, list[list[int]]] = {}
     for name in sorted(table):
         rows, most, kept = table[name].most_common(), sum(table[name].values()), 0
         chosen = []
@@ -127,31 +121,18 @@ def build(path: Path) -> int:
                 break
             chosen.append([*transform, times])
             kept += times
-        lines.append(f'  "{name}": {json.dumps(chosen, separators=(",", ":"))}')
-    head = {
-        "made_by": "python -m crysgen.wyckoff.reductions build",
-        "source": "training part of Materials Project, OQMD, Alexandria (CC BY 4.0) and JARVIS",
-        "rows": "nine whole numbers P, rows of the Niggli cell in terms of a primitive one, and "
-        "the number of crystals",
-        "structures": total,
-    }
-    text = json.dumps(head, indent=1).removesuffix("\n}")
-    with atomic_file(path) as temporary:
-        temporary.write_text(
-            text + ',\n "lattices": {\n' + ",\n".join(lines) + "\n }\n}\n", encoding="utf-8"
-        )
+        lattices[name] = chosen
+    columns = (
+        "nine whole numbers P, rows of the Niggli cell in terms of a primitive one, and the number "
+        "of crystals"
+    )
+    write_table(path, "lattices", lattices, total, rows=columns)
     return total
 
 
 def main() -> None:
     """Make the table of how reduced cells lie in conventional ones."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    commands = parser.add_subparsers(required=True)
-    command = commands.add_parser("build", help="from the shipped library")
-    default = Path(str(files("crysgen.wyckoff"))) / TABLE
-    command.add_argument("-o", "--output", type=Path, default=default)
-    arguments = parser.parse_args()
-    print(f"{build(arguments.output):,} crystals counted in {arguments.output}")
+    build_command("Make the table of how reduced cells lie in conventional ones.", TABLE, build)
 
 
 if __name__ == "__main__":
