@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from crysmetrics.errors import InputError
+from crysmetrics.errors import InputError, UserError
 from crysmetrics.io import Crystals
 from crysmetrics.io.atomic import atomic_file
 
@@ -270,7 +270,7 @@ def _all_exchanges(crystals: Crystals, found: Similarity) -> NDArray[np.void]:
 
 def main() -> None:
     """List exchanges of elements for packed crystals."""
-    from crysgen.training.data import SPLIT
+    from crysgen.training.data import MAX_ATOMS, training_sets
 
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("packed", type=Path, help="of crysgen.training.data")
@@ -278,8 +278,10 @@ def main() -> None:
     parser.add_argument("--most", type=int, help="new crystals, the surer ones more often")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    packed = Crystals.load(arguments.packed)
-    train = packed[packed.properties[SPLIT] == "train"]
+    try:
+        train, _ = training_sets([arguments.packed], None, MAX_ATOMS)
+    except UserError as error:
+        raise SystemExit(f"Error: {error}") from None
     found = exchanges(train, arguments.most, arguments.seed)
     found.save(arguments.output)
     size = arguments.output.stat().st_size / 2**20
