@@ -18,7 +18,7 @@ from crysmetrics.features.cache import open_cache
 from crysmetrics.features.extractor import Run
 from crysmetrics.features.sample import Sample
 from crysmetrics.io import Crystals, from_pymatgen, read
-from crysmetrics.io.energies import with_energies
+from crysmetrics.io.energies import ENERGY, with_energies
 from crysmetrics.metrics.base import Measure, Outcome, Value, random_generator
 from crysmetrics.metrics.registry import find_measures, metrics_of
 from crysmetrics.metrics.settings import EvaluationSettings
@@ -211,7 +211,8 @@ def evaluate(
         gen, ref: Crystals, paths, or pymatgen structures.
         train: the training set, for metrics that compare with it.
         energies: a table of energies above the hull (`id` or `file`, `e_above_hull` in eV/atom);
-            the property `e_above_hull` of the generated structures by default.
+            by default those that `stability` computes, if it is given, or the property
+            `e_above_hull` of the generated structures.
         protocol: `full`, or a paper's set-up, see `protocols.PROTOCOLS`.
         metrics: keys of metrics or names of measures, if not all of the protocol.
         paired: whether the structures of both sets belong together, in their order; sets with
@@ -248,9 +249,14 @@ def evaluate_plan(
         run: how features are computed.
         paired: whether structures belong together in their order, see `pairing_of`.
     """
+    from crysmetrics.features.e_above_hull import use_given
+
     gen, ref = as_sample(gen, "gen", run), as_sample(ref, "ref", run)
     train = None if train is None else as_sample(train, "train", run)
     chosen = chosen.with_pairing(pairing_of(gen, ref, paired))
+    # A potential that is named counts more than energies that structures bring along.
+    if gen.has_features(ENERGY) or (gen.run.stability is None and use_given(gen)):
+        chosen = chosen.with_energies()
     start = time.perf_counter()
     reading = sum(s.seconds_reading for s in (gen, ref, train) if s is not None)
     gen, ref = _limited(gen, chosen.settings), _of_space_groups(ref, chosen.settings)

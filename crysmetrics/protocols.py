@@ -154,6 +154,19 @@ class Plan:
         metrics = tuple(key for key in self.metrics if key in keys)
         return replace(self, measures=tuple(measures), metrics=metrics, settings=settings)
 
+    def with_energies(self) -> Plan:
+        """Fit the plan to structures whose energies above the hull are given.
+
+        Shares of stable structures then take no relaxation, so that all metrics include them.
+        """
+        if self.explicit or PROTOCOLS[str(self.settings.protocol)].metrics:
+            return self
+        wanted = {*self.metrics, "stable_rate", "metastable_rate"}
+        measures = {n: m for n, m in all_measures().items() if n in {*self.measures, "stability"}}
+        keys = [metric.key for measure in measures.values() for metric in measure.metrics]
+        metrics = tuple(key for key in keys if key in wanted)
+        return replace(self, measures=tuple(measures), metrics=metrics)
+
 
 def plan(
     protocol: str = "full",

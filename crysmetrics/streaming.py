@@ -18,6 +18,7 @@ import pandas as pd
 
 from crysmetrics.errors import InputError, MissingPackageError, UserError
 from crysmetrics.evaluation import marked, refuse_missing_roles
+from crysmetrics.features.e_above_hull import use_given
 from crysmetrics.features.extractor import Extractor, Run
 from crysmetrics.features.sample import Sample
 from crysmetrics.io import Crystals
@@ -132,6 +133,7 @@ class _Stream:
         refuse_missing_roles(self.measures, ["gen", *others])
         self.accumulations = [_Accumulation(m, others, chosen) for m in self.measures]
         self.read = 0
+        self.energies_given: bool | None = None
         self.failures: list[dict[str, str]] = []
         self.unread: list[dict[str, str]] = []
         self.header: pd.Series | None = None
@@ -151,6 +153,9 @@ class _Stream:
         if not len(crystals):
             return
         sample = Sample(crystals.with_failures(()), "gen", self.path, self.run)
+        if self.run.stability is None and self.energies_given is not False:
+            # The first part decides for all, so that no share mixes two kinds of energies.
+            self.energies_given = use_given(sample, always=self.energies_given is True)
         part = Part(sample, start, self.rng.random(len(crystals)))
         outcomes = [Outcome({}, one.update(part)) for one in self.accumulations]
         began = time.perf_counter()

@@ -82,7 +82,8 @@ cache_option = click.option(
 energies_option = click.option(
     "--energies",
     metavar="FILE.csv",
-    help="Read energies above the hull: columns id or file, and e_above_hull in eV/atom.",
+    help="Read energies above the hull: columns id or file, and e_above_hull in eV/atom; by default "
+    "GEN's own column or property e_above_hull.",
 )
 
 

@@ -18,6 +18,8 @@ from crysmetrics.relaxation import displacement
 E_ABOVE_HULL, HULL_ENERGY, COMPETING, HULL_ERROR, RMSD = range(5)
 """Columns; behind them stand the formation energies by each potential."""
 _LABELS = ("e_above_hull", "hull_energy", "competing_phases", "hull_error", "relaxation_rmsd")
+GIVEN = "as given"
+"""Version of an extractor that computes nothing."""
 _TOGETHER = 32
 """Structures whose energies are kept at once."""
 
@@ -50,14 +52,20 @@ def extractor(name: str, run: Run) -> Extractor:
     )
 
 
-def use_given(sample: Sample) -> bool:
+def use_given(sample: Sample, always: bool = False) -> bool:
     """Take a set's property `e_above_hull` (eV/atom) for its energies above the hull.
 
+    Args:
+        sample: the structures.
+        always: whether to do so even where none of them has one, as in parts of a larger set.
+
     Returns:
-        Whether any structure has one; if not, nothing is changed.
+        Whether any structure has one, or always is set; if not, nothing is changed.
     """
     given = sample.crystals.properties.get(ENERGY)
-    if given is None or given.dtype.kind not in "fiu" or not np.isfinite(given).any():
+    if given is None or given.dtype.kind not in "fiu":
+        given = np.full(len(sample), np.nan)
+    if not always and not np.isfinite(given).any():
         return False
     values = np.full((len(given), len(_LABELS)), np.nan)
     values[:, E_ABOVE_HULL] = np.where(np.isfinite(given), given, np.nan)
@@ -68,6 +76,6 @@ def use_given(sample: Sample) -> bool:
         return values, failures
 
     found = hashlib.sha256(values[:, E_ABOVE_HULL].tobytes()).hexdigest()
-    given_by = Extractor(ENERGY, "as given", _LABELS, compute, {"sha256": found}, cached=False)
+    given_by = Extractor(ENERGY, GIVEN, _LABELS, compute, {"sha256": found}, cached=False)
     sample.preset(given_by, Features(values, failures))
     return True

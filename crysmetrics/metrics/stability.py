@@ -31,7 +31,7 @@ def stability(gen: Sample, settings: EvaluationSettings) -> Outcome:
     """
     columns = _columns(gen)
     return replace(
-        _outcome(columns, gen.crystals.num_total, settings, _stated_steps(gen)),
+        _outcome(columns, gen.crystals.num_total, settings, _are_given(gen), _stated_steps(gen)),
         per_structure=columns,
     )
 
@@ -40,7 +40,7 @@ class StabilityParts:
     """The shares of stable structures over parts of the generated set."""
 
     def __init__(self, settings: EvaluationSettings) -> None:
-        self.settings = settings
+        self.settings, self.given = settings, False
         self.columns: dict[str, list[NDArray[np.float64]]] = {n: [np.zeros(0)] for n in _NUMBERS}
 
     def update(self, part: Part) -> Columns:
@@ -48,12 +48,20 @@ class StabilityParts:
         columns = _columns(part.sample)
         for name, found in self.columns.items():
             found.append(columns[name])
+        self.given = _are_given(part.sample)
         return columns
 
     def compute(self, total: int) -> Outcome:
         """Compute the shares of all structures."""
         columns = {name: np.concatenate(found) for name, found in self.columns.items()}
-        return _outcome(columns, total, self.settings)
+        return _outcome(columns, total, self.settings, self.given)
+
+
+def _are_given(gen: Sample) -> bool:
+    """Tell whether energies came with the structures, instead of a potential's."""
+    from crysmetrics.features.e_above_hull import GIVEN
+
+    return gen.extractors["e_above_hull"].version == GIVEN
 
 
 def _columns(gen: Sample) -> Columns:
@@ -76,7 +84,11 @@ def _decompositions(gen: Sample) -> NDArray[np.object_]:
 
 
 def _outcome(
-    columns: Columns, total: int, settings: EvaluationSettings, stated: float | None = None
+    columns: Columns,
+    total: int,
+    settings: EvaluationSettings,
+    given: bool,
+    stated: float | None = None,
 ) -> Outcome:
     """Compute the shares.
 
@@ -84,13 +96,14 @@ def _outcome(
         columns: of all structures that were read.
         total: structures, with those that could not be read.
         settings: the user's.
+        given: whether energies came with the structures.
         stated: steps for each structure by the table beside them.
     """
     above, errors, moved = (columns[name] for name in _NUMBERS)
     known = np.isfinite(above)
     stable = share(int((above[known] <= 0).sum()), total, n_gen=total)
     metastable = share(int((above[known] <= METASTABLE).sum()), total, n_gen=total)
-    note = _note(above, errors, total)
+    note = _note(above, errors, total, given)
     counts, _ = np.histogram(np.clip(above[known], BINS[0], BINS[-1] - 1e-9), BINS)
     cost = _cost(metastable, settings.steps_per_sample or stated, total)
     if settings.steps_per_sample is None and cost.value is not None:
@@ -115,10 +128,10 @@ def _stated_steps(gen: Sample) -> float | None:
     return None if gen.path is None else steps_per_sample(gen.path)
 
 
-def _note(above: NDArray[np.float64], errors: NDArray[np.float64], total: int) -> str:
+def _note(above: NDArray[np.float64], errors: NDArray[np.float64], total: int, given: bool) -> str:
     """Say how far the hull itself can be wrong, and how many have no energy."""
     known = np.isfinite(above)
-    parts = []
+    parts = ["by energies above the hull that were given"] if given else []
     if failed := total - int(known.sum()):
         parts.append(f"{failed:,} of {total:,} have no energy and count as not stable")
     if np.isfinite(errors[known]).any():  # energies that were given come without

@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -233,3 +234,21 @@ def test_standard_error_from_a_sample_is_that_of_the_whole():
     assert sampled.value == pytest.approx(whole.value, rel=1e-9)
     assert sampled.stderr == pytest.approx(whole.stderr, rel=0.3)
     assert (sampled.n_gen, sampled.n_ref) == (4000, 1000)
+
+
+def test_parts_take_the_energies_that_structures_bring_along(tmp_path, monkeypatch):
+    def relax(*args, **options):
+        raise AssertionError("energies are given")
+
+    monkeypatch.setattr("crysmetrics.features.e_above_hull.stability", relax)
+    energies = np.array([0.3, -0.01, 0.05, np.nan, np.nan, 0.0])
+    gen = replace(random_crystals(6, 3), properties={"e_above_hull": energies})
+    write(gen, tmp_path / "gen.npz")
+    ref = as_sample(random_crystals(5, 4), "ref")
+    chosen = plan(metrics=["stable_rate", "metastable_rate"])
+    # The second part has no energies at all.
+    report = streaming.evaluate_stream(chosen, str(tmp_path / "gen.npz"), ref, part=2)
+    assert report["stable_rate"] == pytest.approx(2 / 6)
+    assert report["metastable_rate"] == pytest.approx(3 / 6)
+    assert "2 of 6 have no energy" in str(report.metrics["stable_rate"].note)
+    assert "that were given" in str(report.metrics["stable_rate"].note)

@@ -128,3 +128,47 @@ def test_tables_that_are_no_good_are_refused(tmp_path, text, message):
         with_energies(made(), tmp_path / "e.csv")
     with pytest.raises(UserError, match="can't be read"):
         with_energies(made(), tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("protocol", ["full", "brief", "mattergen", "crysldm"])
+def test_protocols_take_the_energies_that_structures_bring_along(protocol, tmp_path, monkeypatch):
+    def relax(*args, **options):
+        raise AssertionError("energies are given")
+
+    monkeypatch.setattr("crysmetrics.features.e_above_hull.stability", relax)
+    gen = with_property(made())
+    metrics = {
+        "full": ["stable_rate", "metastable_rate", "sun", "msun", "stable_novel"],
+        "brief": ["sun"],
+        "mattergen": ["stable_rate", "metastable_rate", "sun", "msun", "metastable_unique"],
+        "crysldm": ["metastable_rate"],
+    }[protocol]
+    options = {"train": rocksalt(name="x"), "workers": 1, "cache": "off"}
+    report = crysmetrics.evaluate(gen, rocksalt(), protocol=protocol, **options)
+    expected = {
+        "stable_rate": 3 / 8,
+        "metastable_rate": 5 / 8,
+        "stable_novel": 2 / 8,
+        "metastable_unique": 4 / 8,
+        "sun": 2 / 8,
+        "msun": 3 / 8,
+    }
+    for key in metrics:
+        assert report[key] == pytest.approx(expected[key]), key
+    if "stable_rate" in metrics:
+        assert "energies above the hull that were given" in str(report.metrics["stable_rate"].note)
+
+
+def test_a_potential_that_is_named_counts_more_than_given_energies(monkeypatch):
+    from crysmetrics.above_hull import StabilitySettings
+
+    def relax(crystals, *args, **options):
+        raise UserError("was asked")
+
+    monkeypatch.setattr("crysmetrics.features.e_above_hull.stability", relax)
+    pytest.importorskip("chgnet")
+    options = {"stability": StabilitySettings(), "workers": 1, "cache": "off"}
+    with pytest.raises(UserError, match="was asked"):
+        crysmetrics.evaluate(
+            with_property(made()), rocksalt(), metrics=["metastable_rate"], **options
+        )
