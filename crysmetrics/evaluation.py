@@ -136,7 +136,7 @@ def evaluate_measures(
         outcomes = {}
         for measure in measures:
             with timed_apart(timing, measure.name, list(samples.values())):
-                outcomes[measure.name] = _compute(measure, samples, settings, lenient)
+                outcomes[measure.name] = _compute(measure, samples, settings, lenient, metrics)
     return Report(
         metrics=_values(measures, outcomes, metrics),
         settings=settings_json(measures, settings),
@@ -184,10 +184,14 @@ def _values(
 
 
 def _compute(
-    measure: Measure, samples: Mapping[str, Sample], settings: EvaluationSettings, lenient: bool
+    measure: Measure,
+    samples: Mapping[str, Sample],
+    settings: EvaluationSettings,
+    lenient: bool,
+    wanted: Sequence[str] | None,
 ) -> Outcome:
     try:
-        return measure.run(samples, settings)
+        return measure.run(samples, settings, wanted)
     except MissingPackageError as error:
         if not lenient:
             raise

@@ -97,7 +97,7 @@ class _Accumulation:
     """One measure over the parts seen so far, undefined where it can't be accumulated."""
 
     def __init__(self, measure: Measure, others: Mapping[str, Sample], chosen: Plan) -> None:
-        self.measure, self.explicit = measure, chosen.explicit
+        self.measure, self.explicit, self.wanted = measure, chosen.explicit, chosen.metrics
         self.parts = measure.accumulate(others, chosen.settings)
         self.missing: MissingPackageError | None = None
 
@@ -121,7 +121,7 @@ class _Accumulation:
             )
         if self.missing is not None:
             return self.measure.skipped(self.missing)
-        return self.parts.compute(total)
+        return self.parts.compute(total).settled(self.wanted)
 
 
 class _Stream:

@@ -92,6 +92,12 @@ class Sample:
         """Tell whether features of this name are there already."""
         return name in self._features or name in self._preset
 
+    def at_hand(self, name: str) -> Features | None:
+        """Return features that are there already, and do not count them as used; None else."""
+        if name in self._features:
+            return self._features[name]
+        return self._preset[name][1] if name in self._preset else None
+
     def failed_features(self) -> list[tuple[str, str]]:
         """List (id, reason) of every structure whose features failed."""
         ids = self.crystals.ids

@@ -6,7 +6,7 @@ Metrics that are computed together are a `Measure`. A module of this package tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -93,6 +93,14 @@ class Outcome:
     """Curves for figures: name -> columns."""
     failures: tuple[Mapping[str, str], ...] = ()
     """Beside structures that could not be read: `input`, `file`, `reason`."""
+    deferred: Mapping[str, Callable[[], Value]] = field(default_factory=dict)
+    """Values that take long and that others do not need: computed only if they are asked for."""
+
+    def settled(self, wanted: Collection[str] | None) -> Outcome:
+        """Compute the deferred values of some keys, or of all if None, and drop the others."""
+        asked = {k: f for k, f in self.deferred.items() if wanted is None or k in wanted}
+        values = {**self.values, **{key: compute() for key, compute in asked.items()}}
+        return replace(self, values=values, deferred={})
 
 
 @dataclass(frozen=True)
@@ -156,9 +164,21 @@ class Measure:
     on_request: bool = False
     ranked: bool = False
 
-    def run(self, samples: Mapping[str, Sample], settings: EvaluationSettings) -> Outcome:
-        """Compute on samples by role."""
-        return self.compute(*(samples[role] for role in self.roles), settings)
+    def run(
+        self,
+        samples: Mapping[str, Sample],
+        settings: EvaluationSettings,
+        wanted: Collection[str] | None = None,
+    ) -> Outcome:
+        """Compute on samples by role.
+
+        Args:
+            samples: with all of `roles`.
+            settings: of the evaluation.
+            wanted: keys whose deferred values are computed; all if None.
+        """
+        outcome = self.compute(*(samples[role] for role in self.roles), settings)
+        return outcome.settled(wanted)
 
     def accumulate(
         self, samples: Mapping[str, Sample], settings: EvaluationSettings

@@ -49,10 +49,9 @@ def describe(sample: Sample) -> dict[str, NDArray[Any]]:
 
 def space_groups(sample: Sample) -> NDArray[np.int64]:
     """Find (B,) space group numbers within 0.1 Å, 0 where there is none."""
-    if "space_group" in sample.extractors:
-        found = sample.features("space_group")
-    else:
-        # Not `sample.features`: no metric depends on it here, so it is no part of the document.
+    # Not `sample.features`: no metric depends on it here, so it is no part of the document.
+    found = sample.at_hand("space_group")
+    if found is None:
         extractor = get_extractor("space_group", sample.run)
         found = extract(extractor, sample.crystals, sample.run)
     return np.nan_to_num(found.values[:, 0], nan=0).astype(np.int64)

@@ -427,6 +427,24 @@ def test_brief_says_a_few_different_things(sets):
     assert {"unique_novel", "sun", "match_rate"} <= set(planned)
 
 
+@pytest.mark.parametrize("extra", [[], ["--stream"]])
+def test_distances_that_nobody_asked_for_are_not_computed(sets, monkeypatch, tmp_path, extra):
+    def never(*_):
+        raise AssertionError("not asked for")
+
+    command = ["evaluate", str(sets / "gen"), str(sets / "ref"), "--workers", "1", *extra]
+    both = tmp_path / "both.json"
+    run(*command, "--metrics", "fad,fad_inf,kad", "--json", str(both))
+    full = json.loads(both.read_text())["metrics"]
+    assert list(full) == ["fad", "fad_inf", "kad"]
+    monkeypatch.setattr("crysmetrics.metrics.fad.frechet_value", never)
+    monkeypatch.setattr("crysmetrics.metrics.moments.RowStream.frechet", never)
+    monkeypatch.setattr("crysmetrics.metrics.fad.kernel_distance", never)
+    one = tmp_path / "one.json"
+    run(*command, "--metrics", "fad_inf", "--json", str(one))
+    assert json.loads(one.read_text())["metrics"] == {"fad_inf": full["fad_inf"]}
+
+
 def test_every_metric_says_what_it_measures():
     for key, metric in all_metrics().items():
         assert metric.definition.endswith("."), key

@@ -14,6 +14,8 @@ from crysmetrics.features import registry
 from crysmetrics.features import sample as samples
 from crysmetrics.features.sample import Sample
 from crysmetrics.io import write
+from crysmetrics.metrics.description import space_groups
+from crysmetrics.symmetry import TOLERANCE, find_space_groups
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +47,17 @@ def test_a_named_reference_gives_the_numbers_of_its_structures(monkeypatch):
     # Stored features are rounded to half or single precision; what is shown does not change.
     stored = crysmetrics.frechet(gen, "mine")["fd_crystalnn"]
     assert stored == pytest.approx(crysmetrics.frechet(gen, crystals)["fd_crystalnn"], abs=5e-5)
+
+
+def test_space_groups_of_a_named_reference_come_from_its_file(monkeypatch):
+    path = references.find("mp20-test-bt")
+    sample = references.load("mp20-test-bt", path)
+    monkeypatch.setattr("crysmetrics.metrics.description.extract", None)
+    found = space_groups(sample)
+    assert "space_group" not in sample.extractors  # no metric depends on it
+    some = np.arange(0, len(sample), 500)
+    made = find_space_groups(sample.crystals[some], TOLERANCE, 1)
+    assert found[some].tolist() == made.numbers.tolist()
 
 
 def test_names_on_the_command_line(monkeypatch, tmp_path):
