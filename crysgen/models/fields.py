@@ -16,6 +16,8 @@ from torch.nn.functional import silu
 
 from crysgen.matrices import inverses
 from crysgen.networks.base import Network, check_settings
+from crysgen.networks.csp_backbone import CSPBackbone, CSPFeatures
+from crysgen.networks.cspnet import GRAM
 from crysgen.networks.gemsnet import GemsNet, GemsNetFeatures
 from crysgen.networks.gemsnet_layers import Graph
 from crysgen.networks.pairformer import PairFormer, PairFormerFeatures
@@ -40,7 +42,7 @@ class Fields(NamedTuple):
     strain: Tensor
 
 
-def build_fields(network: Network, settings: Mapping[str, Any]) -> PairFields | EdgeFields:
+def build_fields(network: Network, settings: Mapping[str, Any]) -> PairFields | EdgeFields | RowFields:
     """Build the head that suits a backbone, with new weights.
 
     Args:
@@ -50,7 +52,11 @@ def build_fields(network: Network, settings: Mapping[str, Any]) -> PairFields | 
     Raises:
         ValueError: for settings that can't be, or a backbone without such a head.
     """
-    for backbone, head in ((PairFormer, PairFields), (GemsNet, EdgeFields)):
+    for backbone, head in (
+        (PairFormer, PairFields),
+        (GemsNet, EdgeFields),
+        (CSPBackbone, RowFields),
+    ):
         if isinstance(network, backbone):
             check_settings(head, settings)
             return head(network, **settings)  # type: ignore[arg-type]
@@ -106,6 +112,53 @@ class PairFields(nn.Module):
         each, units = features.vectors, features.vector_units
         c = self.coefficients(each * torch.tanh(self.late(context))[:, None] + each)
         return (units * c).mT @ units / units.shape[1] ** 0.5
+
+
+class RowFields(nn.Module):
+    """Fields of CSPNet: lattice vectors with invariant weights (CrysLDM, Eq. 15, for rows).
+
+    In fractional coordinates the weights of positions are the displacement itself.
+
+    Args:
+        network: the backbone.
+    """
+
+    def __init__(self, network: CSPBackbone) -> None:
+        super().__init__()
+        channels = network.channels
+        self.inner = nn.Linear(channels, channels)
+        self.positions = nn.Linear(channels, 3)
+        self.pooled = nn.Linear(channels, channels)
+        self.cells = nn.Linear(channels, 1 + len(GRAM))
+        for layer in (self.positions, self.cells):
+            nn.init.normal_(layer.weight, std=_SMALL_STEP / math.sqrt(channels))
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features: CSPFeatures, lattices: Tensor, mask: Tensor) -> Fields:
+        """Return the fields on B crystals.
+
+        Args:
+            features: of the backbone.
+            lattices: (B, 3, 3) rows in Å, as the backbone saw them.
+            mask: (B, N) where atoms are.
+        """
+        length, present = features.length, mask.to(lattices)[..., None]
+        counts = mask.sum(1).clamp_min(1).to(length)
+        moved = self.positions(silu(self.inner(features.nodes)))
+        context = (features.nodes * present.to(features.nodes)).sum(1) / counts[:, None]
+        bent = self.cells(silu(self.pooled(context)))
+        with torch.autocast(lattices.device.type, enabled=False):
+            # In units of (V/N)^(1/3), as the others' are, over an edge of the cell.
+            displacement = moved.to(length) * counts.pow(-1 / 3)[:, None, None] * present
+            weights = bent.to(length)
+            cells = lattices.to(length)
+            units = cells / cells.norm(dim=-1, keepdim=True)
+            one = torch.eye(3, dtype=length.dtype, device=length.device)
+            strain = weights[:, 0, None, None] * one
+            for k, (i, j) in enumerate(GRAM, start=1):
+                both = units[:, i, :, None] * units[:, j, None, :]
+                strain = strain + weights[:, k, None, None] * (both + both.mT) / 2
+        return Fields(displacement, strain)
 
 
 class EdgeFields(nn.Module):

@@ -14,6 +14,7 @@ from crysgen.config_values import at_least, shown
 from crysgen.networks.neighbours import nearest_images
 
 _NETWORKS = {
+    "cspnet": ("crysgen.networks.csp_backbone", "CSPBackbone"),
     "gemsnet": ("crysgen.networks.gemsnet", "GemsNet"),
     "pairformer": ("crysgen.networks.pairformer", "PairFormer"),
 }
@@ -22,8 +23,8 @@ _NETWORKS = {
 class Features(Protocol):
     """Features of B crystals from a backbone, for the heads of models.
 
-    All features are the same under rotation, reflection, translation and a change of cell vectors.
-    Heads that move atoms or bend cells make vectors and tensors of `units`, weighted by edges.
+    All features are the same under rotation, reflection, translation and a change of cell vectors
+    (CSPNet's not under the last, and it has none of neighbours). Heads that move atoms or bend cells make vectors and tensors of `units`, weighted by edges.
     """
 
     @property
@@ -59,9 +60,9 @@ class Network(nn.Module):
     The neighbour search stays outside, so that what is compiled has static shapes.
 
     Attributes:
-        k: how many neighbours of each atom the network wants.
+        k: how many neighbours of each atom the network wants; 0 for none.
         channels: C, the width of node features.
-        edge_channels: E, the width of edge features.
+        edge_channels: E, the width of edge features; 0 for none.
         can_drop: whether there is dropout, with the shape `droppable` of layers and channels.
     """
 
@@ -145,7 +146,7 @@ def build_network(name: str, settings: Mapping[str, Any]) -> Network:
     """Build a backbone with new weights.
 
     Args:
-        name: `gemsnet` or `pairformer`.
+        name: of `network_names`.
         settings: keyword arguments of the network's class.
 
     Raises:

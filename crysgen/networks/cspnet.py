@@ -7,8 +7,8 @@ no search for neighbours and, unless it is asked for, nothing that depends on di
 lattices, which are in no unit, do too.
 
 Features are the same under rotation, reflection and translation, but not for another choice of
-cell vectors: cells have to be reduced, as those of training are. So it is no `Network`, whose
-features and heads hold for any cell.
+cell vectors: cells have to be reduced, as those of training are. `crysgen.networks.csp_backbone`
+makes a backbone of it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Both backbones: equivariance in any crystal, padding, ties, gradients, precision, compilation."""
+"""All backbones: equivariance in any crystal, padding, ties, gradients, precision, compilation."""
 
 import numpy as np
 import pytest
@@ -30,16 +30,20 @@ SETTINGS = {
         "k": 16,
         "lattice_k": 14,
     },
+    "cspnet": {"channels": 16, "layers": 2, "frequencies": 3, "radial": 8},
 }
 VARIANTS = {
     "gemsnet": ("gemsnet", {}),
     "gemsnet-nearest": ("gemsnet", {"triplet_k": 6}),
     "gemsnet-bare": ("gemsnet", {"encoder": False, "time_embedding": False}),
     "pairformer": ("pairformer", {}),
+    "cspnet": ("cspnet", {}),
 }
 EXACT = 1e-6
 
 network = pytest.mark.parametrize("name", VARIANTS)
+of_any_cell = pytest.mark.parametrize("name", [name for name in VARIANTS if name != "cspnet"])
+"""Backbones for which the choice of cell vectors plays no part."""
 
 
 class Moving(torch.nn.Module):
@@ -148,8 +152,8 @@ def assert_same(found, displacement, strain):
 
 
 def test_names():
-    assert network_names() == ["gemsnet", "pairformer"]
-    with pytest.raises(ValueError, match="gemsnet, pairformer"):
+    assert network_names() == ["cspnet", "gemsnet", "pairformer"]
+    with pytest.raises(ValueError, match="cspnet, gemsnet, pairformer"):
         build_network("transformer", {})
 
 
@@ -205,7 +209,7 @@ def test_translation(name, batch):
     assert_same(fields(net, batch.with_geometry(wrapped, batch.lattices)), *plain)
 
 
-@network
+@of_any_cell
 def test_unimodular_change_of_cell(name, batch):
     net = build(name)
     plain = fields(net, batch)
@@ -224,7 +228,7 @@ def test_permutation(name, batch):
     assert_same(fields(net, shuffled), plain.displacement[:, order], plain.strain)
 
 
-@network
+@of_any_cell
 def test_all_at_once(name, batch):
     """The whole group E(3) x SL3(Z), and an order of atoms."""
     net = build(name)
@@ -241,7 +245,7 @@ def test_all_at_once(name, batch):
     )
 
 
-@network
+@of_any_cell
 def test_features_are_the_same_however_a_crystal_is_written(name, batch):
     net = build(name)
     turn, cells = turns(len(batch), -1, seed=4), unimodular(len(batch), seed=4)
@@ -253,7 +257,7 @@ def test_features_are_the_same_however_a_crystal_is_written(name, batch):
         assert ((mine - wanted).abs() / wanted.abs().amax((1, 2), True).clamp_min(1)).max() < EXACT
 
 
-@network
+@of_any_cell
 def test_symmetric_crystals_stay_symmetric(name):
     """What symmetry forbids does not happen, whichever of equal neighbours are seen."""
     net = build(name)
@@ -395,7 +399,7 @@ def test_half_precision(name, crystals):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gemsnet", "pairformer"])
+@pytest.mark.parametrize("name", ["gemsnet", "pairformer", "cspnet"])
 def test_capture_as_one_graph(name, batch):
     """Nothing on the way asks for a value: one graph, for any batch and number of atoms."""
     net = build(name)
@@ -404,7 +408,7 @@ def test_capture_as_one_graph(name, batch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gemsnet", "pairformer"])
+@pytest.mark.parametrize("name", ["gemsnet", "pairformer", "cspnet"])
 def test_compiled(name, batch):
     import shutil
 
