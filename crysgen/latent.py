@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from crysmetrics.errors import UserError
 from crysmetrics.io.atomic import atomic_file
 
 if TYPE_CHECKING:
+    from crysgen.kept_decodings import KeptDecodings
     from crysmetrics.io import Crystals
 
 DEFAULT_MODEL = "cdvae"
@@ -100,6 +102,7 @@ def decode(
     workers: int | None = None,
     batch_size: int | None = None,
     title: str = "Decoding",
+    kept: KeptDecodings | None = None,
 ) -> Crystals:
     """Decode latent vectors.
 
@@ -112,6 +115,7 @@ def decode(
         workers: cores; all by default.
         batch_size: crystals made together.
         title: of the progress.
+        kept: where finished batches are kept, and those of a killed call are found again.
 
     Returns:
         Crystals in the order of `ids`; those that could not be made are failures.
@@ -125,16 +129,51 @@ def decode(
     targets = targets_of(latents, seeds, model)
     draws = [Draw(i, 0, target, i, target.seed) for i, target in enumerate(targets)]
     device, cores = str(model.device), cpu_count(workers)
-    batches = plan_batches(draws, device, batch_size, cores, model.size_of)
-    with task(title, len(draws) * (steps or model.num_steps)) as advance:
-        parts = list(
-            sample(model, batches, steps=steps, device=device, workers=cores, advance=advance)
-        )
+    planned = steps or model.num_steps
+    parts = [] if kept is None else kept.begin(_request(model, latents, ids, seed, steps))
+    done = {int(name) for part in parts for name in _names(part)}
+    # All are planned, whatever is done already: another plan would round otherwise.
+    batches = [
+        [draw for draw in batch if draw.number not in done]
+        for batch in plan_batches(draws, device, batch_size, cores, model.size_of)
+    ]
+    with task(title, len(draws) * planned) as advance:
+        advance(len(done) * planned)
+        for part in sample(
+            model,
+            [batch for batch in batches if batch],
+            steps=steps,
+            device=device,
+            workers=cores,
+            advance=advance,
+            unfinished=None if kept is None else kept.states,
+        ):
+            parts.append(part)
+            if kept is not None:
+                kept.add(part)
     made = Crystals.concatenate(parts)
     failures = [Failure(ids[int(f.file)], f.reason) for f in made.failures]
     made = made[np.argsort([int(name) for name in made.ids])]
     found = made.with_ids([ids[int(name)] for name in made.ids])
     return found.with_failures(failures)
+
+
+def _request(
+    model: Any, latents: Vectors, ids: Sequence[str], seed: int, steps: int | None
+) -> list[Any]:
+    """List what decides the crystals of a decoding."""
+    weights = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        weights.update(name.encode())
+        weights.update(tensor.detach().float().cpu().numpy().tobytes())
+    points = hashlib.sha256(np.ascontiguousarray(latents, np.float32).tobytes())
+    config = model.config.to_json()
+    return [weights.hexdigest(), config, points.hexdigest(), list(ids), seed, steps]
+
+
+def _names(part: Crystals) -> list[str]:
+    """List the names of crystals made, and of those that could not be."""
+    return [*part.ids, *(failure.file for failure in part.failures)]
 
 
 def between(first: Vectors, last: Vectors, points: int) -> Vectors:

@@ -17,6 +17,7 @@ from crysmetrics.progress import task
 if TYPE_CHECKING:
     import pandas as pd
 
+    from crysgen.kept_decodings import KeptDecodings
     from crysmetrics.io import Crystals
 
 DATA_SETS = {
@@ -100,7 +101,10 @@ def way(model: Any, latents: Vectors, settings: OptimizationSettings) -> Vectors
 
 
 def optimize(
-    model: Any, crystals: Crystals, settings: OptimizationSettings
+    model: Any,
+    crystals: Crystals,
+    settings: OptimizationSettings,
+    kept: KeptDecodings | None = None,
 ) -> tuple[Crystals, pd.DataFrame]:
     """Optimise the property of crystals, and choose the best of those decoded on the way.
 
@@ -110,6 +114,7 @@ def optimize(
         model: with a property that there is an independent network for.
         crystals: where the ways begin.
         settings: of the optimisation.
+        kept: see `crysgen.latent.decode`.
 
     Returns:
         The best crystal for each, under its id, and a table with a row for each: `id`, `formula`,
@@ -138,6 +143,7 @@ def optimize(
         steps=settings.steps,
         workers=settings.workers,
         batch_size=settings.batch_size,
+        kept=kept,
     )
     start, _ = predict(crystals, DATA_SETS[name], device=settings.device, workers=settings.workers)
     values, _ = predict(made, DATA_SETS[name], device=settings.device, workers=settings.workers)

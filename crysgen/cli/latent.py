@@ -130,7 +130,7 @@ def reconstruct(
     """Encode structures and decode them again.
 
     Each keeps its name, so that `crysmetrics match OUT IN` says how many came back; with -n
-    several, names end in -1, -2, ...
+    several, names end in -1, -2, ... A command that was interrupted goes on when it is given again.
     """
     from crysmetrics.io import write
     from crysmetrics.io.atomic import refuse_existing
@@ -140,17 +140,19 @@ def reconstruct(
         autoencoder = autoencoder_of(model, device)
         check_steps(autoencoder, steps)
         crystals = structures_of(structures, workers, id_column, cif_column)
+        from crysgen.kept_decodings import keeping
         from crysgen.latent import decode, encode
 
         vectors, ids = encode(autoencoder, crystals), list(crystals.ids)
         if count > 1:
             vectors = vectors.repeat(count, axis=0)
             ids = [f"{name}-{k + 1}" for name in ids for k in range(count)]
-        made = decode(
-            autoencoder, vectors, ids, seed=seed, steps=steps, workers=workers,
-            batch_size=batch_size, title="Reconstructing",
-        )  # fmt: skip
-        write(made, output, overwrite=overwrite)
+        with keeping(output, overwrite) as kept:
+            made = decode(
+                autoencoder, vectors, ids, seed=seed, steps=steps, workers=workers,
+                batch_size=batch_size, title="Reconstructing", kept=kept,
+            )  # fmt: skip
+            write(made, output, overwrite=overwrite)
     tell_failures(made)
     if not quiet:
         echo(f"{len(made):,} reconstructions of {len(crystals):,} structures in {output}.")
@@ -244,6 +246,7 @@ def interpolate(
     with progress(quiet):
         autoencoder = autoencoder_of(model, device)
         check_steps(autoencoder, decoder_steps)
+        from crysgen.kept_decodings import keeping
         from crysgen.latent import between, decode
         from crysgen.latent import encode as encoded
 
@@ -256,11 +259,12 @@ def interpolate(
         vectors = between(ends[0], ends[1], points)
         width = len(str(points))
         ids = [f"{k + 1:0{width}d}" for k in range(points)]
-        made = decode(
-            autoencoder, vectors, ids, seed=seed, steps=decoder_steps, workers=workers,
-            batch_size=batch_size,
-        )  # fmt: skip
-        write(made, output, overwrite=overwrite)
+        with keeping(output, overwrite) as kept:
+            made = decode(
+                autoencoder, vectors, ids, seed=seed, steps=decoder_steps, workers=workers,
+                batch_size=batch_size, kept=kept,
+            )  # fmt: skip
+            write(made, output, overwrite=overwrite)
     tell_failures(made)
     if not quiet:
         for crystal in made:

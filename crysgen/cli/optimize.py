@@ -94,6 +94,7 @@ def optimize(
     with progress(quiet):
         autoencoder = autoencoder_of(model, device)
         check_steps(autoencoder, steps)
+        from crysgen.kept_decodings import keeping
         from crysgen.optimization import (
             TABLE,
             OptimizationSettings,
@@ -110,15 +111,17 @@ def optimize(
             not minimize, gradient_steps, step_size, candidates, seed, steps, workers,
             str(autoencoder.device), batch_size,
         )  # fmt: skip
-        made, table = optimized(autoencoder, crystals, settings)
-        if not len(made):
-            raise UserError("None of the crystals could be decoded.")
-        with atomic_folder(output) as temporary:
-            write(made, temporary / "structures")
-            for path in (temporary / "structures").iterdir():
-                path.rename(temporary / path.name)
-            (temporary / "structures").rmdir()
-            save_table(table, temporary / TABLE)
+        with keeping(output, overwrite) as kept:
+            made, table = optimized(autoencoder, crystals, settings, kept)
+            if not len(made):
+                kept.discard()
+                raise UserError("None of the crystals could be decoded.")
+            with atomic_folder(output) as temporary:
+                write(made, temporary / "structures")
+                for path in (temporary / "structures").iterdir():
+                    path.rename(temporary / path.name)
+                (temporary / "structures").rmdir()
+                save_table(table, temporary / TABLE)
     if not quiet:
         better = (
             (table["best"] > table["start"]) if not minimize else (table["best"] < table["start"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,11 +46,25 @@ def sample(**given: Any) -> None:
     check_outputs(call.overwrite, call.json_path)
     if call.output is not None:
         refuse_taken(call.output, call.overwrite)
+    call = _grouped(call)
     requests = _fitted(call, _requests(call))
     _announce(call, requests)
     with advice("the same command goes on where it stopped"):
         path, document, result = _run(call, requests)
     show(call, path, document, result, requests)
+
+
+def _grouped(call: SampleCall) -> SampleCall:
+    """Let a model that must be told space groups draw likely ones, with compositions drawn too."""
+    from crysgen.checkpoints import kind_of
+    from crysgen.models import model_class
+
+    told = call.space_group is not None or call.sites is not None
+    if told or not call.is_free or call.model is None:
+        return call
+    if "space_group" not in model_class(kind_of(call.model)).requires:
+        return call
+    return replace(call, space_group="auto")
 
 
 def _requests(call: SampleCall) -> list[CompositionRequest]:

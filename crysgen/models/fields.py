@@ -42,7 +42,9 @@ class Fields(NamedTuple):
     strain: Tensor
 
 
-def build_fields(network: Network, settings: Mapping[str, Any]) -> PairFields | EdgeFields | RowFields:
+def build_fields(
+    network: Network, settings: Mapping[str, Any]
+) -> PairFields | EdgeFields | RowFields:
     """Build the head that suits a backbone, with new weights.
 
     Args:

@@ -24,7 +24,8 @@ class Features(Protocol):
     """Features of B crystals from a backbone, for the heads of models.
 
     All features are the same under rotation, reflection, translation and a change of cell vectors
-    (CSPNet's not under the last, and it has none of neighbours). Heads that move atoms or bend cells make vectors and tensors of `units`, weighted by edges.
+    (CSPNet's not under the last, and it has none of neighbours). Heads that move atoms or bend
+    cells make vectors and tensors of `units`, weighted by edges.
     """
 
     @property

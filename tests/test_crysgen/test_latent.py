@@ -61,6 +61,36 @@ def test_reconstructions_keep_their_names_and_follow_from_the_seed(place):
     assert command(place, "reconstruct", "@six", "-o", "@twice", *options).exit_code == 2
 
 
+def test_a_command_that_was_interrupted_goes_on_with_what_was_done(place, monkeypatch):
+    from crysgen.kept_decodings import KeptDecodings
+
+    options = ("--steps", "3", "--quiet", "--batch-size", "2")
+    assert command(place, "reconstruct", "@six", "-o", "@whole.npz", *options).exit_code == 0
+    kept, add = [], KeptDecodings.add
+
+    def interrupted(self, crystals):
+        add(self, crystals)
+        kept.append(crystals)
+        if len(kept) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(KeptDecodings, "add", interrupted)
+    again = ("reconstruct", "@six", "-o", "@part.npz", *options)
+    assert command(place, *again).exit_code != 0
+    folder = place / "part.npz.unfinished"
+    assert not (place / "part.npz").exists()
+    assert len(list(folder.glob("batch-*.npz"))) == 2
+    other = command(place, *again, "--seed", "7")
+    assert other.exit_code == 2
+    assert "unfinished work of another command" in other.output
+    done = command(place, *again)
+    assert done.exit_code == 0, done.output
+    assert len(kept) < 2 * 3  # not all once more
+    assert sum(len(part) for part in kept) == 6
+    assert not folder.exists()
+    assert read(place / "part.npz").sha256() == read(place / "whole.npz").sha256()
+
+
 def test_vectors_do_not_depend_on_the_cell_that_was_given(place):
     done = command(place, "encode", "@six", "-o", "@z.npz")
     assert done.exit_code == 0, done.output

@@ -253,6 +253,13 @@ def test_it_trains_resumes_and_samples_by_the_command(crystals: Crystals, tmp_pa
         assert short_symbol(row["space_group_loose"]) in text
         assert "_symmetry_Int_Tables_number   136" in text
 
+    # Without composition and group both are drawn.
+    given = ["sample", "--model", str(model), "--steps", "3", "-n", "4", "--workers", "1"]
+    done = CliRunner().invoke(main, [*given, "--device", "cpu", "-o", str(tmp_path / "free")])
+    assert done.exit_code == 0, done.output
+    free = pd.read_csv(tmp_path / "free" / "samples.csv")
+    assert (free.space_group_loose > 1).any()
+
 
 def test_shipped_weights_find_crystals_that_new_ones_do_not(tmp_path) -> None:
     _, reference = unpack(tmp_path)

@@ -48,6 +48,12 @@ VARIANTS = {
     "coupling": {**OURS, "coupling": True},
     "self-conditioning": {**OURS, **FLOW, "self_conditioning": True},
     "dropout": {**OURS, "dropout": 0.2},
+    "cspnet": {
+        **OURS,
+        **FLOW,
+        "network": "cspnet",
+        "network_settings": {"channels": 16, "layers": 2, "radial": 8},
+    },
 }
 
 
