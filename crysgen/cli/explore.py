@@ -24,7 +24,10 @@ from crysmetrics.console import echo
 @click.argument("system", metavar="SYSTEM")
 @click.option("-o", "--output", required=True, metavar="FOLDER", help="Write the results here.")
 @click.option(
-    "--minutes", type=Finite(min=0, min_open=True), help="Begin nothing new after that time."
+    "--minutes",
+    type=Finite(min=0, min_open=True),
+    metavar="X",
+    help="Begin no further composition after X minutes.",
 )
 @click.option(
     "-n",
@@ -32,25 +35,30 @@ from crysmetrics.console import echo
     type=click.IntRange(min=1),
     default=4,
     show_default=True,
-    help="Make so many structures of each composition.",
+    metavar="N",
+    help="Make N structures of each composition.",
 )
 @click.option(
     "--max-atoms",
     type=click.IntRange(min=2),
     default=12,
     show_default=True,
-    help="Look at formulas and cells of at most so many atoms.",
+    metavar="N",
+    help="Look at formulas and cells of at most N atoms.",
 )
 @click.option(
     "--method",
     default="retrieval",
     show_default=True,
-    help="Take candidates as `crysgen sample --method` does.",
+    metavar="NAME",
+    help="Take candidates as `crysgen sample --method NAME` does.",
 )
 @potentials_option
 @agree_option
 @hull_option
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed all draws.")
+@click.option(
+    "--seed", type=SEED, default=0, show_default=True, metavar="N", help="Seed random draws."
+)
 @device_option
 @workers_option
 @quiet_option

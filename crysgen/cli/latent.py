@@ -2,97 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from crysgen.cli.options import batch_size_option, model_option
-from crysmetrics.cli.options import (
-    cif_column_option,
-    device_option,
-    id_column_option,
-    overwrite_option,
-    progress,
-    quiet_option,
-    seed_option,
-    user_errors,
-    workers_option,
-)
-from crysmetrics.console import echo
+from crysgen.cli.latent_options import AT_LEAST_ONE, LatentCall, latent_options, output_option
+from crysmetrics.cli.options import refuse_other_ending
 
 if TYPE_CHECKING:
     from crysmetrics.io import Crystals
-
-number = click.IntRange(min=1)
-_output_help = "A folder of CIFs, or a .zip, .extxyz or .npz."
-output_option = click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    required=True,
-    metavar="FOLDER|FILE",
-    help=_output_help,
-)
-steps_option = click.option("--steps", type=number, help="Of the decoder; all by default.")
-_COMMON = (
-    model_option,
-    batch_size_option,
-    seed_option,
-    device_option,
-    workers_option,
-    quiet_option,
-    overwrite_option,
-)
-
-
-def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that all of these have."""
-    for option in reversed(_COMMON):
-        command = option(command)
-    return command
-
-
-def autoencoder_of(name: str | None, device: str) -> Any:
-    """Load the model, on the device that is meant."""
-    from crysmetrics.packages import require
-
-    require("torch", "torch", "The latent space of a model")
-    from crysgen.latent import load_autoencoder
-    from crysmetrics.device import torch_device
-
-    return load_autoencoder(name, torch_device(device))
-
-
-def structures_of(
-    path: str, workers: int | None, id_column: str | None = None, cif_column: str | None = None
-) -> Crystals:
-    """Read structures in the cells that models are trained on; say which have none."""
-    from crysgen.requests import read_structures
-    from crysgen.training.data import canonical
-    from crysmetrics.errors import InputError
-
-    found = canonical(read_structures(path, workers, id_column, cif_column))
-    for failure in found.failures:
-        echo(f"left out: {failure.file}: {failure.reason}", err=True)
-    if not len(found):
-        raise InputError(f"{path} holds no structure that can be used.")
-    return found.with_failures(())
-
-
-def check_steps(model: Any, steps: int | None) -> None:
-    """Refuse more steps than a model has."""
-    from crysmetrics.errors import UserError
-
-    if (steps or 0) > model.num_steps:
-        raise UserError(f"This model has {model.num_steps} steps; {steps} is beyond.")
-
-
-def tell_failures(made: Crystals) -> None:
-    """Name what could not be made."""
-    for failure in made.failures:
-        echo(f"not made: {failure.file}: {failure.reason}", err=True)
 
 
 @click.command()
@@ -102,60 +21,34 @@ def tell_failures(made: Crystals) -> None:
     "-n",
     "--num-samples",
     "count",
-    type=number,
+    type=AT_LEAST_ONE,
     default=1,
     show_default=True,
-    help="Decodings of each structure.",
+    metavar="N",
+    help="Decode each structure N times.",
 )
-@steps_option
-@id_column_option
-@cif_column_option
-@common_options
-@user_errors
-def reconstruct(
-    structures: str,
-    output: Path,
-    count: int,
-    steps: int | None,
-    id_column: str | None,
-    cif_column: str | None,
-    model: str | None,
-    batch_size: int | None,
-    seed: int,
-    device: str,
-    workers: int | None,
-    quiet: bool,
-    overwrite: bool,
-) -> None:
-    """Encode structures and decode them again.
+@latent_options(decoder_steps="--steps")
+def reconstruct(structures: str, output: Path, count: int, call: LatentCall) -> None:
+    """Encode structures as latent vectors, and decode these into structures again.
 
     Each keeps its name, so that `crysmetrics match OUT IN` says how many came back; with -n
-    several, names end in -1, -2, ... A command that was interrupted goes on when it is given again.
+    above 1, names end in -1, -2, ... An interrupted command goes on when it is given again.
     """
     from crysmetrics.io import write
-    from crysmetrics.io.atomic import refuse_existing
 
-    refuse_existing(output, overwrite)
-    with progress(quiet):
-        autoencoder = autoencoder_of(model, device)
-        check_steps(autoencoder, steps)
-        crystals = structures_of(structures, workers, id_column, cif_column)
+    with call.running(output) as model:
         from crysgen.kept_decodings import keeping
-        from crysgen.latent import decode, encode
+        from crysgen.latent import encode
 
-        vectors, ids = encode(autoencoder, crystals), list(crystals.ids)
+        crystals = call.read(structures)
+        vectors, ids = encode(model, crystals), list(crystals.ids)
         if count > 1:
             vectors = vectors.repeat(count, axis=0)
             ids = [f"{name}-{k + 1}" for name in ids for k in range(count)]
-        with keeping(output, overwrite) as kept:
-            made = decode(
-                autoencoder, vectors, ids, seed=seed, steps=steps, workers=workers,
-                batch_size=batch_size, title="Reconstructing", kept=kept,
-            )  # fmt: skip
-            write(made, output, overwrite=overwrite)
-    tell_failures(made)
-    if not quiet:
-        echo(f"{len(made):,} reconstructions of {len(crystals):,} structures in {output}.")
+        with keeping(output, call.overwrite) as kept:
+            made = call.decode(model, vectors, ids, kept, "Reconstructing")
+            write(made, output, overwrite=call.overwrite)
+    call.tell(f"{len(made):,} reconstructions of {len(crystals):,} structures in {output}.")
 
 
 @click.command()
@@ -168,44 +61,23 @@ def reconstruct(
     metavar="FILE.npz",
     help="Write the arrays here.",
 )
-@id_column_option
-@cif_column_option
-@model_option
-@device_option
-@workers_option
-@quiet_option
-@overwrite_option
-@user_errors
-def encode(
-    structures: str,
-    output: Path,
-    id_column: str | None,
-    cif_column: str | None,
-    model: str | None,
-    device: str,
-    workers: int | None,
-    quiet: bool,
-    overwrite: bool,
-) -> None:
-    """Write the latent vectors of structures.
+@latent_options()
+def encode(structures: str, output: Path, call: LatentCall) -> None:
+    """Encode structures as latent vectors, and write these as arrays.
 
-    The .npz holds `ids`, `latents` (one row each), `num_atoms` as predicted from them, and the
-    property that the model predicts, if any, under its name. Structures are brought to primitive
-    Niggli cells first, so that the choice of a cell plays no part.
+    The .npz holds `ids`, `latents` (one row for each structure), `num_atoms` as predicted from
+    them, and the property that the model predicts, if any, under its name. Structures are brought
+    to primitive Niggli cells first, so that their vectors do not depend on the choice of the cell.
     """
-    from crysmetrics.io.atomic import refuse_existing
-
-    refuse_existing(output, overwrite)
-    with progress(quiet):
-        autoencoder = autoencoder_of(model, device)
-        crystals = structures_of(structures, workers, id_column, cif_column)
+    refuse_other_ending(output, ".npz", "Latent vectors")
+    with call.running(output) as model:
         from crysgen.latent import encode as encoded
         from crysgen.latent import save_latents
 
-        vectors = encoded(autoencoder, crystals)
-        save_latents(autoencoder, vectors, crystals.ids, output)
-    if not quiet:
-        echo(f"{len(vectors):,} vectors of {vectors.shape[1]} numbers in {output}.")
+        crystals = call.read(structures)
+        vectors = encoded(model, crystals)
+        save_latents(model, vectors, crystals.ids, output)
+    call.tell(f"{len(vectors):,} vectors of {vectors.shape[1]} numbers in {output}.")
 
 
 @click.command()
@@ -217,59 +89,38 @@ def encode(
     type=click.IntRange(min=2),
     default=8,
     show_default=True,
-    help="Crystals on the way, both ends included.",
+    metavar="N",
+    help="Decode N points of the line, both ends among them.",
 )
-@click.option("--decoder-steps", type=number, help="Of the decoder; all by default.")
 @output_option
-@common_options
-@user_errors
-def interpolate(
-    first: str,
-    last: str,
-    points: int,
-    decoder_steps: int | None,
-    output: Path,
-    model: str | None,
-    batch_size: int | None,
-    seed: int,
-    device: str,
-    workers: int | None,
-    quiet: bool,
-    overwrite: bool,
-) -> None:
-    """Decode crystals on a straight way between two structures in latent space."""
+@latent_options(decoder_steps="--decoder-steps")
+def interpolate(first: str, last: str, points: int, output: Path, call: LatentCall) -> None:
+    """Decode crystals along the straight line between two structures in latent space.
+
+    An interrupted command goes on when it is given again.
+    """
     from crysmetrics.errors import UserError
     from crysmetrics.io import write
-    from crysmetrics.io.atomic import refuse_existing
 
-    refuse_existing(output, overwrite)
-    with progress(quiet):
-        autoencoder = autoencoder_of(model, device)
-        check_steps(autoencoder, decoder_steps)
+    with call.running(output) as model:
         from crysgen.kept_decodings import keeping
-        from crysgen.latent import between, decode
+        from crysgen.latent import between
         from crysgen.latent import encode as encoded
 
         ends = []
         for path in (first, last):
-            crystals = structures_of(path, workers)
+            crystals = call.read(path)
             if len(crystals) > 1:
                 raise UserError(f"{path} holds {len(crystals)} structures; an end is one.")
-            ends.append(encoded(autoencoder, crystals)[0])
-        vectors = between(ends[0], ends[1], points)
+            ends.append(encoded(model, crystals)[0])
         width = len(str(points))
         ids = [f"{k + 1:0{width}d}" for k in range(points)]
-        with keeping(output, overwrite) as kept:
-            made = decode(
-                autoencoder, vectors, ids, seed=seed, steps=decoder_steps, workers=workers,
-                batch_size=batch_size, kept=kept,
-            )  # fmt: skip
-            write(made, output, overwrite=overwrite)
-    tell_failures(made)
-    if not quiet:
-        for crystal in made:
-            echo(f"{crystal.ids[0]}: {_formula(crystal)}")
-        echo(f"{len(made)} crystals in {output}.")
+        with keeping(output, call.overwrite) as kept:
+            made = call.decode(model, between(ends[0], ends[1], points), ids, kept)
+            write(made, output, overwrite=call.overwrite)
+    for crystal in made:
+        call.tell(f"{crystal.ids[0]}: {_formula(crystal)}")
+    call.tell(f"{len(made)} crystals in {output}.")
 
 
 def _formula(crystal: Crystals) -> str:

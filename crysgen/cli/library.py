@@ -16,7 +16,7 @@ from crysmetrics.console import echo
 
 @click.group(name="library")
 def library() -> None:
-    """Known structures that proposals start from."""
+    """Show the known structures that candidates are made from, or add your own."""
 
 
 @library.command()
@@ -26,11 +26,11 @@ def library() -> None:
 @quiet_option
 @user_errors
 def add(paths: tuple[str, ...], id_column: str | None, cif_column: str | None, quiet: bool) -> None:
-    """Add crystals of your own: folders or files of any kind that crysmetrics reads.
+    """Add crystals of your own, from folders or files of any kind that crysmetrics reads.
 
-    They are kept in a file of yours beside the shipped library (`crysgen library info` says
-    where), and every later `crysgen sample` uses both. A crystal whose id is there already takes
-    the place of the older one.
+    They are kept in a file of yours (`crysgen library info` says where), and every later
+    `crysgen sample` uses them beside the shipped library. A crystal with the id of an earlier one
+    replaces it.
     """
     from crysgen.retrieval.library.user import add_to_user_library, user_library
 
@@ -47,7 +47,7 @@ def add(paths: tuple[str, ...], id_column: str | None, cif_column: str | None, q
 @library.command()
 @user_errors
 def info() -> None:
-    """Say what the libraries hold, and where they are."""
+    """Say what the shipped library and your own hold, and where the files are."""
     from crysgen.retrieval.library.entries import load_entries
     from crysgen.retrieval.library.library import shipped_library
     from crysgen.retrieval.library.user import describe, user_library

@@ -40,7 +40,12 @@ _AT_ONCE = 256
     help="Noise to these steps of the forward process, from 0 to the model's last: 0,100,200.",
 )
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FOLDER|FILE"
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FOLDER|FILE",
+    help="Write the noised structures here.",
 )
 @id_column_option
 @cif_column_option
@@ -66,7 +71,7 @@ def noise(
     quiet: bool,
     overwrite: bool,
 ) -> None:
-    """Noise structures as a model's forward process does.
+    """Add noise to structures, as a diffusion model does in training.
 
     One step is written as `crysmetrics convert` would: to a folder of CIFs, a .zip, .extxyz or
     .npz. Several make a folder of folders, one for each step, for which

@@ -6,55 +6,64 @@ from pathlib import Path
 
 import click
 
-from crysgen.cli.latent import (
-    autoencoder_of,
-    check_steps,
-    common_options,
-    number,
-    output_option,
-    steps_option,
-    structures_of,
-)
-from crysmetrics.cli.options import (
-    Finite,
-    cif_column_option,
-    id_column_option,
-    progress,
-    user_errors,
-)
-from crysmetrics.console import echo
+from crysgen.cli.latent_options import AT_LEAST_ONE, LatentCall, latent_options
+from crysmetrics.cli.options import Finite
 
 
 @click.command()
 @click.option(
-    "--property", "wanted", required=True, metavar="NAME", help="Such as formation_energy."
+    "--property",
+    "wanted",
+    required=True,
+    metavar="NAME",
+    help="Optimise this property, such as formation_energy.",
 )
-@click.option("--minimize/--maximize", default=True, show_default=True, help="Which way is better.")
-@click.option("--from", "start", required=True, metavar="IN", help="Structures to begin at.")
-@output_option
-@click.option("--first", type=number, metavar="N", help="The first N structures alone.")
 @click.option(
-    "--gradient-steps", type=number, default=5000, show_default=True, help="In latent space."
+    "--minimize/--maximize",
+    default=True,
+    show_default=True,
+    help="Lower the property, or raise it.",
+)
+@click.option("--from", "start", required=True, metavar="IN", help="Begin at these structures.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FOLDER",
+    help="Write the best crystals and their table here.",
+)
+@click.option(
+    "--first",
+    type=AT_LEAST_ONE,
+    metavar="N",
+    help="Begin at the first N of them; at all by default.",
+)
+@click.option(
+    "--gradient-steps",
+    type=AT_LEAST_ONE,
+    default=5000,
+    show_default=True,
+    metavar="N",
+    help="Follow the gradient in latent space for N steps.",
 )
 @click.option(
     "--step-size",
     type=Finite(min=0, min_open=True),
     default=1e-3,
     show_default=True,
-    help="Of these.",
+    metavar="X",
+    help="Take gradient steps with this learning rate of Adam.",
 )
 @click.option(
     "--candidates",
-    type=number,
+    type=AT_LEAST_ONE,
     default=10,
     show_default=True,
-    help="Decoded on each way; the best is kept.",
+    metavar="N",
+    help="Decode N crystals on the way from each structure, and keep the best one.",
 )
-@steps_option
-@id_column_option
-@cif_column_option
-@common_options
-@user_errors
+@latent_options(decoder_steps="--steps")
 def optimize(
     wanted: str,
     minimize: bool,
@@ -64,55 +73,38 @@ def optimize(
     gradient_steps: int,
     step_size: float,
     candidates: int,
-    steps: int | None,
-    id_column: str | None,
-    cif_column: str | None,
-    model: str | None,
-    batch_size: int | None,
-    seed: int,
-    device: str,
-    workers: int | None,
-    quiet: bool,
-    overwrite: bool,
+    call: LatentCall,
 ) -> None:
     """Look for crystals with a better property near given ones.
 
-    Follows the gradient of the property that the model predicts in its latent space, decodes
-    crystals on the way, and keeps of each way the valid one that CDVAE's independent network finds
-    best, under the name of the structure it began at. OUTPUT is a folder: CIFs, and optimized.csv
-    with energies before and after.
+    From the latent vector of each structure, follows the gradient of the property that the model
+    predicts, and decodes crystals on the way. Of these it keeps the one that CDVAE's independent
+    network finds best, valid ones before others, under the name of the structure. The
+    folder gets CIFs and optimized.csv, which has the energies before and after. An interrupted
+    command goes on when it is given again.
     """
+    from crysmetrics.cli.options import save_table
     from crysmetrics.errors import UserError
     from crysmetrics.io import write
-    from crysmetrics.io.atomic import atomic_folder, refuse_existing
+    from crysmetrics.io.atomic import atomic_folder
 
-    refuse_existing(output, overwrite)
     if output.suffix:
         raise UserError(f"{output} must be a folder: it gets a table beside the structures.")
     if candidates > gradient_steps:
         raise UserError("There are at most as many candidates as gradient steps.")
-    with progress(quiet):
-        autoencoder = autoencoder_of(model, device)
-        check_steps(autoencoder, steps)
+    with call.running(output) as model:
         from crysgen.kept_decodings import keeping
-        from crysgen.optimization import (
-            TABLE,
-            OptimizationSettings,
-            property_name,
-        )
-        from crysgen.optimization import (
-            optimize as optimized,
-        )
-        from crysmetrics.cli.options import save_table
+        from crysgen.optimization import TABLE, OptimizationSettings, property_name
+        from crysgen.optimization import optimize as optimized
 
-        property_name(autoencoder, wanted)
-        crystals = structures_of(start, workers, id_column, cif_column)[:first]
+        property_name(model, wanted)
+        crystals = call.read(start)[:first]
         settings = OptimizationSettings(
-            not minimize, gradient_steps, step_size, candidates, seed, steps, workers,
-            str(autoencoder.device), batch_size,
+            not minimize, gradient_steps, step_size, candidates, call.seed, call.steps,
+            call.workers, str(model.device), call.batch_size,
         )  # fmt: skip
-        with keeping(output, overwrite) as kept:
-            made, table = optimized(autoencoder, crystals, settings, kept)
+        with keeping(output, call.overwrite) as kept:
+            made, table = optimized(model, crystals, settings, kept)
             if not len(made):
                 kept.discard()
                 raise UserError("None of the crystals could be decoded.")
@@ -122,12 +114,9 @@ def optimize(
                     path.rename(temporary / path.name)
                 (temporary / "structures").rmdir()
                 save_table(table, temporary / TABLE)
-    if not quiet:
-        better = (
-            (table["best"] > table["start"]) if not minimize else (table["best"] < table["start"])
-        )
-        echo(
-            f"{int(better.sum())} of {len(table)} structures got better; in the mean from "
-            f"{table['start'].mean():.3f} to {table['best'].mean():.3f} eV/atom. {output / TABLE} "
-            "has each."
-        )
+    better = (table["best"] < table["start"]) if minimize else (table["best"] > table["start"])
+    call.tell(
+        f"{int(better.sum())} of {len(table)} structures got better; in the mean from "
+        f"{table['start'].mean():.3f} to {table['best'].mean():.3f} eV/atom. {output / TABLE} "
+        "has each."
+    )

@@ -12,7 +12,7 @@ model_option = click.option(
     "--model",
     metavar="NAME|PATH",
     help="Use this model: a name that `crysgen models` lists, a kind such as crysldm, a "
-    ".safetensors file or a training run.",
+    ".safetensors file or the folder of a training run.",
 )
 
 
@@ -42,7 +42,7 @@ batch_size_option = click.option(
     default="auto",
     show_default=True,
     metavar="auto|N",
-    help="Make so many structures together; half as many where memory runs out.",
+    help="Make N structures together, or half as many where memory runs out.",
 )
 
 

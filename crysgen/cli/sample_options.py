@@ -166,12 +166,16 @@ COMPOSITIONS: tuple[Option, ...] = (
     click.option(
         "--system", metavar="A-B-C", help="Take all compositions of a system such as Li-Fe-O."
     ),
-    click.option("--subsystems", is_flag=True, help="With --system: take fewer elements as well."),
+    click.option(
+        "--subsystems",
+        is_flag=True,
+        help="Take compositions of some of the elements of --system, too.",
+    ),
     click.option(
         "--max-compositions",
         type=click.IntRange(min=1),
         metavar="N",
-        help="With --system: take only the N most plausible compositions "
+        help="Take only the N most plausible compositions of --system "
         "(charge-neutral and of a common type first).",
     ),
     click.option(
@@ -180,7 +184,7 @@ COMPOSITIONS: tuple[Option, ...] = (
         "count",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Make so many structures of each composition, over all its cell sizes; or in all, "
+        help="Make N structures of each composition, over all its cell sizes; or N in all, "
         f"where the model chooses compositions.  [default: {DEFAULT_COUNT}]",
     ),
     click.option(
@@ -188,20 +192,21 @@ COMPOSITIONS: tuple[Option, ...] = (
         default="auto",
         show_default=True,
         metavar="auto|1,2,4",
-        help="Put so many formulas into a cell; auto takes what real compounds of the type have.",
+        help="Put this many formula units into a cell; auto takes as many as real compounds of the "
+        "type have.",
     ),
     click.option(
         "--max-atoms",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Make cells of at most so many atoms.  [default: 20, or one formula unit where that "
+        help="Make cells of at most N atoms.  [default: 20, or one formula unit where that "
         "is more; 64 for known prototypes; no limit for known structures of the formula]",
     ),
     click.option(
         "--num-atoms",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Make cells of exactly so many atoms, where the model chooses the composition.",
+        help="Make cells of exactly N atoms, where the model chooses the composition.",
     ),
 )
 """Options that say which compositions and cells."""
@@ -224,7 +229,7 @@ SOURCES: tuple[Option, ...] = (
         help="Start from all known structures, or from those that benchmarks may see.",
     ),
     click.option(
-        "--exclude", metavar="ID,...", help="Do not use these known structures, by their ids."
+        "--exclude", metavar="ID,...", help="Do not use the known structures of these ids."
     ),
     click.option(
         "--exclude-file",
@@ -237,7 +242,7 @@ SOURCES: tuple[Option, ...] = (
         "--steps",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Take so many steps of the reverse diffusion; all of the model's by default.",
+        help="Take N steps of the reverse diffusion; all of the model's by default.",
     ),
 )
 """Options that say where candidates come from."""
@@ -246,22 +251,22 @@ SYMMETRY: tuple[Option, ...] = (
     click.option(
         "--space-group",
         metavar="SG|auto",
-        help="Give only crystals of this space group: a number, or a symbol such as Fm-3m. Models "
-        "that can be told it make samples that obey it exactly; of others and of known structures "
-        "those are kept that have it. auto: each sample of a model has one that is likely for its "
-        "atoms.",
+        help="Give only crystals of this space group: a number, or a symbol such as Fm-3m. Some "
+        "models make samples that obey it exactly; from known structures and from other models, "
+        "those are kept that have it. With auto, each sample of a model gets a space group that is "
+        "likely for its atoms.",
     ),
     click.option(
         "--sites",
         metavar="EL:N,...",
-        help="In place of a composition: non-equivalent sites of each element, as Li:2,O:3. How "
-        "many atoms they are follows from the Wyckoff positions that samples have.",
+        help="Ask for numbers of non-equivalent sites instead of a composition, such as Li:2,O:3; "
+        "the Wyckoff positions of each sample then decide how many atoms these are.",
     ),
     click.option(
         "--symmetrize/--no-symmetrize",
         default=None,
-        help="Write conventional cells of the space groups found; or leave samples of models as "
-        "they come out. By default these are made exactly symmetric in the cells they stand in.",
+        help="Write conventional cells of the space groups found, or leave samples of models as "
+        "they come out. By default samples are made exactly symmetric in the cells they have.",
     ),
     click.option(
         "--tolerance",
@@ -286,8 +291,8 @@ ENERGIES: tuple[Option, ...] = (
         is_flag=False,
         flag_value="all",
         type=click.Choice(["all", "auto"]),
-        help="Relax the likeliest structures, and rank them by energies too; `--relax auto` only "
-        "where the first is not sure without.",
+        help="Relax the likeliest structures, and rank them by energy too; with auto, only for "
+        "formulas whose first candidate has a probability below 0.9.",
     ),
     potentials_option,
     click.option(

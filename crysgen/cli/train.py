@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from crysmetrics.cli.options import (
     quiet_option,
     user_errors,
 )
+from crysmetrics.cli.sections import Option, SectionedCommand, with_options
 from crysmetrics.console import echo
 from crysmetrics.interrupts import answered_elsewhere
 
@@ -43,7 +44,7 @@ class KindGroup(click.Group):
 
 @click.group(cls=KindGroup)
 def train() -> None:
-    """Train a generator."""
+    """Train a generative model on your own structures."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class _Call:
 
 def _command(kind: str) -> click.Command:
     """Make the command of one kind of model."""
+    sections = _sections(kind)
 
     @user_errors
     def run(**given: Any) -> None:
@@ -81,80 +83,138 @@ def _command(kind: str) -> click.Command:
 
     run.__doc__ = f"""Train a model of kind {kind} on structures.
 
-    The run is a folder: best.safetensors is the model with the lowest validation loss (give the
-    folder to `crysgen sample --model`), log.csv its history; TensorBoard reads it too. After Ctrl-C
-    or a kill, --resume goes on as if nothing had been.
+    The run is a folder. Its best.safetensors is the model with the lowest validation loss (give
+    the folder to `crysgen sample --model`); log.csv has the losses, which TensorBoard shows too.
+    After Ctrl-C or a kill, the same command with --resume goes on as if it had not been stopped.
     """
-    for option in reversed(_options(kind)):
-        run = option(run)
-    return click.command(name=kind)(run)
+    make = click.command(name=kind, cls=SectionedCommand, sections=sections)
+    made: click.Command = make(with_options(run, sections))
+    return made
 
 
-def _options(kind: str) -> list[Callable[..., Any]]:
-    """List the options of the command of a kind of model."""
+def _sections(kind: str) -> dict[str, Sequence[Option]]:
+    """List the options of the command of a kind of model, under the titles of its help."""
     path = click.Path(path_type=Path)
-    budget = click.FloatRange(min=0, min_open=True)
+    positive = click.FloatRange(min=0, min_open=True)
     number = click.IntRange(min=1)
-    configs = ", ".join([*config_names(kind), "or a JSON file."])
-    precisions = click.Choice(["32-true", "bf16-mixed", "16-mixed", "64-true"])
-    data_help = "Structures to train on: anything that is read, or packed data; repeatable."
+    names = ", ".join(config_names(kind))
     shown: dict[str, Any] = {"show_default": True}
-    return [
+    data = [
         click.option(
-            "--data", "paths", multiple=True, required=True, metavar="PATH", help=data_help
+            "--data",
+            "paths",
+            multiple=True,
+            required=True,
+            metavar="PATH",
+            help="Train on these structures, in anything that crysmetrics reads; repeatable.",
         ),
-        id_column_option,
-        cif_column_option,
         click.option(
-            "--val", metavar="PATH", help="Structures to select by; else what is marked `val`."
+            "--val",
+            metavar="PATH",
+            help="Choose the best weights by the loss on these structures. By default on those of "
+            "--data whose property `split` is val, or else on a twentieth of them.",
+        ),
+        click.option(
+            "--max-atoms",
+            type=number,
+            default=20,
+            metavar="N",
+            help="Leave out structures of more atoms.",
+            **shown,
         ),
         click.option(
             "--exchanged",
             type=click.IntRange(min=0),
             default=0,
-            help="Also train on so many new crystals at most: known ones with one element "
-            "exchanged for a similar one, where known ones agree about it. The known ones are "
-            "repeated to be a third of all.",
+            metavar="N",
+            help="Also train on at most N made-up crystals: known ones with one element exchanged "
+            "for a similar one, where several known crystals suggest the same result. Known "
+            "crystals are then repeated, so that they are a third of all.",
+            **shown,
+        ),
+        id_column_option,
+        cif_column_option,
+    ]
+    run = [
+        click.option(
+            "-o",
+            "--output",
+            "folder",
+            type=path,
+            required=True,
+            metavar="FOLDER",
+            help="Keep the run in this folder.",
+        ),
+        click.option(
+            "--config",
+            default="default",
+            metavar="NAME|FILE",
+            help=f"Take the settings of a configuration ({names}), or those of a JSON file.",
             **shown,
         ),
         click.option(
             "--start",
             metavar="MODEL",
-            help="Begin with weights and configuration of a model: a name, a run or a file.",
-        ),
-        click.option("-o", "--output", "folder", type=path, required=True, help="The run."),
-        click.option("--config", default="default", help=configs, **shown),
-        click.option("--minutes", type=budget, help="Budget by the clock."),
-        click.option("--steps", type=number, help="Budget in steps of the optimiser."),
-        click.option("--epochs", type=number, help="Budget in epochs."),
-        click.option("--batch-atoms", type=number, help="Atoms of a batch."),
-        click.option("--learning-rate", type=budget),
-        click.option(
-            "--ema", type=click.FloatRange(0, 1, max_open=True), help="Decay of the average."
-        ),
-        click.option("--seed", type=SEED, help="Of weights, order and noise."),
-        click.option(
-            "--max-atoms", type=number, default=20, help="Larger structures are left out.", **shown
-        ),
-        device_option,
-        click.option("--devices", type=number, default=1, **shown),
-        click.option(
-            "--precision",
-            type=precisions,
-            default="32-true",
-            help="32-true uses TF32 on a GPU.",
-            **shown,
-        ),
-        click.option("--compile", "compiled", is_flag=True, help="With torch.compile."),
-        click.option(
-            "--graphs/--no-graphs",
-            default=None,
-            help="Steps as CUDA graphs; by default on one GPU, for models that can.",
+            help="Begin with the weights and the configuration of this model: a name, a run or a "
+            "file.",
         ),
         click.option("--resume", is_flag=True, help="Go on from the last checkpoint of the run."),
         overwrite_option,
         quiet_option,
     ]
+    settings = [
+        click.option("--minutes", type=positive, metavar="X", help="Train for X minutes."),
+        click.option("--steps", type=number, metavar="N", help="Train for N optimiser steps."),
+        click.option(
+            "--epochs", type=number, metavar="N", help="Train for N passes over the data."
+        ),
+        click.option(
+            "--batch-atoms", type=number, metavar="N", help="Make batches of at most N atoms."
+        ),
+        click.option(
+            "--learning-rate", type=positive, metavar="X", help="Rise to this learning rate."
+        ),
+        click.option(
+            "--ema",
+            type=click.FloatRange(0, 1, max_open=True),
+            metavar="X",
+            help="Average the weights over the last steps with this decay; 0 for no average.",
+        ),
+        click.option(
+            "--seed",
+            type=SEED,
+            metavar="N",
+            help="Seed the first weights, the order of structures, and noise.",
+        ),
+    ]
+    device = [
+        device_option,
+        click.option(
+            "--devices", type=number, default=1, metavar="N", help="Train on N GPUs.", **shown
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(["32-true", "bf16-mixed", "16-mixed", "64-true"]),
+            default="32-true",
+            help="Compute with these floating-point numbers; 32-true uses TF32 on a GPU.",
+            **shown,
+        ),
+        click.option(
+            "--compile", "compiled", is_flag=True, help="Compile the network with torch.compile."
+        ),
+        click.option(
+            "--graphs/--no-graphs",
+            default=None,
+            help="Record each training step as a CUDA graph, or don't; by default on one GPU, for "
+            "models that support it.",
+        ),
+    ]
+    return {
+        "Data": data,
+        "Run": run,
+        "Settings in place of the configuration's": settings,
+        "Device": device,
+    }
 
 
 def _train(call: _Call, settings: dict[str, Any]) -> None:

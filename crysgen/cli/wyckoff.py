@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     "--space-group",
     required=True,
     metavar="NUMBER|SYMBOL",
-    help="As 136 or P4_2/mnm.",
+    help="Fill this space group, such as 136 or P4_2/mnm.",
 )
 @click.option(
     "--formula-units",
     default="auto",
     show_default=True,
     metavar="auto|N,...",
-    help="Formula units in the primitive cell; auto: all that have an answer within --max-atoms.",
+    help="Put this many formula units into the primitive cell; auto tries every number within "
+    "--max-atoms.",
 )
 @click.option(
     "--max-atoms",
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     default=20,
     show_default=True,
     metavar="N",
-    help="Atoms of the largest primitive cell that auto takes.",
+    help="Try primitive cells of at most N atoms with --formula-units auto.",
 )
 @click.option(
     "-n",
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     default=20,
     show_default=True,
     metavar="N",
-    help="Ways listed; all are counted.",
+    help="List the first N ways; all are counted.",
 )
 @json_option
 @overwrite_option
@@ -60,7 +61,8 @@ def wyckoff(
 ) -> None:
     """List the ways to fill the Wyckoff positions of a space group with a formula's atoms.
 
-    All are counted exactly; those that real crystals take most come first.
+    All ways are counted exactly. Those come first whose Wyckoff positions are the most frequent
+    in real crystals.
     """
     from crysgen.cli.options import space_group_number
     from crysgen.compositions.formula_units import parse_formula_units

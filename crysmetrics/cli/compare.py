@@ -47,9 +47,12 @@ if TYPE_CHECKING:
 @click.option(
     "--level",
     type=Finite(min=0, max=0.5, min_open=True, max_open=True),
+    metavar="X",
     help="Fail a run as good as its baseline with this chance, over all metrics.  [default: 0.05]",
 )
-@click.option("--junit", metavar="FILE.xml", help="Write JUnit XML, a test case for each metric.")
+@click.option(
+    "--junit", metavar="FILE.xml", help="Write JUnit XML with a test case for each metric."
+)
 @click.option(
     "--markdown", metavar="FILE.md", help="Write a table in Markdown; - for standard output."
 )

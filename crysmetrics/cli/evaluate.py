@@ -69,7 +69,8 @@ def train_option(command: Command) -> Command:
 @click.option(
     "--stream",
     is_flag=True,
-    help="Read GEN in parts, for sets that do not fit into memory; no uniqueness, no pairs.",
+    help="Read GEN in parts, for sets that do not fit into memory; uniqueness and match rates "
+    "are then left out.",
 )
 @train_option
 @energies_option

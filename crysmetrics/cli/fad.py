@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option(
     "--by-folder",
     metavar="STEM",
-    help="GEN is a folder of folders: write the FAD of each as STEM.csv and STEM.png (Fig. 3).",
+    help="Write the FAD of each folder in GEN as STEM.csv and STEM.png (GemsDiff, Fig. 3).",
 )
 @requested(run=NETWORK, settings=("seed",))
 def fad(gen: str, ref: str, by_size: str | None, by_folder: str | None, request: Request) -> None:

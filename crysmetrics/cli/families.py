@@ -64,8 +64,8 @@ def family_command(name: str) -> click.Command:
     type=click.Choice(["density", "num_elements", "energy", "energy_cdvae", "all"]),
     default="all",
     show_default=True,
-    help="Whose distributions are compared; energies are predicted by ALIGNN, or by CDVAE's own "
-    "network of the data set that the thresholds name.",
+    help="Compare the distributions of this property; energies are predicted by ALIGNN, or by "
+    "CDVAE's own network of the data set that the thresholds name.",
 )
 @requested(run=NETWORK, settings=("thresholds", "subset", "seed", *VALIDITY))
 def emd(gen: str, ref: str, properties: str, request: Request) -> None:
@@ -118,7 +118,7 @@ def coverage(gen: str, ref: str, sweep_path: str | None, request: Request) -> No
     default="crystalnn",
     show_default=True,
     metavar="LIST",
-    help="Comma-separated. "
+    help="Compare these features, comma-separated. "
     + "; ".join(f"{name}: {entry(name).contents}" for name in FRECHET_FEATURES)
     + ".",
 )

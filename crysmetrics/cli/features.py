@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from crysmetrics.cli.options import cache_option, listed, user_errors
+from crysmetrics.cli.options import cache_option, listed, refuse_other_ending, user_errors
 from crysmetrics.cli.request import EVERYTHING, Request, requested
 from crysmetrics.console import echo
 from crysmetrics.features.registry import FEATURES, get_extractor
@@ -18,7 +18,7 @@ from crysmetrics.features.registry import FEATURES, get_extractor
     default="crystalnn,magpie",
     show_default=True,
     metavar="LIST",
-    help=f"Comma-separated: {', '.join(FEATURES)}.",
+    help=f"Compute these features, comma-separated: {', '.join(FEATURES)}.",
 )
 @requested(run=EVERYTHING, output=("quiet", "overwrite"))
 def featurize(source: str, output: str, features: str, request: Request) -> None:
@@ -34,6 +34,7 @@ def featurize(source: str, output: str, features: str, request: Request) -> None
     from crysmetrics.evaluation import as_sample
     from crysmetrics.io.atomic import atomic_file
 
+    refuse_other_ending(output, ".npz", "Features")
     names = listed(features, "--features")
     extractors = {name: get_extractor(name, request.run) for name in names}
     request.check_outputs(output)

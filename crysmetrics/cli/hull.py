@@ -12,6 +12,7 @@ from crysmetrics.cli.options import (
     overwrite_option,
     progress,
     quiet_option,
+    refuse_other_ending,
     seed_option,
     user_errors,
 )
@@ -26,8 +27,12 @@ def hull() -> None:
 
 @hull.command()
 @click.argument("entries", metavar="ENTRIES")
-@click.option("-o", "--output", required=True, metavar="FILE.npz", help="The table of phases.")
-@click.option("--source", default="", metavar="TEXT", help="Where it comes from, and its licence.")
+@click.option(
+    "-o", "--output", required=True, metavar="FILE.npz", help="Write the table of phases here."
+)
+@click.option(
+    "--source", default="", metavar="TEXT", help="Note the source of the data, and its licence."
+)
 @seed_option
 @quiet_option
 @overwrite_option
@@ -39,11 +44,9 @@ def build(entries: str, output: str, source: str, seed: int, quiet: bool, overwr
     energy_per_atom if every element is among them; or JSON of pymatgen's entries or PhaseDiagram,
     as databases give them. How large the hull's errors are is found by leaving out compositions.
     """
-    from crysmetrics.errors import UserError
     from crysmetrics.hull.entries import read_entries
 
-    if not output.lower().endswith(".npz"):
-        raise UserError(f"{output}: tables of phases are written as .npz.")
+    refuse_other_ending(output, ".npz", "Tables of phases")
     check_outputs(overwrite, output)
     table = read_entries(Path(entries), source)
     with progress(quiet):
@@ -60,7 +63,7 @@ def build(entries: str, output: str, source: str, seed: int, quiet: bool, overwr
     "-o",
     "--output",
     metavar="FILE",
-    help="Draw it: .png, .svg or .pdf of two or three elements, .html of up to four.",
+    help="Draw the hull: .png, .svg or .pdf of two or three elements, .html of up to four.",
 )
 @click.option("--all", "everything", is_flag=True, help="List phases far above the hull as well.")
 @json_option

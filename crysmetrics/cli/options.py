@@ -45,7 +45,7 @@ per_structure_option = click.option(
     help="Write a table with one row for each generated structure.",
 )
 workers_option = click.option(
-    "--workers", type=click.IntRange(min=1), help="Use so many cores; all by default."
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Use N cores; all by default."
 )
 SEED = click.IntRange(0, 2**64 - 1)
 """Seeds that NumPy and PyTorch take alike."""
@@ -60,7 +60,7 @@ cif_column_option = click.option(
     help="Read CIFs, or JSON of pymatgen, from this column; cif, structure, ... by default.",
 )
 seed_option = click.option(
-    "--seed", type=SEED, default=0, show_default=True, help="Seed random draws."
+    "--seed", type=SEED, default=0, show_default=True, metavar="N", help="Seed random draws."
 )
 quiet_option = click.option("--quiet", is_flag=True, help="Show no progress and no table.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
@@ -71,7 +71,7 @@ device_option = click.option(
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="Run networks on auto, cpu or cuda.",
+    help="Run networks on this device: auto, cpu or cuda.",
 )
 cache_option = click.option(
     "--cache",
@@ -82,8 +82,8 @@ cache_option = click.option(
 energies_option = click.option(
     "--energies",
     metavar="FILE.csv",
-    help="Read energies above the hull: columns id or file, and e_above_hull in eV/atom; by default "
-    "GEN's own column or property e_above_hull.",
+    help="Read energies above the hull: columns id or file, and e_above_hull in eV/atom; "
+    "by default GEN's own column or property e_above_hull.",
 )
 
 
@@ -160,6 +160,21 @@ def check_outputs(overwrite: bool, *paths: str | None) -> None:
     for path in paths:
         if path is not None and path != "-":
             refuse_existing(path, overwrite)
+
+
+def refuse_other_ending(path: str | Path, ending: str, content: str) -> None:
+    """Refuse an output whose name would say that it is of another format.
+
+    Args:
+        path: of the output.
+        ending: that it must have, such as `.npz`.
+        content: what is written, for the message.
+
+    Raises:
+        UserError: if it ends otherwise.
+    """
+    if not str(path).lower().endswith(ending):
+        raise UserError(f"{content} are written as {ending}; {path} does not end so.")
 
 
 FAILURE_NOTES = {

@@ -23,9 +23,11 @@ def reference() -> None:
     default="crystalnn",
     show_default=True,
     metavar="LIST",
-    help=f"Comma-separated, computed now and stored: {', '.join(FEATURES)}.",
+    help=f"Compute these features now and store them, comma-separated: {', '.join(FEATURES)}.",
 )
-@click.option("--source", default="", metavar="TEXT", help="Where it comes from, and its licence.")
+@click.option(
+    "--source", default="", metavar="TEXT", help="Note the source of the data, and its licence."
+)
 @requested(run=EVERYTHING, output=("quiet", "overwrite"))
 def build(name: str, ref: str, features: str, source: str, request: Request) -> None:
     """Store the structures REF and their features under NAME."""

@@ -35,24 +35,33 @@ from crysmetrics.console import echo
     "--dispersion/--no-dispersion",
     default=False,
     show_default=True,
-    help="Add D3 where an element is no metal.",
+    help="Add D3 dispersion, unless all elements are metals.",
 )
 @click.option(
     "--force-tol",
     type=Finite(min=0, min_open=True),
     default=0.03,
     show_default=True,
-    help="Stop when no force is larger, in eV/Å.",
+    metavar="X",
+    help="Stop when no force is larger than X eV/Å.",
 )
-@click.option("--max-steps", type=click.IntRange(min=0), default=200, show_default=True)
+@click.option(
+    "--max-steps",
+    type=click.IntRange(min=0),
+    default=200,
+    show_default=True,
+    metavar="N",
+    help="Stop after N steps, whatever the forces are.",
+)
 @click.option(
     "--time-limit",
     type=Finite(min=0, min_open=True),
     default=300.0,
     show_default=True,
-    help="Give up a structure after so many seconds.",
+    metavar="X",
+    help="Give up a structure after X seconds.",
 )
-@click.option("--fixed-cell", is_flag=True, help="Move atoms only.")
+@click.option("--fixed-cell", is_flag=True, help="Move atoms, and keep the cell as it is.")
 @device_option
 @workers_option
 @id_column_option

@@ -50,7 +50,7 @@ def _backend(*features: str) -> Callable[[Command], Command]:
         type=click.Choice(known),
         default=known[0],
         show_default=True,
-        help=f"What computes features; {words}.",
+        help=f"Compute features by this code; {words}.",
     )
 
 
@@ -116,9 +116,16 @@ def _setting_option(name: str) -> Callable[[Command], Command]:
         type=kind,
         default=default,
         show_default=True,
-        metavar=more["metavar"],
+        metavar=more["metavar"] or _placeholder(default),
         help=more["meaning"],
     )
+
+
+def _placeholder(default: Any) -> str | None:
+    """Name the value of an option in its help, by the type of its default."""
+    if isinstance(default, bool):
+        return None
+    return {int: "N", float: "X"}.get(type(default))
 
 
 MATCHING = ("metre", "stol", "angle_tol", "ltol")

@@ -35,6 +35,7 @@ hull_option = click.option(
 steps_option = click.option(
     "--steps-per-sample",
     type=Finite(min=0, min_open=True),
+    metavar="X",
     help="Compute stability_cost from the sampling steps that a structure took; by default from "
     "those that a samples.csv in GEN states.",
 )
@@ -59,7 +60,13 @@ def stability_settings(
 @click.argument("gen", metavar="IN")
 @potentials_option
 @agree_option
-@click.option("--relax/--no-relax", "relaxed", default=True, show_default=True)
+@click.option(
+    "--relax/--no-relax",
+    "relaxed",
+    default=True,
+    show_default=True,
+    help="Relax structures first, or take their energies as they stand.",
+)
 @hull_option
 @steps_option
 @click.option(

@@ -73,7 +73,8 @@ class _WithFormats(click.Command):
     type=Finite(min=0, min_open=True),
     default=0.01,
     show_default=True,
-    help="Find symmetry within this distance in Å.",
+    metavar="Å",
+    help="Find symmetry within this distance.",
 )
 @id_column_option
 @cif_column_option

@@ -170,3 +170,10 @@ def test_a_model_without_a_latent_space_is_refused(place):
     )
     assert done.exit_code == 2
     assert "no latent space" in done.output
+
+
+def test_vectors_are_written_as_npz_alone(place):
+    done = command(place, "encode", "@six", "-o", "@z.txt")
+    assert done.exit_code == 2
+    assert f"written as .npz; {place / 'z.txt'}" in done.output
+    assert not (place / "z.txt").exists()

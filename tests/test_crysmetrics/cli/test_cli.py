@@ -1,8 +1,10 @@
 import io
 import json
+import re
 import subprocess
 import sys
 
+import click
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from click.testing import CliRunner
 from sets import random_crystals, rocksalt
 
 import crysmetrics
+from crysgen.cli import main as crysgen
 from crysmetrics import examples
 from crysmetrics.cli import main
 from crysmetrics.io import read, write
@@ -66,6 +69,29 @@ def test_help_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.strip() == "[]"
     assert "coverage" in done.stdout
+
+
+def every_option():
+    """(command, option) of both programs, those of subcommands among them."""
+    waiting = [("crysmetrics", main), ("crysgen", crysgen)]
+    while waiting:
+        name, command = waiting.pop()
+        context = click.Context(command, info_name=name)
+        if isinstance(command, click.Group):
+            for child in command.list_commands(context):
+                waiting.append((f"{name} {child}", command.get_command(context, child)))
+        for param in command.params:
+            if isinstance(param, click.Option):
+                yield name, param, param.make_metavar(context)
+
+
+def test_every_option_says_in_a_sentence_what_it_does():
+    for command, option, placeholder in every_option():
+        text = (option.help or "").partition("  [default")[0]
+        assert re.fullmatch(r"[A-Z][a-z0-9]+ .*\w.*[.]", text), (command, option.name)
+        # A sentence begins with what the option does, not with what it is.
+        assert text.split()[0] not in ("The", "A", "An", "Of", "With", "In", "Comma-separated:")
+        assert "RANGE" not in placeholder, (command, option.name)
 
 
 def test_every_command_has_help():
@@ -182,6 +208,8 @@ def test_zip_and_folder_are_the_same_input(sets, tmp_path):
         (["validity", "GEN", "--oxidation-states", "x"], "smact14"),
         (["frechet", "GEN", "REF", "--features", "x"], "crystalnn, cgcnn"),
         (["featurize", "GEN", "-o", "x.npz", "--features", "x"], "crystalnn"),
+        (["featurize", "GEN", "-o", "x.txt"], "written as .npz; x.txt"),
+        (["hull", "build", "REF", "-o", "x.csv"], "written as .npz; x.csv"),
         (["validity", "EMPTY"], "is empty"),
         (["validity", "BROKEN"], "None of the 2 structures"),
         (["validity", "GEN", "--json", "EXISTS"], "--overwrite"),
