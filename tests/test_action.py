@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,3 +83,40 @@ def test_the_action_hands_its_inputs_to_the_script():
         assert f"{name}" in script
         assert value == f"${{{{ inputs.{name.lower()} }}}}"
         assert name.lower() in action["inputs"]
+
+
+def test_the_cache_of_the_action_follows_the_constraints(tmp_path):
+    steps = YAML(typ="safe").load(ROOT / "action.yml")["runs"]["steps"]
+    (step,) = (s for s in steps if s.get("id") == "cache")
+    found = []
+    for text in ("numpy==1\n", "numpy==1\n", "numpy==2\n"):
+        (tmp_path / "constraints.txt").write_text(text)
+        output = tmp_path / "output"
+        output.write_text("")
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = {
+            **os.environ,
+            "PATH": path,
+            "GITHUB_OUTPUT": str(output),
+            "GITHUB_ACTION_PATH": f"{tmp_path}/./",
+        }
+        subprocess.run(["bash", "-ec", step["run"]], env=environment, check=True)
+        found.append(dict(line.split("=", 1) for line in output.read_text().splitlines()))
+    assert found[0] == found[1] != found[2]
+    assert all(len(outputs["constraints"]) == 16 for outputs in found)
+    (cache,) = (s for s in steps if s.get("uses", "").startswith("actions/cache@"))
+    for name in found[0]:
+        assert f"steps.cache.outputs.{name}" in str(cache["with"])
+    # Neither sees the files of an action that is fetched from elsewhere.
+    text = (ROOT / "action.yml").read_text()
+    assert "hashFiles(" not in text
+    assert "cache-dependency-path" not in text
+
+
+def test_the_action_is_documented_as_it_is():
+    inputs = YAML(typ="safe").load(ROOT / "action.yml")["inputs"]
+    text = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([\w-]+)` \|(.*?)\|", text, re.MULTILINE))
+    assert set(rows) == set(inputs)
+    for name, declared in inputs.items():
+        assert rows[name].strip().strip("`") == declared.get("default", "")

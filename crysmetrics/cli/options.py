@@ -178,8 +178,8 @@ def refuse_other_ending(path: str | Path, ending: str, content: str) -> None:
 
 
 FAILURE_NOTES = {
-    "gen": "failed; they count as invalid and as covering nothing, and are left out of "
-    "distributions",
+    "gen": "failed; they count as failures in validity and coverage, and are left out of EMDs and "
+    "Fréchet distances",
     "ref": "failed; they are left out",
     "train": "failed; they are left out",
 }

@@ -43,7 +43,7 @@ class Crystals:
         ids: B distinct strings.
         properties: name -> (B,) array of numbers, booleans or strings.
         failures: what belongs to the set but could not be read. A metric counts these
-            (as invalid, as covering nothing) or names them; it never forgets them.
+            (as failures in validity and coverage) or names them; it never forgets them.
 
     Raises:
         ValueError: if the arrays do not fit together or hold a value that no crystal has.
