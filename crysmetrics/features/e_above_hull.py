@@ -12,12 +12,11 @@ from crysmetrics.above_hull import DEFAULT, stability
 from crysmetrics.features.extractor import Extractor, Features, Run
 from crysmetrics.features.sample import Sample
 from crysmetrics.io import Crystals
-from crysmetrics.io.energies import ENERGY
+from crysmetrics.io.energies import BESIDE, ENERGY
 from crysmetrics.relaxation import displacement
 
-E_ABOVE_HULL, HULL_ENERGY, COMPETING, HULL_ERROR, RMSD = range(5)
+_LABELS = (ENERGY, *BESIDE)
 """Columns; behind them stand the formation energies by each potential."""
-_LABELS = ("e_above_hull", "hull_energy", "competing_phases", "hull_error", "relaxation_rmsd")
 GIVEN = "as given"
 """Version of an extractor that computes nothing."""
 _TOGETHER = 32
@@ -55,6 +54,8 @@ def extractor(name: str, run: Run) -> Extractor:
 def use_given(sample: Sample, always: bool = False) -> bool:
     """Take a set's property `e_above_hull` (eV/atom) for its energies above the hull.
 
+    What else `crysmetrics stability` knows of them is taken from properties of those names.
+
     Args:
         sample: the structures.
         always: whether to do so even where none of them has one, as in parts of a larger set.
@@ -62,20 +63,27 @@ def use_given(sample: Sample, always: bool = False) -> bool:
     Returns:
         Whether any structure has one, or always is set; if not, nothing is changed.
     """
-    given = sample.crystals.properties.get(ENERGY)
-    if given is None or given.dtype.kind not in "fiu":
-        given = np.full(len(sample), np.nan)
-    if not always and not np.isfinite(given).any():
+    values = np.full((len(sample), len(_LABELS)), np.nan)
+    for column, label in enumerate(_LABELS):
+        given = sample.crystals.properties.get(label)
+        if given is not None and given.dtype.kind in "fiu":
+            values[:, column] = np.where(np.isfinite(given), given, np.nan)
+    if not always and np.isnan(values[:, 0]).all():
         return False
-    values = np.full((len(given), len(_LABELS)), np.nan)
-    values[:, E_ABOVE_HULL] = np.where(np.isfinite(given), given, np.nan)
-    missing = np.flatnonzero(np.isnan(values[:, E_ABOVE_HULL])).tolist()
+    missing = np.flatnonzero(np.isnan(values[:, 0])).tolist()
     failures = dict.fromkeys(missing, "no energy is given; it counts as not stable")
 
     def compute(_: Crystals, __: int | None) -> tuple[NDArray[np.float64], dict[int, str]]:
         return values, failures
 
-    found = hashlib.sha256(values[:, E_ABOVE_HULL].tobytes()).hexdigest()
+    values[missing] = np.nan
+    found = hashlib.sha256(values[:, 0].tobytes()).hexdigest()
     given_by = Extractor(ENERGY, GIVEN, _LABELS, compute, {"sha256": found}, cached=False)
     sample.preset(given_by, Features(values, failures))
     return True
+
+
+def are_given(sample: Sample) -> bool:
+    """Tell whether energies came with the structures or from a table, not from a potential."""
+    extractor = sample.extractors.get(ENERGY)
+    return extractor is not None and extractor.version == GIVEN

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from crysmetrics.features.e_above_hull import are_given
 from crysmetrics.features.sample import Sample
 from crysmetrics.metrics.base import Columns, Measure, Metric, Outcome, Part, Value, undefined
 from crysmetrics.metrics.intervals import mean, share
@@ -17,8 +18,8 @@ METASTABLE = 0.1
 BINS = np.round(np.arange(-0.5, 2.01, 0.05), 2)
 """eV/atom, edges of the histogram of CrysLDM's Figure 2; the ends hold what lies beyond."""
 
-_NUMBERS = ("e_above_hull", "hull_error", "relaxation_rmsd")
-"""Columns of which the shares are made."""
+_NUMBERS = ("e_above_hull", "hull_error", "relaxation_rmsd", "competing_phases")
+"""Columns of which the shares and what is said of them are made."""
 
 
 def stability(gen: Sample, settings: EvaluationSettings) -> Outcome:
@@ -31,7 +32,7 @@ def stability(gen: Sample, settings: EvaluationSettings) -> Outcome:
     """
     columns = _columns(gen)
     return replace(
-        _outcome(columns, gen.crystals.num_total, settings, _are_given(gen), _stated_steps(gen)),
+        _outcome(columns, gen.crystals.num_total, settings, are_given(gen), _stated_steps(gen)),
         per_structure=columns,
     )
 
@@ -48,20 +49,13 @@ class StabilityParts:
         columns = _columns(part.sample)
         for name, found in self.columns.items():
             found.append(columns[name])
-        self.given = _are_given(part.sample)
+        self.given = are_given(part.sample)
         return columns
 
     def compute(self, total: int) -> Outcome:
         """Compute the shares of all structures."""
         columns = {name: np.concatenate(found) for name, found in self.columns.items()}
         return _outcome(columns, total, self.settings, self.given)
-
-
-def _are_given(gen: Sample) -> bool:
-    """Tell whether energies came with the structures, instead of a potential's."""
-    from crysmetrics.features.e_above_hull import GIVEN
-
-    return gen.extractors["e_above_hull"].version == GIVEN
 
 
 def _columns(gen: Sample) -> Columns:
@@ -99,11 +93,11 @@ def _outcome(
         given: whether energies came with the structures.
         stated: steps for each structure by the table beside them.
     """
-    above, errors, moved = (columns[name] for name in _NUMBERS)
+    above, moved = columns["e_above_hull"], columns["relaxation_rmsd"]
     known = np.isfinite(above)
     stable = share(int((above[known] <= 0).sum()), total, n_gen=total)
     metastable = share(int((above[known] <= METASTABLE).sum()), total, n_gen=total)
-    note = _note(above, errors, total, given)
+    note = reliability(columns, total, given)
     counts, _ = np.histogram(np.clip(above[known], BINS[0], BINS[-1] - 1e-9), BINS)
     cost = _cost(metastable, settings.steps_per_sample or stated, total)
     if settings.steps_per_sample is None and cost.value is not None:
@@ -128,18 +122,41 @@ def _stated_steps(gen: Sample) -> float | None:
     return None if gen.path is None else steps_per_sample(gen.path)
 
 
-def _note(above: NDArray[np.float64], errors: NDArray[np.float64], total: int, given: bool) -> str:
-    """Say how far the hull itself can be wrong, and how many have no energy."""
+def reliability(columns: Columns, total: int, given: bool) -> str:
+    """Say how far energies above the hull can be trusted.
+
+    Args:
+        columns: of `_NUMBERS`, of all structures that were read.
+        total: structures, with those that could not be read.
+        given: whether energies came with the structures.
+
+    Returns:
+        How many have no energy, and how large the hull's errors are, by the number of competing
+        phases.
+    """
+    above, errors, competing = (
+        columns[name] for name in ("e_above_hull", "hull_error", "competing_phases")
+    )
     known = np.isfinite(above)
     parts = ["by energies above the hull that were given"] if given else []
     if failed := total - int(known.sum()):
         parts.append(f"{failed:,} of {total:,} have no energy and count as not stable")
-    if np.isfinite(errors[known]).any():  # energies that were given come without
-        inside = int((errors[known] == 0).sum())
-        parts.append(
-            f"{inside:,} have a composition of the known phases; the hull is too high by "
-            f"{np.nanmean(errors[known]):.2f} eV/atom on average over all"
-        )
+    known &= np.isfinite(errors)  # energies of other programs come without
+    if not known.any():
+        return "; ".join(parts)
+    outside = known & (errors > 0)
+    inside = f"{int((known & ~outside).sum()):,} have a composition of the known phases"
+    if not outside.any():
+        return "; ".join([*parts, inside])
+    sizes = []
+    for size in np.unique(errors[outside])[::-1].tolist():
+        here = competing[outside & (errors == size)]
+        first, last = int(here.min()), int(here.max())
+        phases = f"{first}" if first == last else f"{first} to {last}"
+        sizes.append(f"{size:.2g} ({len(here):,} with {phases} competing phases)")
+    parts.append(
+        f"{inside}; for others the hull is too high by a mean of {', '.join(sizes)}, in eV/atom"
+    )
     return "; ".join(parts)
 
 

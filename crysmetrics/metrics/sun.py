@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crysmetrics.features.e_above_hull import are_given, use_given
 from crysmetrics.features.sample import Sample
 from crysmetrics.io.energies import ENERGY
 from crysmetrics.metrics.base import Measure, Metric, Outcome, Value, undefined
 from crysmetrics.metrics.intervals import share
 from crysmetrics.metrics.sameness import groups, known_crystals
 from crysmetrics.metrics.settings import EvaluationSettings
-from crysmetrics.metrics.stability import METASTABLE
+from crysmetrics.metrics.stability import METASTABLE, reliability
 
 STABLE = 0.0
 """eV/atom above the hull at which a structure still counts as stable."""
@@ -41,8 +42,12 @@ def sun(gen: Sample, train: Sample, settings: EvaluationSettings) -> Outcome:
         "symmetric": gen.features("space_group").values[:, 0] > 1,
     }
     columns: dict[str, NDArray[Any]] = {}
+    note = ""
     if has_energies(gen):
-        energies = columns[ENERGY] = gen.features(ENERGY).values[:, 0]
+        found = gen.features(ENERGY).values.T
+        named = dict(zip(gen.extractors[ENERGY].labels, found, strict=True))
+        note = reliability(named, total, are_given(gen))
+        energies = columns[ENERGY] = named[ENERGY]
         has["stable"] = energies <= STABLE
         has["metastable"] = energies <= METASTABLE
     values: dict[str, Value] = {}
@@ -58,13 +63,13 @@ def sun(gen: Sample, train: Sample, settings: EvaluationSettings) -> Outcome:
         chosen = np.logical_and.reduce([comparable, *(has[p] for p in parts if p != "unique")])
         count = len(np.unique(labels[chosen])) if "unique" in parts else int(chosen.sum())
         values[key] = share(count, total, total, known)
+        if note and key in ("sun", "msun"):
+            values[key] = values[key].with_note(note)
     return Outcome(values, {**has, **columns})
 
 
 def has_energies(gen: Sample) -> bool:
     """Tell whether energies above the hull are given, or a potential to compute them with is."""
-    from crysmetrics.features.e_above_hull import use_given
-
     return gen.has_features(ENERGY) or gen.run.stability is not None or use_given(gen)
 
 

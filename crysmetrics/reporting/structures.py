@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from crysmetrics.features.e_above_hull import are_given
 from crysmetrics.io import Crystals
 from crysmetrics.metrics.stability import METASTABLE
 from crysmetrics.reporting.pictures import viewer_cell
@@ -47,7 +48,8 @@ def shown_structures(report: Report) -> list[dict[str, Any]]:
     if "gen" not in sets:
         return []
     found = draw_structures(sets["gen"], sets.get("ref"))
-    return found + stable_structures(sets["gen"], report.samples["gen"].run)
+    given = are_given(report.samples["gen"])
+    return found + stable_structures(sets["gen"], None if given else report.samples["gen"].run)
 
 
 def draw_structures(gen: DescribedSet, ref: DescribedSet | None) -> list[dict[str, Any]]:
@@ -68,11 +70,15 @@ def draw_structures(gen: DescribedSet, ref: DescribedSet | None) -> list[dict[st
     return found + [_drawn(gen.crystals[i], rows.iloc[i], ref, "best") for i in best]
 
 
-def stable_structures(gen: DescribedSet, run: Run) -> list[dict[str, Any]]:
+def stable_structures(gen: DescribedSet, run: Run | None) -> list[dict[str, Any]]:
     """Draw the structures lowest above the hull, one of each composition, as made and as relaxed.
 
     What relaxation makes of these few is computed again, since energies alone are kept. `near` is
-    the relaxed structure; None where energies were given, or no structure was to be relaxed.
+    the relaxed structure; None where no structure was to be relaxed.
+
+    Args:
+        gen: the structures, with their energies.
+        run: how they were relaxed; None where energies were given.
     """
     from crysmetrics.above_hull import DEFAULT, stability
 
@@ -86,7 +92,8 @@ def stable_structures(gen: DescribedSet, run: Run) -> list[dict[str, Any]]:
             chosen.setdefault(_composition(gen.crystals[i]), i)
     picked = list(chosen.values())
     found = [_drawn(gen.crystals[i], rows.iloc[i], None, "stable") for i in picked]
-    if picked and np.isfinite(rows["relaxation_rmsd"].to_numpy(dtype=float)[picked]).all():
+    moved = rows["relaxation_rmsd"].to_numpy(dtype=float)[picked]
+    if picked and run is not None and np.isfinite(moved).all():
         settings = run.stability or DEFAULT
         some = gen.crystals[picked]
         relaxed = stability(some, settings, device=run.device, workers=run.workers).relaxed

@@ -12,9 +12,11 @@ import crysmetrics
 from crysmetrics import above_hull
 from crysmetrics.above_hull import StabilitySettings, stability
 from crysmetrics.errors import UserError
+from crysmetrics.features import e_above_hull
 from crysmetrics.hull.table import HullTable
 from crysmetrics.io import Crystals, write
 from crysmetrics.metrics.base import Value
+from crysmetrics.metrics.stability import reliability
 from crysmetrics.potentials import formation, registry
 from crysmetrics.potentials.base import Potential, Prediction
 from crysmetrics.protocols import plan
@@ -180,3 +182,44 @@ def test_salt_is_stable_and_squeezed_salt_is_not() -> None:
     relaxed = stability(squeezed)
     assert abs(relaxed.e_above_hull[0]) < 0.05
     assert found.formation["chgnet"][0] == pytest.approx(-2.1, abs=0.1)
+
+
+def test_what_stability_wrote_is_read_with_its_errors_and_displacements(
+    known: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crystals = cells()
+    settings = StabilitySettings(("told",), hull=known)
+    report = crysmetrics.stability(crystals, stability=settings, cache="off")
+    table = report.per_structure["gen"]
+    table.to_csv(tmp_path / "e.csv", index=False)
+    monkeypatch.setattr(e_above_hull, "stability", None)  # nothing is computed again
+    monkeypatch.setattr(above_hull, "stability", None)
+    found = crysmetrics.evaluate(
+        crystals,
+        crystals,
+        train=cells()[:1],
+        energies=tmp_path / "e.csv",
+        metrics=["stable_rate", "rmsd_relaxed", "sun", "struct_validity"],
+        cache="off",
+        workers=1,
+    )
+    assert found["stable_rate"] == report["stable_rate"]
+    assert found["rmsd_relaxed"] == report["rmsd_relaxed"] == 0
+    given = found.per_structure["gen"]
+    for name in ("e_above_hull", "hull_error", "competing_phases"):
+        np.testing.assert_allclose(given[name], table[name], atol=1e-9)
+    assert "4 have a composition of the known phases" in str(found.metrics["sun"].note)
+    assert "Relaxed" not in found.to_html("x")
+
+
+def test_the_error_of_the_hull_is_said_by_the_number_of_competing_phases() -> None:
+    columns = {
+        "e_above_hull": np.array([0.0, 0.1, 0.2, np.nan, 0.3, 0.4, 0.5]),
+        "hull_error": np.array([0.0, 0.32, 0.16, 0.16, 0.16, 0.16, np.nan]),
+        "competing_phases": np.array([4, 1, 3, 3, 5, 3, 2]),
+    }
+    assert reliability(columns, 8, given=False) == (
+        "2 of 8 have no energy and count as not stable; 1 have a composition of the known phases; "
+        "for others the hull is too high by a mean of 0.32 (1 with 1 competing phases), "
+        "0.16 (3 with 3 to 5 competing phases), in eV/atom"
+    )
