@@ -21,6 +21,7 @@ from crysgen.training.batch import Batch
 from crysmetrics.errors import UserError
 
 if TYPE_CHECKING:
+    from crysgen.wyckoff.draws import DrawnOrbits
     from crysmetrics.io import Crystals
 
 __all__ = [
@@ -203,6 +204,33 @@ class Noises(Protocol):
 
     def refine(self, batch: Batch, seeds: Sequence[int], strength: float | None = None) -> Batch:
         """Noise crystals by a share of the steps, `refine_strength` by default, and denoise them.
+
+        Raises:
+            ValueError: unless 0 < strength <= 1.
+        """
+
+
+@runtime_checkable
+class RefinesOrbits(Protocol):
+    """A model that refines crystals within their space groups: `--method refine --space-group`."""
+
+    def refine_orbits(
+        self,
+        batch: Batch,
+        orbits: Sequence[DrawnOrbits],
+        seeds: Sequence[int],
+        strength: float | None = None,
+    ) -> Batch:
+        """Refine crystals as `Noises` does, with noise and every step projected onto their groups.
+
+        Args:
+            batch: B crystals in the cells of their orbits, atoms in the order of these.
+            orbits: of each crystal.
+            seeds: B, one for each crystal.
+            strength: share of the steps, `refine_strength` by default.
+
+        Returns:
+            The crystals in conventional cells.
 
         Raises:
             ValueError: unless 0 < strength <= 1.

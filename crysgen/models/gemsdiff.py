@@ -268,11 +268,30 @@ class GemsDiff(CrystalPredictor):
 
     def refine(self, batch: Batch, seeds: Sequence[int], strength: float | None = None) -> Batch:
         """See `Noises.refine`."""
+        return self._refined(batch, None, seeds, strength)
+
+    def refine_orbits(
+        self,
+        batch: Batch,
+        orbits: Sequence[DrawnOrbits],
+        seeds: Sequence[int],
+        strength: float | None = None,
+    ) -> Batch:
+        """See `RefinesOrbits`."""
+        return self._refined(batch, orbits, seeds, strength)
+
+    def _refined(
+        self,
+        batch: Batch,
+        orbits: Sequence[DrawnOrbits] | None,
+        seeds: Sequence[int],
+        strength: float | None,
+    ) -> Batch:
         share = self.refine_strength if strength is None else strength
         if not 0 < share <= 1:
             raise ValueError(f"strength must be above 0 and at most 1, not {share}")
         first = max(1, round(share * self.num_steps))
-        return walked(self, *self._begun(batch.atomic_numbers, seeds, batch, first))
+        return walked(self, *self._begun(batch.atomic_numbers, seeds, batch, first, drawn=orbits))
 
     def begin(
         self, targets: Sequence[Target], steps: int | None = None
@@ -299,7 +318,7 @@ class GemsDiff(CrystalPredictor):
         steps: int | None = None,
         drawn: Sequence[DrawnOrbits] | None = None,
     ) -> tuple[_State, list[_Step]]:
-        """Begin at pure noise, on the orbits `drawn`, or at `start` noised to the step `first`."""
+        """Begin at pure noise, or at `start` noised to the step `first`; on the orbits `drawn`."""
         plan = steps_back(self.num_steps, first, steps)
         mask = atomic_numbers > 0
         counts = mask.sum(1)
@@ -321,7 +340,11 @@ class GemsDiff(CrystalPredictor):
             orbits = [one.orbits for one in drawn]
             elements = [one.elements for one in drawn]
             group = stack_orbits(orbits, elements, mask.shape[1], mask.device)
-            frac = place_orbits(orbits, frac)
+            if start is None:
+                frac = place_orbits(orbits, frac)
+            else:
+                moved = group.project_displacements(shortest_path(start.frac_coords, frac))
+                frac = wrap(group.project_frac_coords(start.frac_coords + moved)).to(frac)
             vectors = self._allowed_cells(vectors, counts, group)
         clean: tuple[Tensor, ...] = ()
         if self.config.self_conditioning:

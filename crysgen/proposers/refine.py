@@ -6,8 +6,10 @@ be a structure that no library holds; the nearer to the prototype the less noise
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,16 +17,35 @@ from crysgen.proposers.base import PREDICTED, PREDICTED_TIER, Method
 from crysgen.proposers.model import ModelSamples
 from crysgen.proposers.retrieval import Retrieval
 from crysgen.requests import CompositionRequest, derived_seed
+from crysgen.retrieval.library.prototypes import SYMPREC
+from crysgen.retrieval.proposals.proposal import to_crystals
+from crysgen.wyckoff.placed import placed_orbits
 from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals, Failure
+from crysmetrics.symmetry import Cell
 
 if TYPE_CHECKING:
     from crysgen.models.base import Noises
     from crysgen.retrieval.proposals.proposal import Proposal
     from crysgen.settings import Resources, SamplingSettings
+    from crysgen.wyckoff.draws import DrawnOrbits
     from crysmetrics.progress import Advance
 
 _AT_ONCE = 64
+
+log = logging.getLogger(__name__)
+
+
+class _Start(NamedTuple):
+    """A proposal that is refined.
+
+    Attributes:
+        proposal: in the cell of its orbits, if there are any.
+        orbits: of the space group that is kept to; None for none.
+    """
+
+    proposal: Proposal
+    orbits: DrawnOrbits | None = None
 
 
 class Refine(Method):
@@ -87,25 +108,52 @@ class Refine(Method):
         for piece in pieces:
             request = self.requests[int(piece)]
             found = self.retrieval.proposals(request, request.count)
-            if found:
-                yield self._refined(piece, request, found)
+            starts = self._starts(found)
+            if starts:
+                yield self._refined(piece, request, starts)
             else:
                 reason = f"the library knows no structure of {request.formula} to refine"
+                if self.settings.space_group is not None:
+                    reason += f" in space group {self.settings.space_group}"
                 yield Crystals.empty([Failure(piece, reason)])
             advance(1)
 
+    def _starts(self, found: Sequence[Proposal]) -> list[_Start]:
+        """List proposals with their orbits, where a model is to keep to the wanted space group."""
+        from crysgen.models.base import RefinesOrbits
+
+        group = self.settings.space_group
+        if group is None or not isinstance(self.samples.model, RefinesOrbits):
+            return [_Start(proposal) for proposal in found]
+        starts = []
+        for proposal in found:
+            atoms = Cell(proposal.lattice, proposal.frac_coords, proposal.atomic_numbers)
+            try:
+                cell, orbits = placed_orbits(atoms, group, SYMPREC)
+            except ValueError as error:
+                log.info("not refined, %s %s", proposal.template_id, error)
+                continue
+            placed = replace(
+                proposal,
+                lattice=cell.lattice,
+                frac_coords=cell.frac_coords,
+                atomic_numbers=cell.atomic_numbers,
+            )
+            starts.append(_Start(placed, orbits))
+        return starts
+
     def _refined(
-        self, piece: str, request: CompositionRequest, found: Sequence[Proposal]
+        self, piece: str, request: CompositionRequest, starts: Sequence[_Start]
     ) -> Crystals:
         """Refine as many as requested; likelier proposals are starting points more often."""
         import torch
 
-        from crysgen.retrieval.proposals.proposal import to_crystals
         from crysgen.training.batch import Batch
 
         # Each proposal once, then the likeliest again with other noise.
-        places = np.arange(request.count) % len(found)
-        chosen = [found[i] for i in places.tolist()]
+        places = np.arange(request.count) % len(starts)
+        chosen = [starts[i].proposal for i in places.tolist()]
+        orbits = [starts[i].orbits for i in places.tolist()]
         seeds = [
             derived_seed(self.settings.seed, p.atomic_numbers.tolist(), f"refine-{i}")
             for i, p in enumerate(chosen)
@@ -115,7 +163,10 @@ class Refine(Method):
         for start in range(0, len(chosen), _AT_ONCE):
             part = chosen[start : start + _AT_ONCE]
             batch = Batch.from_crystals(to_crystals(part), torch.float32).to(device)
-            made = self._model.refine(batch, seeds[start : start + _AT_ONCE])
+            own = [each for each in orbits[start : start + _AT_ONCE] if each is not None]
+            numbers = seeds[start : start + _AT_ONCE]
+            model: Any = self._model
+            made = model.refine_orbits(batch, own, numbers) if own else model.refine(batch, numbers)
             parts.append(made.to_crystals([f"{piece}/{start + i}" for i in range(len(part))]))
         crystals = Crystals.concatenate(parts)
         count = len(chosen)

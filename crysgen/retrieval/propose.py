@@ -20,6 +20,7 @@ from crysgen.retrieval.proposals.decoration import decorated
 from crysgen.retrieval.proposals.known import polymorphs, with_known
 from crysgen.retrieval.proposals.merging import distinct, merged
 from crysgen.retrieval.proposals.proposal import Proposal, to_crystals
+from crysgen.retrieval.proposals.raising import raised_to
 from crysgen.retrieval.proposals.sizing import with_volumes
 from crysgen.retrieval.proposals.template_ranking import ranked_templates
 from crysgen.retrieval.scoring.probability import calibrated
@@ -67,7 +68,8 @@ def propose(
         units: cell sizes as multiples of `atoms`; proposals of all sizes compete.
         exclude_ids: entries that are not used.
         exclude_formula: leave out all entries of the very formula as well (any polymorph).
-        space_group: only structures of this space group.
+        space_group: only structures of this space group; behind those that have it, structures of
+            its subgroups that are moved onto it (`proposals.raising`).
         decorate: use templates of other formulas where too few are known.
         any_cell: give known structures of the formula whatever their number of atoms, where the
             library holds everything that is known.
@@ -99,16 +101,35 @@ def propose(
         more = ranked_templates(library, atoms, n, units, excluded, exclude_formula, space_group)
         more = with_plausibility(with_volumes(library, more[TEMPLATES:]))
         # Order and probabilities of the others are those of any smaller number.
-        last = found[-1]
-        found += [
-            replace(p, score=p.score * last.score, probability=p.probability * last.probability)
-            for p in calibrated(more, by_formula)
-        ]
+        found += _behind(calibrated(more, by_formula), found)
+    if space_group is not None and len(found) < n:
+        others = uncalibrated(
+            library,
+            atoms,
+            units=units,
+            exclude_ids=exclude_ids,
+            exclude_formula=exclude_formula,
+            decorate=decorate,
+        )
+        sizes = {unit * sum(atoms.values()) for unit in units}
+        raised = distinct(raised_to(others, space_group, sizes), found)
+        found += _behind(calibrated(with_plausibility(raised), by_formula), found)
     if library.everything and not exclude_formula:
-        sizes = None if any_cell else units
-        known = polymorphs(library, atoms, sizes, excluded, space_group)
+        cells = None if any_cell else units
+        known = polymorphs(library, atoms, cells, excluded, space_group)
         found = with_known(library, known, found)
     return found[:n]
+
+
+def _behind(more: Sequence[Proposal], found: Sequence[Proposal]) -> list[Proposal]:
+    """Lower scores and probabilities of proposals below those of the ones found before."""
+    if not found:
+        return list(more)
+    last = found[-1]
+    return [
+        replace(p, score=p.score * last.score, probability=p.probability * last.probability)
+        for p in more
+    ]
 
 
 def uncalibrated(

@@ -15,12 +15,17 @@ from crysgen.models.adaptive_cell_config import AdaptiveCellConfig
 from crysgen.models.gemsdiff import GemsDiff, GemsDiffConfig
 from crysgen.models.targets import Target
 from crysgen.training.batch import Batch
-from crysgen.wyckoff.draws import draw_orbits
+from crysgen.wyckoff.draws import DrawnOrbits, draw_orbits
 from crysgen.wyckoff.fillings import possible_units
+from crysgen.wyckoff.placed import placed_orbits
 from crysmetrics.errors import UserError
 from crysmetrics.geometry import min_distance
+from crysmetrics.io import Crystals
+from crysmetrics.matching.distances import rms_distances
 from crysmetrics.space_groups.groups import space_group
+from crysmetrics.space_groups.lattices import symmetric_lattice
 from crysmetrics.space_groups.projection import Orbits
+from crysmetrics.symmetry import Cell
 
 SMALL = {
     "network": "pairformer",
@@ -102,6 +107,53 @@ def test_every_sample_obeys_its_space_group(kind: str) -> None:
         lattice, frac = made.lattices[row].numpy(), made.frac_coords[row][there].numpy()
         assert np.linalg.det(lattice) > 0
         assert furthest_image(lattice, frac, numbers, group.hall_number) < 1e-6 * len(numbers)
+
+
+@pytest.mark.parametrize("kind", ["path", "flow"])
+def test_refined_crystals_keep_their_space_groups(kind: str) -> None:
+    starts = [crystal_of(number, atoms) for number, atoms in CASES]
+    batch = Batch.from_crystals(Crystals.concatenate([cell for cell, _ in starts]), torch.float32)
+    model, seeds = model_of(KINDS[kind]), list(range(len(CASES)))
+    made = [
+        model.refine_orbits(batch, [own for _, own in starts], seeds, share)
+        for share in (0.001, 0.02)
+    ]
+    for few in made:
+        for row, (number, atoms) in enumerate(CASES):
+            check(few, row, Target(0, atoms, space_group=number))
+    assert not torch.equal(made[0].lattices, made[1].lattices)
+
+
+def test_with_little_noise_refinement_is_the_same_within_a_group_and_without() -> None:
+    starts = [crystal_of(number, atoms) for number, atoms in CASES]
+    crystals = Crystals.concatenate([cell for cell, _ in starts])
+    batch = Batch.from_crystals(crystals, torch.float32)
+    torch.manual_seed(0)
+    model = GemsDiff(GemsDiff.fitted(GemsDiffConfig(**KINDS["path"]), batch))
+    seeds = range(len(starts))
+    kept = model.refine_orbits(batch, [own for _, own in starts], seeds, 0.001)
+    free = model.refine(batch, seeds, 0.001)
+    pairs = np.stack([np.arange(len(starts))] * 2, 1)
+    found = rms_distances(*(one.to_crystals(crystals.ids) for one in (kept, free)), pairs)
+    assert (found < 0.01).all()
+
+
+def crystal_of(number: int, atoms: tuple[int, ...]) -> tuple[Crystals, DrawnOrbits]:
+    """Make a crystal of a group, and find its orbits in another, skewed cell."""
+    group, rng = space_group(number), np.random.default_rng(number)
+    drawn = draw_orbits(number, atoms, 0)
+    orbits = drawn.conventional
+    numbers = np.repeat(drawn.elements, orbits.counts)
+    shape = symmetric_lattice(5 * np.eye(3) + rng.normal(0, 0.5, (3, 3)), group.rotations)
+    lattice = shape * (20 * len(numbers) / np.linalg.det(shape)) ** (1 / 3)
+    drawings = [orbits.place(rng.random((len(orbits.positions), 3))) for _ in range(10)]
+    frac = max(drawings, key=lambda frac: min_distance(lattice, frac))
+    skew = np.array([[1, 1, 0], [0, 1, 0], [0, 1, 1]])
+    whole = Cell(skew @ lattice, frac @ np.linalg.inv(skew), numbers)
+    cell, own = placed_orbits(whole, number, 0.001)
+    assert sorted(cell.atomic_numbers.tolist()) == sorted(atoms)
+    packed = (cell.atomic_numbers, cell.frac_coords, cell.lattice[None], [len(atoms)])
+    return Crystals(*packed, [str(number)]), own
 
 
 def test_a_sample_follows_from_its_seed_alone() -> None:

@@ -19,6 +19,7 @@ from crysgen.wyckoff.fillings import Fillings, contents_of
 from crysgen.wyckoff.groups import draw_space_group
 from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals, read
+from crysmetrics.space_group_settings import point_group_order
 from crysmetrics.space_groups.groups import space_group
 
 QUICK = ("--steps", "2", "--no-energies", "--workers", "1", "--device", "cpu", "--quiet")
@@ -55,6 +56,21 @@ def test_samples_have_the_groups_that_were_drawn(way: tuple[str, ...], tmp_path:
     drawn = {draw_space_group((38, 22, 8, 8, 8), int(seed)) for seed in table.seed}
     orders = {n: len(space_group(n).rotations) / space_group(n).centring for n in range(1, 231)}
     assert (table.space_group_tight.map(orders) >= min(map(orders.get, drawn))).all()
+
+
+@pytest.mark.parametrize(("formula", "number"), [("TiO2", 136), ("MgAl2O4", 227), ("BaTiO3", 99)])
+def test_refinement_keeps_to_the_group_that_is_asked_for(
+    formula: str, number: int, tmp_path: Path
+) -> None:
+    group = ("--space-group", str(number))
+    args = ["--composition", formula, "-n", "3", "--method", "refine", *group]
+    done = CliRunner().invoke(main, ["sample", "-o", str(tmp_path / "out"), *QUICK[2:], *args])
+    assert done.exit_code == 0, done.output
+    table = pd.read_csv(tmp_path / "out" / "samples.csv")
+    assert len(table)
+    assert set(table.formula) == {formula}
+    assert (table.space_group == number).all()
+    assert (table.space_group_tight.map(point_group_order) >= point_group_order(number)).all()
 
 
 def test_what_no_library_knows_gets_a_space_group() -> None:

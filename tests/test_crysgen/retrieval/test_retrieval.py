@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,14 @@ from crysgen.retrieval.proposals.decoration import (
     supercells,
 )
 from crysgen.retrieval.proposals.proposal import repeated, to_crystals
+from crysgen.retrieval.proposals.raising import raised_to
 from crysgen.retrieval.propose import propose
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.io import Crystals, write
 from crysmetrics.io.elements import ATOMIC_NUMBERS
 from crysmetrics.locking import locked
 from crysmetrics.matching.distances import permuted_distances, rms_distances
+from crysmetrics.symmetry import space_groups
 
 Z = ATOMIC_NUMBERS
 
@@ -421,3 +424,33 @@ def test_shipped_library_is_small_and_says_its_licences() -> None:
     entries = load_entries(path)
     assert len(entries) > 15_000
     assert all(licence for _, licence in entries.sources)
+
+
+# --- space groups --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lower", [160, 38])
+def test_distortions_are_moved_onto_the_group_that_is_wanted(library: Library, lower: int) -> None:
+    atoms = {Z["Ba"]: 1, Z["Ti"]: 1, Z["O"]: 3}
+    distorted = propose(library, atoms, 3, space_group=lower)
+    raised = raised_to(distorted, 221, {5})
+    assert raised
+    for proposal in raised:
+        assert proposal.space_group == space_groups(to_crystals([proposal]), 0.001)[0] == 221
+        assert Counter(proposal.atomic_numbers.tolist()) == atoms
+    assert not raised_to(distorted, 221, {10})
+    assert not raised_to(raised, lower, {5})
+
+
+def test_proposals_of_a_group_go_on_with_distortions_of_it(library: Library) -> None:
+    atoms = {Z["Ba"]: 1, Z["Ti"]: 1, Z["O"]: 3}
+    cubic = [i for i in library.group((1, 1, 3)).members if library.entries.space_groups[i] == 221]
+    found = propose(
+        library, atoms, 9, space_group=221, exclude_ids=[library.entries.ids[i] for i in cubic]
+    )
+    assert found
+    assert set(space_groups(to_crystals(found), 0.01)) == {221}
+    own = library.entries.space_groups[[library.entries.position[p.template_id] for p in found]]
+    assert (own != 221).all()
+    scores = [p.score for p in found]
+    assert scores == sorted(scores, reverse=True)
