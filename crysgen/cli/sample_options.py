@@ -253,8 +253,8 @@ SYMMETRY: tuple[Option, ...] = (
         metavar="SG|auto",
         help="Give only crystals of this space group: a number, or a symbol such as Fm-3m. Some "
         "models make samples that obey it exactly, also with refine; from other models, those are "
-        "kept that have it. Known structures have it, or a subgroup, from which they are moved onto "
-        "it. With auto, each sample of a model gets a space group that is likely for its atoms.",
+        "kept that have it. Known structures have it, or a subgroup and are moved onto it. "
+        "With auto, each sample of a model gets a space group that is likely for its atoms.",
     ),
     click.option(
         "--sites",
