@@ -197,7 +197,7 @@ def _finish(
             save_diagram(diagram, folder / "hull.png")
     result = {
         **{"compositions": done, "of": total, "candidates": len(candidates)},
-        "on_hull": on_hull(diagram, table),
+        "on_hull": on_hull(diagram, table, candidates),
     }
     write_json({"schema": SCHEMA, "request": settings.request(), "result": result}, folder / RECORD)
     return candidates
@@ -241,17 +241,22 @@ def _candidates(found: Crystals, table: HullTable, potentials: Sequence[str]) ->
     columns = ["name", "formula", "num_atoms", "space_group", "e_above_hull", "e_above_known"]
     made = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
     made = made.sort_values(["e_above_hull", "name"], ignore_index=True)
-    return made.round({name: 4 for name in made.columns if name.startswith(("e_above", "form"))})
+    energies_of = [name for name in made.columns if name.startswith(("e_above", "formation"))]
+    made[energies_of] = made[energies_of].round(4) + 0.0  # without negative zeros
+    return made
 
 
-def on_hull(diagram: Any, table: HullTable) -> list[dict[str, str]]:
+def on_hull(diagram: Any, table: HullTable, candidates: pd.DataFrame) -> list[dict[str, str]]:
     """List the compounds on the hull: formula, and the id of a known phase or name of a candidate.
 
     Args:
         diagram: pymatgen's, of known phases and candidates.
-        table: of the known phases; those that it has above the hull are left out.
+        table: of the known phases.
+        candidates: of `_candidates`. What either has above the hull is left out: what it decomposes
+            into may be missing in the diagram.
     """
     above = {name for name, e in zip(table.ids, table.published, strict=True) if e > ON_HULL}
+    above |= set(candidates[candidates.e_above_hull > ON_HULL]["name"])
     found = [
         {"formula": entry.composition.reduced_formula, "phase": str(entry.attribute)}
         for entry in diagram.stable_entries
@@ -271,9 +276,11 @@ def _diagram(candidates: pd.DataFrame, table: HullTable, system: Sequence[int]) 
     if energy is not None:
         lowest = candidates.sort_values(energy).drop_duplicates("formula")
         for row in lowest.to_dict("records"):
-            entry = PDEntry(row["formula"], 0.0, attribute=row["name"])
-            total = row[energy] * entry.composition.num_atoms
-            more.append(PDEntry(entry.composition, total, attribute=row["name"]))
+            amounts = PDEntry(row["formula"], 0.0).composition
+            total = row[energy] * amounts.num_atoms
+            above = row["e_above_hull"]
+            name = f"{row['formula']} (+{above:.3f})" if above > ON_HULL else None
+            more.append(PDEntry(amounts, total, name=name, attribute=row["name"]))
     return phase_diagram(table, system, more)
 
 

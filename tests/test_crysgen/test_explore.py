@@ -92,6 +92,26 @@ def test_what_lies_below_the_known_hull_is_first_and_drawn(
     assert "holds another exploration" in other.output
 
 
+def test_what_decomposes_into_phases_that_the_table_lacks_is_not_on_the_hull(
+    made_up: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # LiO2 is known 0.3 eV/atom above the hull, which so runs at -1.2 there; -0.9 is found.
+    table = HullTable(("super",), ({3: 1, 8: 2},), np.array([-0.9]), np.array([0.3]), "made up")
+    monkeypatch.setattr(exploring, "load_hull", lambda _: table)
+    monkeypatch.setitem(ENERGIES, "Li2O", 0.2)
+    monkeypatch.setitem(ENERGIES, "LiO", 0.1)
+    folder = tmp_path / "out"
+    call = ["explore", "Li-O", "-o", str(folder), "--max-atoms", "4", "-n", "1", "--device", "cpu"]
+    done = CliRunner().invoke(main, call)
+    assert done.exit_code == 0, done.output
+    candidates = pd.read_csv(folder / exploring.TABLE)
+    np.testing.assert_allclose(candidates.set_index("formula").e_above_hull["LiO2"], 0.3)
+    record = json.loads((folder / exploring.RECORD).read_text())
+    assert not record["result"]["on_hull"]
+    drawn = exploring._diagram(candidates, table, (3, 8))
+    assert "LiO2 (+0.300)" in {entry.name for entry in drawn.stable_entries}
+
+
 def test_what_makes_no_sense_is_refused(made_up: list[str], tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("mine")
     for arguments, reason in (
