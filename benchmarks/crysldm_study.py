@@ -107,7 +107,7 @@ def free(model: CrysLDM, count: int, steps: int) -> Crystals:
     """Sample crystals of the model's choice."""
     draws = [Draw(i, 0, Target(i), i, 0) for i in range(count)]
     batches = plan_batches(draws, size_of=model.size_of)
-    return Crystals.concatenate(list(sample(model, batches, steps=steps)))
+    return Crystals.concatenate(list(sample(model, batches, steps=steps, redraw_clashes=False)))
 
 
 if __name__ == "__main__":

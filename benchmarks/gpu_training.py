@@ -447,7 +447,7 @@ def samples(
         targets = latent_targets(model, wanted.crystals, [target.seed for target in targets])
     draws = [Draw(i, i, target, 0, target.seed) for i, target in enumerate(targets)]
     batches = plan_batches(draws, device, size_of=model.size_of)
-    parts = list(sample(model, batches, steps=steps, device=device))
+    parts = list(sample(model, batches, steps=steps, device=device, redraw_clashes=False))
     made = Crystals.concatenate(parts)
     made = made[np.argsort([int(name) for name in made.ids])]
     return made.with_ids([wanted.ids[int(name)] for name in made.ids])

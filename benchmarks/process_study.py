@@ -198,7 +198,9 @@ def samples(model: Model, val: Crystals, steps: int | None = None) -> tuple[Crys
         atoms = tuple(val.atomic_numbers[val.offsets[i] : val.offsets[i + 1]].tolist())
         draws.append(Draw(i, i, Target(i, atoms), 0, 0))
     start = time.process_time()
-    made = Crystals.concatenate(list(sample(model, plan_batches(draws), steps=steps)))
+    made = Crystals.concatenate(
+        list(sample(model, plan_batches(draws), steps=steps, redraw_clashes=False))
+    )
     seconds = time.process_time() - start
     made = made[np.argsort([int(name) for name in made.ids])]
     return made.with_ids([val.ids[int(name)] for name in made.ids]), seconds

@@ -1,10 +1,12 @@
-"""Noise of sampling, and symmetry at the end: what each does to samples of `val` compositions.
+"""Settings of sampling, and symmetry at the end: what each does to samples of `val` compositions.
 
     python -m crysgen.training.data ../shared/data -o packed.npz
-    python benchmarks/sampling_study.py packed.npz --noise 0.5,0.5,1 --noise 1,1,0 --steps 50
+    python benchmarks/sampling_study.py packed.npz --steps 50 \\
+        --settings anti_annealing=20,cell_anti_annealing=4 --settings anti_annealing=0
 
-One sample for each crystal marked `val`, for each noise of positions, noise of cells and
-anti-annealing (see `GemsDiffConfig`), with the same seeds, as they come and made symmetric.
+One sample for each crystal marked `val`, for each set of settings (see `GemsDiffConfig`), with the
+same seeds, as they come and made symmetric. Samples with atoms on top of each other are drawn again
+only with `--redraw`, as `crysgen sample` does it.
 """
 
 from __future__ import annotations
@@ -36,41 +38,38 @@ SHORTEST = 0.5
 @click.command()
 @click.argument("packed", type=click.Path(exists=True, path_type=Path))
 @click.option("--model", "name", default=DEFAULT_MODEL, show_default=True)
-@click.option("--noise", "noises", multiple=True, help="P,C,A; the model's own if not given.")
+@click.option("--settings", "changes", multiple=True, help="KEY=NUMBER,...; default: the model's.")
 @click.option("--tolerances", default="0.3,1", show_default=True, help="Å, of symmetry at the end.")
 @click.option("--steps", type=int, help="Of the diffusion; all by default.")
 @click.option("--seeds", default=1, show_default=True)
 @click.option("--limit", type=int, help="Compositions, drawn at random; all by default.")
+@click.option("--redraw", is_flag=True, help="Samples with atoms within 0.5 Å, up to four times.")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for the samples.")
-def main(packed: Path, name: str, noises: tuple[str, ...], tolerances: str, steps: int | None,
-         seeds: int, limit: int | None, device: str, output: Path | None) -> None:  # fmt: skip
+def main(packed: Path, name: str, changes: tuple[str, ...], tolerances: str, steps: int | None,
+         seeds: int, limit: int | None, redraw: bool, device: str,
+         output: Path | None) -> None:  # fmt: skip
     """Print one line for each set, then a Markdown table."""
     val = read(packed)
     val = val[val.properties[SPLIT] == "val"]
     if limit is not None:
         val = val[np.sort(np.random.default_rng(0).permutation(len(val))[:limit])]
     model: Any = load_model(name, device)
-    own = f"{model.config.position_noise},{model.config.cell_noise},{model.config.anti_annealing}"
+    own = model.config
     rows = []
     for seed in range(seeds):
-        for noise in noises or (own,):
-            positions, cells, amplified = map(float, noise.split(","))
-            model.config = replace(
-                model.config,
-                position_noise=positions,
-                cell_noise=cells,
-                anti_annealing=amplified,
-            )
+        for change in changes or ("",):
+            pairs = [part.split("=") for part in change.split(",") if part]
+            model.config = replace(own, **{key: float(value) for key, value in pairs})
             started = time.process_time()
-            made = sampled(model, val, seed, steps, device)
+            made = sampled(model, val, seed, steps, device, redraw)
             seconds = time.process_time() - started
             if output is not None:
                 output.mkdir(parents=True, exist_ok=True)
-                made.save(output / f"{noise}-seed{seed}.npz")
+                made.save(output / f"{change or 'own'}-seed{seed}.npz")
             for tolerance in (None, *map(float, tolerances.split(","))):
                 exact = made if tolerance is None else symmetrized_in_place(made, tolerance)
-                row = {"noise": noise, "seed": seed, "tolerance": tolerance}
+                row = {"settings": change, "seed": seed, "tolerance": tolerance}
                 rows.append(row | figures(exact, val) | {"CPU s": seconds})
                 print(json.dumps(rows[-1]), flush=True)
     print(pd.DataFrame(rows).to_markdown(index=False, floatfmt=".4f"))

@@ -129,7 +129,7 @@ def decode(
     targets = targets_of(latents, seeds, model)
     draws = [Draw(i, 0, target, i, target.seed) for i, target in enumerate(targets)]
     device, cores = str(model.device), cpu_count(workers)
-    planned = steps or model.num_steps
+    planned = steps or model.default_steps
     parts = [] if kept is None else kept.begin(_request(model, latents, ids, seed, steps))
     done = {int(name) for part in parts for name in _names(part)}
     # All are planned, whatever is done already: another plan would round otherwise.
@@ -147,6 +147,7 @@ def decode(
             workers=cores,
             advance=advance,
             unfinished=None if kept is None else kept.states,
+            redraw_clashes=False,  # what a latent vector stands for is not chosen
         ):
             parts.append(part)
             if kept is not None:

@@ -27,10 +27,15 @@ def symmetric_eigen(matrices: Tensor) -> tuple[Tensor, Tensor]:
     """Compute eigenvalues (..., 3) and eigenvectors, as columns (..., 3, 3), in any order.
 
     Args:
-        matrices: (..., 3, 3) symmetric.
+        matrices: (..., 3, 3) symmetric; those with numbers that are not finite have eigenvalues
+            that are no numbers.
     """
     if matrices.device.type == "cpu":
-        return torch.linalg.eigh(matrices)
+        # LAPACK fails for a whole batch if one matrix is not finite.
+        finite = matrices.isfinite().all(-1).all(-1)[..., None]
+        one = torch.eye(3, dtype=matrices.dtype)
+        values, vectors = torch.linalg.eigh(torch.where(finite[..., None], matrices, one))
+        return torch.where(finite, values, torch.nan), vectors
     return closed_form_eigen(matrices)
 
 

@@ -130,7 +130,7 @@ def card_text(card: dict[str, Any]) -> str:
     cls = model_class(card["kind"])
     config, progress, training = card["config"], card["progress"], card["training"]
     told = ", ".join(name.replace("_", " ") for name in sorted(cls.accepts)) or "nothing"
-    steps = cls(cls.Config.from_json(config)).num_steps
+    steps = cls(cls.Config.from_json(config)).default_steps
     lines = [f"# {card['name']}", "", f"{cls.paper}. Can be told: {told}.", ""]
     if card["provisional"]:
         lines += [f"**Provisional**: trained on {card['hardware']} until better is there.", ""]

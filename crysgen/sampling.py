@@ -46,8 +46,7 @@ as many as the smallest, so that one search for neighbours suits them (`crysgen.
 UNKNOWN_SIZE = 20
 """Atoms assumed for a cell whose size the model chooses."""
 SHORTEST_DISTANCE = 0.5
-"""Å at or below which atoms of a crystal with a given space group lie on top of each other, as in
-structural validity."""
+"""Å at or below which atoms lie on top of each other, as in structural validity."""
 _BYTES_AN_ATOM = 2_000_000
 """On a GPU, neighbours and messages included; too low a guess costs one retry."""
 
@@ -129,31 +128,36 @@ def sample(
     workers: int = 1,
     advance: Callable[[int], None] = lambda count: None,
     unfinished: UnfinishedBatches | None = None,
+    redraw_clashes: bool = True,
 ) -> Iterator[Crystals]:
     """Sample the crystals of all draws, batch after batch.
 
     Args:
         model: on `device`.
         batches: what to make together, see `plan_batches`; halved where memory runs out.
-        steps: of the reverse process; None for all of the model's.
+        steps: of the reverse process; None for the model's default.
         device: where the model computes.
         workers: cores; on a CPU each takes batches of its own, which waits less, on a busy
             machine far less, than all cores on every operation.
         advance: told how many structures times steps were just done.
         unfinished: where a CPU keeps batches on their way, and finds them again; None for nowhere.
+        redraw_clashes: draw crystals again that have two atoms within 0.5 Å; False for what the
+            model itself makes of each draw.
 
     Yields:
         Crystals of each batch, with the draws' numbers as ids and the properties `seed` and
         `redrawn`. Their atoms are those that the model returned. An invalid draw (numbers that
         are not finite, a cell without volume or atoms, another composition than was asked for) is
-        drawn again with a new seed. After a few times it is a failure, named by its number.
+        drawn again with a new seed. After a few times it is a failure, named by its number; of
+        crystals with atoms on top of each other, which have the right atoms after all, the last
+        one is given, unless a space group was asked for: there it is a failure, too.
 
     Raises:
         UserError: if there is not enough memory for a single structure.
     """
     from crysmetrics.parallel import in_threads, torch_threads
 
-    runner = _Runner(model, steps, device, advance, unfinished)
+    runner = _Runner(model, steps, device, advance, unfinished, redraw_clashes)
     if device.startswith("cuda"):
         yield from map(runner.crystals, batches)
         return
@@ -171,11 +175,14 @@ class _Runner:
         device: str,
         advance: Callable[[int], None],
         unfinished: UnfinishedBatches | None = None,
+        redraw_clashes: bool = True,
     ) -> None:
         from crysgen.models.base import Stepwise
 
+        self._redraw_clashes = redraw_clashes
+
         self.model, self.steps, self.device, self.advance = model, steps, device, advance
-        self.planned = steps or model.num_steps
+        self.planned = steps or model.default_steps
         self.most_atoms: int | None = None
         self._sample = model.sample
         self._unfinished: UnfinishedBatches | None = None
@@ -194,7 +201,7 @@ class _Runner:
         for attempt in range(ATTEMPTS):
             if attempt:
                 waiting = [draw.again(attempt) for draw in waiting]
-            found = self._sampled(waiting, report=attempt == 0)
+            found = self._sampled(waiting, attempt)
             reasons = {int(f.file): f.reason for f in found.failures}
             seeds = {draw.number: draw.seed for draw in waiting}
             for crystal in found:
@@ -210,7 +217,7 @@ class _Runner:
         parts = [done[draw.number] for draw in batch if draw.number in done]
         return Crystals.concatenate(parts).with_failures(failures)
 
-    def _sampled(self, draws: Sequence[Draw], report: bool) -> Crystals:
+    def _sampled(self, draws: Sequence[Draw], attempt: int) -> Crystals:
         """Sample each draw once, in batches that fit into memory."""
         builder = CrystalsBuilder()
         parts = [list(draws)]
@@ -221,7 +228,7 @@ class _Runner:
             if self.most_atoms is not None:
                 fitting = max(1, min(fitting, self.most_atoms // size))
             if fitting == len(part):
-                if self._try(part, report, builder):
+                if self._try(part, attempt, builder):
                     continue
                 if len(part) == 1:
                     raise UserError(
@@ -233,8 +240,10 @@ class _Runner:
             parts = [part[:fitting], part[fitting:], *parts]
         return builder.build()
 
-    def _try(self, draws: Sequence[Draw], report: bool, builder: CrystalsBuilder) -> bool:
+    def _try(self, draws: Sequence[Draw], attempt: int, builder: CrystalsBuilder) -> bool:
         """Sample these and add them to `builder`; False if memory runs out."""
+        report = attempt == 0
+        again = self._redraw_clashes and attempt < ATTEMPTS - 1
         targets = [draw.target for draw in draws]
         told = 0
 
@@ -265,8 +274,9 @@ class _Runner:
             name = str(draw.number)
             if not _has_composition(crystal[0], draw.target.atomic_numbers):
                 builder.fail(name, "has another composition than was asked for")
-            elif draw.target.space_group and _has_clash(crystal):
-                # Two sites of an orbit have come together: it lies on another Wyckoff position.
+            elif (draw.target.space_group or again) and _has_clash(crystal):
+                # In a space group, two sites of an orbit have come together: always a failure, as
+                # the orbit lies on another Wyckoff position.
                 builder.fail(name, "has atoms on top of each other")
             else:
                 builder.add(name, *crystal, source=name)

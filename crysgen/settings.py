@@ -22,7 +22,7 @@ class SamplingSettings:
     Attributes:
         method: a name of `crysgen.proposers.base.METHODS`.
         model: name or path of a diffusion model; None for the default one.
-        steps: of the reverse diffusion; None for all of the model's.
+        steps: of the reverse diffusion; None for the model's default.
         library: `known` for all that is known, `benchmark` for what benchmarks may see.
         seed: from which every structure's own seed follows.
         max_atoms: of a cell; None for what `ask_formulas` chooses.

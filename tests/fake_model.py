@@ -15,16 +15,18 @@ class FakeModel:
 
     Args:
         bad: seeds whose crystals are none.
+        clashing: seeds whose first two atoms lie on top of each other.
         memory: atoms (with padding) of a batch beyond which memory runs out.
         stop_at: the call of `sample` that is interrupted; the first is 1.
     """
 
     kind = "fake"
     accepts = requires = frozenset({"atomic_numbers"})
-    num_steps = 10
+    num_steps = default_steps = 10
     refine_strength = 0.1
 
-    def __init__(self, bad=(), memory=None, stop_at=None):
+    def __init__(self, bad=(), memory=None, stop_at=None, clashing=()):
+        self.clashing = set(clashing)
         self.bad, self.memory, self.stop_at = set(bad), memory, stop_at
         self.calls: list[list[int]] = []
 
@@ -49,6 +51,8 @@ class FakeModel:
             rng = np.random.default_rng(seed)
             frac[i, :count] = rng.random((count, 3))
             lattices[i] = (15 * count) ** (1 / 3) * (np.eye(3) + 0.05 * rng.normal(size=(3, 3)))
+            if seed in self.clashing:
+                frac[i, 1] = frac[i, 0]
             if seed in self.bad:
                 lattices[i] = np.nan if seed % 2 else 0.0
         return Batch(atomic_numbers, torch.tensor(frac), torch.tensor(lattices))

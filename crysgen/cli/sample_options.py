@@ -242,7 +242,7 @@ SOURCES: tuple[Option, ...] = (
         "--steps",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Take N steps of the reverse diffusion; all of the model's by default.",
+        help="Take N steps of the reverse diffusion; the model's own number by default.",
     ),
 )
 """Options that say where candidates come from."""

@@ -100,7 +100,8 @@ def _summary(path: Path, result: Result) -> str:
     """Say how many structures there are, and where."""
     from crysgen.written_files import PAGE
 
-    again = f" ({result.redrawn} draws were no crystals and were repeated)" * bool(result.redrawn)
+    why = "draws were repeated: no crystals, or atoms on top of each other"
+    again = f" ({result.redrawn} {why})" * bool(result.redrawn)
     count = len(result.crystals)
     structures = "1 structure is" if count == 1 else f"{count:,} structures are"
     return f"{structures} in {path}{again}; {path / PAGE} shows them."

@@ -158,6 +158,11 @@ class Model(nn.Module, ABC):
     def num_steps(self) -> int:
         """Calls of the network that one sample takes at most (CrysLDM's stability cost)."""
 
+    @property
+    def default_steps(self) -> int:
+        """How many of `num_steps` sampling takes where nobody asks for a number."""
+        return self.num_steps
+
     @abstractmethod
     def sample(
         self,
@@ -173,7 +178,7 @@ class Model(nn.Module, ABC):
 
         Args:
             targets: within `accepts` and `requires`.
-            steps: how many of `num_steps` are taken; all by default.
+            steps: how many of `num_steps` are taken; `default_steps` if None.
             on_step: told how many steps are done, and of how many.
         """
 

@@ -123,9 +123,15 @@ class GemsDiff(CrystalPredictor):
             "anti_annealing",
             "cell_anti_annealing",
             "corrector",
+            "sampling_steps",
             "refine_strength",
         }
     )
+
+    @property
+    def default_steps(self) -> int:
+        """See `Model`."""
+        return self.config.sampling_steps or self.num_steps
 
     @property
     def refine_strength(self) -> float:
@@ -300,6 +306,7 @@ class GemsDiff(CrystalPredictor):
 
         With space groups, orbits are drawn for the atoms of each target.
         """
+        steps = steps or self.default_steps
         seeds = [target.seed for target in targets]
         if any(target.space_group or target.sites for target in targets):
             drawn = [draw_target(target) for target in targets]

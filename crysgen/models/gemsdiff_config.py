@@ -86,6 +86,8 @@ class GemsDiffConfig(ModelConfig):
         corrector: step size of Langevin dynamics before each step of sampling, in units of σ², with
             the process `score`; 0 for none (DiffCSP's is 0.4). It costs a second look of the
             network.
+        sampling_steps: how many of the steps sampling takes where nobody asks for a number; all if
+            None.
         refine_strength: share of the steps by which refinement noises a crystal. On `val`, matches
             of the shipped model are lost from 0.4 on, and the RMSE is lowest at 0.1
             (benchmarks/csp/strength.py).
@@ -123,6 +125,7 @@ class GemsDiffConfig(ModelConfig):
     anti_annealing: float = 0.0
     cell_anti_annealing: float = 0.0
     corrector: float = 0.0
+    sampling_steps: int | None = None
     refine_strength: float = 0.1
 
     def __post_init__(self) -> None:
@@ -133,6 +136,8 @@ class GemsDiffConfig(ModelConfig):
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout}")
         at_least("steps", self.steps, 1, _MOST_STEPS)
+        if self.sampling_steps is not None:
+            at_least("sampling_steps", self.sampling_steps, 1, self.steps)
         for name in ("lattice_power", "position_power"):
             if (power := getattr(self, name)) is not None:
                 positive(name, power, _LARGEST_POWER)

@@ -112,7 +112,7 @@ class ModelSamples(Method):
 
     def total(self, pieces: Sequence[str]) -> int:
         """Count structures times steps."""
-        return len(pieces) * (self.settings.steps or self.model.num_steps)
+        return len(pieces) * (self.settings.steps or self.model.default_steps)
 
     def run(self, pieces: Sequence[str], advance: Advance) -> Iterator[Crystals]:
         """Yield the candidates of one batch after the other, large cells first."""
@@ -139,7 +139,7 @@ class ModelSamples(Method):
     def _described(self, crystals: Crystals) -> Crystals:
         count = len(crystals)
         positions = [self.request_of(name) for name in crystals.ids]
-        steps = self.settings.steps or self.model.num_steps
+        steps = self.settings.steps or self.model.default_steps
         draws = 1 + np.asarray(crystals.properties.get("redrawn", np.zeros(count)), dtype=np.int64)
         properties = {
             **crystals.properties,

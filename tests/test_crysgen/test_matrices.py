@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from crysgen.matrices import closed_form_eigen, determinants, inverses
+from crysgen.matrices import closed_form_eigen, determinants, inverses, symmetric_eigen
 
 ROTATIONS = torch.linalg.qr(
     torch.randn(200, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -47,3 +47,13 @@ def test_eigenvalues_and_vectors(values):
         )
         one = torch.eye(3, dtype=torch.float64).expand_as(vectors)
         torch.testing.assert_close(vectors.mT @ vectors, one, rtol=0, atol=1e-13)
+
+
+def test_a_matrix_that_is_not_finite_leaves_the_others_of_its_batch():
+    matrices = with_eigenvalues(1, 2, 4)[:6]
+    wanted = symmetric_eigen(matrices)[0]
+    matrices[2, 0, 1] = matrices[2, 1, 0] = torch.inf
+    matrices[4] = torch.nan
+    values, _ = symmetric_eigen(matrices)
+    assert values[[2, 4]].isnan().all()
+    assert torch.equal(values[[0, 1, 3, 5]], wanted[[0, 1, 3, 5]])

@@ -230,6 +230,23 @@ def test_what_is_no_crystal_is_drawn_again_with_a_new_seed():
     assert [len(seeds) for seeds in model.calls] == [6, 2, 1, 1, 1]
 
 
+def test_atoms_on_top_of_each_other_are_drawn_again_unless_told_not_to():
+    wanted = draws(requests("Li2O", count=6, units=(1,)), 0)
+    unlucky, hopeless = wanted[1], wanted[4]
+    never = [hopeless.again(k).seed for k in range(ATTEMPTS)]
+
+    def drawn(redraw):
+        model = FakeModel(clashing={unlucky.seed, *never})
+        (part,) = sample(model, plan_batches(wanted), redraw_clashes=redraw)
+        assert not part.failures
+        return dict(zip(part.ids, part.properties["seed"].tolist(), strict=True))
+
+    assert drawn(redraw=False) == {str(d.number): d.seed for d in wanted}
+    expected = {str(d.number): d.seed for d in wanted}
+    expected |= {str(unlucky.number): unlucky.again(1).seed, str(hopeless.number): never[-1]}
+    assert drawn(redraw=True) == expected
+
+
 def test_atoms_are_those_asked_for():
     wanted = requested()
     for part in sample(FakeModel(), plan_batches(wanted)):

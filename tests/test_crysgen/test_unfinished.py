@@ -59,7 +59,9 @@ def steps_taken(model, monkeypatch, killed_after=None) -> list[int]:
 def sampled(model, batches, unfinished=None):
     return [
         (crystals.ids, crystals.frac_coords.tolist(), crystals.lattices.tolist())
-        for crystals in sample(model, batches, steps=STEPS, unfinished=unfinished)
+        for crystals in sample(
+            model, batches, steps=STEPS, unfinished=unfinished, redraw_clashes=False
+        )
     ]
 
 
