@@ -111,7 +111,7 @@ def decode(
         latents: (B, D).
         ids: B distinct names, from which with `seed` the random numbers of each follow.
         seed: of all.
-        steps: of the model; all by default.
+        steps: of the model; its own number by default.
         workers: cores; all by default.
         batch_size: crystals made together.
         title: of the progress.

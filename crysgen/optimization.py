@@ -39,7 +39,7 @@ class OptimizationSettings:
         step_size: its learning rate.
         candidates: points on each way that are decoded, evenly spaced; the last is its end.
         seed: of decoding.
-        steps: of decoding; all by default.
+        steps: of decoding; the model's own number by default.
         workers: cores.
         device: where the independent network computes.
         batch_size: crystals decoded together.

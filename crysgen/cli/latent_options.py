@@ -151,7 +151,7 @@ def latent_options(decoder_steps: str | None = None) -> Callable[[Command], Comm
             "steps",
             type=AT_LEAST_ONE,
             metavar="N",
-            help="Let the decoder take N steps; all of the model's by default.",
+            help="Let the decoder take N steps; the model's own number by default.",
         )
         options = [steps, *options, batch_size_option, seed_option]
     names = {declared.name for declared in fields(LatentCall)}
