@@ -68,14 +68,14 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             "cdvae",
             "Validity and coverage on 10,000 structures (all, if there are fewer); EMDs and "
-            "diversity on 1,000 valid ones.",
-            "Xie et al. 2021 (CDVAE), Section 5.2 and Appendix G",
+            "diversity on 1,000 valid ones; match rate and RMSE of pairs (reconstruction).",
+            "Xie et al. 2021 (CDVAE), Sections 5.1 and 5.2 and Appendix G",
             (
                 *("struct_validity", "comp_validity", "validity"),
                 *_COVERAGE,
                 *_MEAN_DISTANCES,
                 *("emd_density", "emd_energy", "emd_energy_cdvae", "emd_num_elements"),
-                *("struct_diversity", "comp_diversity"),
+                *("struct_diversity", "comp_diversity", "match_rate", "rmse"),
             ),
             {"limit": 10_000, "subset": "valid:1000"},
         ),

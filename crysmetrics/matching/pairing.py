@@ -8,6 +8,7 @@ without such a table, or such properties, are paired by ids, which for folders a
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from crysmetrics.io.formats import without_suffix
 from crysmetrics.io.samples_table import read_samples_table
 from crysmetrics.io.sources import SAMPLES_TABLE
 
+_NUMBER = re.compile(r"(?:(?P<evaluation>\d{1,6})/)?(?P<number>\d{1,9})")
 PAIRINGS = ("auto", "order")
 """How structures find each other: by table, properties or ids; or by their order in both sets."""
 
@@ -64,7 +66,8 @@ def pair(pred: Crystals, ref: Crystals, path: str | None = None, how: str = "aut
         pred: predictions; failures among them are paired too, where their name says for what.
         ref: references.
         path: where the predictions came from; a folder or archive there may hold `samples.csv`.
-        how: `auto`, or `order` for sets of equal length that belong together in their order.
+        how: `auto`, or `order` for sets of equal length that belong together in their order. Of
+            numbered evaluations there may be several of every reference.
 
     Raises:
         UserError: if a table is no good, or sets to be paired in order differ in length.
@@ -202,6 +205,10 @@ def _by_id(pred: Crystals, ref: Crystals) -> Pairing:
 
 
 def _in_order(pred: Crystals, ref: Crystals) -> Pairing:
+    if len(pred) != len(ref) or pred.failures:
+        numbered = _numbered(pred, len(ref))
+        if numbered is not None and not ref.failures:
+            return numbered
     for crystals, title in ((pred, "predictions"), (ref, "references")):
         if crystals.failures:  # where they stood is not known
             raise UserError(
@@ -214,6 +221,28 @@ def _in_order(pred: Crystals, ref: Crystals) -> Pairing:
         )
     index = np.arange(len(ref))
     return Pairing(index, np.ones(len(ref), dtype=np.int64), np.zeros((0, 2), np.int64), "order")
+
+
+def _numbered(pred: Crystals, references: int) -> Pairing | None:
+    """Pair by the numbers that readers of arrays give; None if ids are no such numbers.
+
+    They are `k`, or `e/k` where a file holds several evaluations of every reference, as those of
+    CDVAE and DiffCSP do: evaluation e is a prediction of rank e + 1. Numbers that are missing are
+    predictions that could not be read.
+    """
+    found = [_NUMBER.fullmatch(name) for name in pred.ids]
+    if not found or not all(found):
+        return None
+    rank = np.array([int(m["evaluation"] or 0) + 1 for m in found if m], dtype=np.int64)
+    reference = np.array([int(m["number"]) for m in found if m], dtype=np.int64)
+    if reference.max() >= references:
+        return None
+    cells = (rank - 1) * references + reference
+    lost = np.setdiff1d(np.arange(int(rank.max()) * references), cells)
+    if len(np.unique(cells)) != len(cells) or len(lost) != len(pred.failures):
+        return None
+    missing = np.stack([lost % references, lost // references + 1], axis=1)
+    return Pairing(reference, rank, missing, "order")
 
 
 def _nothing(pred: Crystals, ref: Crystals, names: Sequence[str], by: str) -> Pairing:
