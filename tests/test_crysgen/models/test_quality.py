@@ -33,9 +33,9 @@ FLOORS = {
     "close matches": 0.6,  # 0.83 to 0.97; new weights 0.00 to 0.07
 }
 LATENT_FLOORS = {
-    "sizes": 0.6,  # 1.00 of cdvae-mp-v1; new weights 0.00
-    "volumes": 0.8,  # 0.96; new weights 0.67
-    "compositions": 0.05,  # 0.13; new weights 0.00
+    "sizes": 0.9,  # 1.00 of cdvae-mp-v2; new weights 0.00
+    "volumes": 0.85,  # 0.98; new weights 0.67
+    "compositions": 0.5,  # 0.87; new weights 0.00
 }
 """Of models with a latent space: see `latent_quality`."""
 CLOSE = 0.1
