@@ -34,36 +34,8 @@ Document = Mapping[str, Any]
 
 _FEATURES = ("crystalnn", "magpie", "alignn", "cgcnn", "space_group", "space_group_tight")
 
-INTRODUCTION = """\
-# Comparing two results
-
-`crysmetrics compare BASE CAND` asks of each metric whether CAND is worse than BASE by more than
-chance explains, and ends with status 1 if one is.
-
-- **One level for all metrics.** Of twenty metrics some differ by 1.96 standard errors by chance
-  alone. So the level (5 %, `--level`) is that of the whole gate: a run as good as its baseline
-  fails with at most this chance, by Holm's procedure, whatever the dependence of the metrics. The
-  chance of one metric is one-sided, from the standard errors of both values; shares near 0 and 1
-  take Wilson's intervals instead, since the normal error vanishes there.
-- **A short list by default.** The default gate has one metric for each way in which a generator
-  goes wrong, so that each is tested at a level that still sees something: broken cells, wrong
-  chemistry, wrong volumes, lost modes, lost symmetry, unlike structures, and copies. Metrics that
-  repeat another one (`validity`, the marginal coverages, `amcd_*`), or that are noisier relatives
-  of one (`fad_inf`, `kad`), are left out. `--all` takes every metric, `--metrics` a list, and a
-  metric named by `--allow` is looked at as well.
-- **Tolerances.** `--allow KEY=NUMBER` lets a metric get worse by so much, in its unit: it fails
-  only if it is worse by more than that *and* by more than chance explains.
-- **Equal numbers.** Some metrics depend on how many structures were generated: recall and its
-  distances, EMDs, Fréchet distances (the extrapolated one less than the others), uniqueness,
-  METRe, the distance of space groups. Where the numbers differ by more than 2 % these are not
-  compared, and the table says so; naming one of them with `--metrics` is then an error. `kad`,
-  precision, validity, diversity and match rates do not depend on it. `rank` leaves such metrics
-  out of its mean rank likewise.
-- **What can't be judged is not judged.** A metric whose package is not installed is `skipped`;
-  one without a baseline is `new`; one that is undefined now, but was not, fails. Damaged files,
-  other settings, protocols, references or feature extractors (the weights of ALIGNN among them)
-  end with status 2 and a sentence.
-"""
+MARKER = "<!-- measured by benchmarks/gate_alarms.py -->"
+"""Line of the page above which its text stands; what is below is written anew."""
 
 
 @click.command()
@@ -109,8 +81,10 @@ def main(
     made_by = f"`python benchmarks/gate_alarms.py --pool {pool_size} --reference {n_ref}"
     made_by += f" --count {count} --deals {deals} --seed {seed}`, {where()}"
     output.mkdir(parents=True, exist_ok=True)
-    page = _page(pairs, _per_metric(equal, halves), caught, made_by, count)
-    (output / "comparing.md").write_text(page, encoding="utf-8")
+    tables = _tables(pairs, _per_metric(equal, halves), caught, made_by, count)
+    page = output / "comparing.md"
+    text = page.read_text(encoding="utf-8").partition(MARKER)[0] if page.is_file() else ""
+    page.write_text(f"{text}{MARKER}\n\n{tables}", encoding="utf-8")
 
 
 def _some(crystals: Crystals, count: int, rng: np.random.Generator) -> Crystals:
@@ -191,7 +165,7 @@ def _per_metric(equal: list[list[Document]], halves: list[Document]) -> pd.DataF
     return pd.DataFrame(rows, columns=names)
 
 
-def _page(
+def _tables(
     pairs: list[tuple[Document, Document]],
     metrics: pd.DataFrame,
     caught: list[tuple[str, float, float, float]],
@@ -203,9 +177,7 @@ def _page(
     present = pairs[0][0]["metrics"]
     gate = ", ".join(f"`{key}`" for key in default_gate() if key in present)
     lines = [
-        *INTRODUCTION.splitlines(),
-        "",
-        f"The default gate looks at {gate}, and at `match_rate` where structures are paired.",
+        f"By default, these metrics are tested: {gate}; and `match_rate` if structures are paired.",
         "",
         "## False alarms and misses, measured",
         "",
@@ -218,16 +190,16 @@ def _page(
         f"| default gate ({gate.count(',') + 1} metrics, Holm at 5 %) | {after:.1%} |",
         f"| `--all` (Holm at 5 %) | {every:.1%} |",
         "",
-        "Spoiled sets against the draws of one deal, and how often they fail:",
+        "How often spoiled sets fail against the draws of one deal:",
         "",
         "| spoiled by | 1.96 errors, any metric | default gate | `--all` |",
         "| --- | ---: | ---: | ---: |",
         *(f"| {kind} | {a:.0%} | {b:.0%} | {c:.0%} |" for kind, a, b, c in caught),
         "",
-        "Each metric: the scatter of equal draws over its standard error (1 where the error is "
-        "right, above 1 where it is too small), how often it is worse by 1.96 errors by chance "
-        "(2.5 % where the error is right), and by how much of that scatter half as many "
-        "structures move it.",
+        "For each metric: the scatter of equal draws divided by the standard error (1 if the error "
+        "is right, above 1 if it is too small); how often a draw is worse than another by 1.96 "
+        "errors (2.5 % if the error is right); and how far the value moves with half as many "
+        "structures, in units of that scatter.",
         "",
         "| " + " | ".join(metrics.columns) + " |",
         "| --- | --- | --- | ---: | ---: | ---: |",

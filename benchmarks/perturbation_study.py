@@ -195,40 +195,44 @@ def document(table: pd.DataFrame, count: int, n_ref: int, made_by: str) -> str:
     kinds = [k for k in dict.fromkeys(table.kind) if k != "none"]
     metrics = list(dict.fromkeys(table.metric))
     lines = [
-        "# What the metrics see",
+        "# Which faults each metric detects",
         "",
-        f"{count} real structures of the MP-20 validation split stand for a generator's output; "
+        f"{count} real structures of the MP-20 validation split play the part of generated ones; "
         f"the reference is {n_ref:,} of the test split. The set is spoiled in one way at a time:",
         "",
-        "- **positional noise**: Gaussian, of so many Å along each axis, on every atom;",
-        "- **strain**: a symmetric Gaussian strain of the cell, volume included;",
-        "- **element swaps**: in that share of structures one element becomes a random other one;",
-        "- **duplicates**: that share of the set are copies of the rest;",
-        "- **dropped modes**: no structure holds these elements (as many others instead);",
-        "- **subsampling**: only so many of the structures.",
+        "- **positional noise**: every atom is moved by Gaussian noise, with this standard "
+        "deviation along each axis;",
+        "- **strain**: the cell is deformed by a symmetric Gaussian strain, which also changes its "
+        "volume;",
+        "- **element swaps**: in this share of the structures, one element is replaced by a random "
+        "other one;",
+        "- **duplicates**: this share of the set is replaced by copies of the rest;",
+        "- **dropped modes**: structures with these elements are replaced by others without them;",
+        "- **subsampling**: only this number of the structures is kept.",
         "",
         "![How much worse each metric gets, in standard errors](perturbations.svg)",
         "",
-        "Numbers in the figure are changes in standard errors of the difference, where they "
-        "exceed 1.96; positive (red) is worse. Blue means that a metric *improves*: structures "
-        "it should punish please it.",
+        "Numbers in the figure are changes in units of the standard error of the difference, shown "
+        "where they exceed 1.96. Positive (red) is worse. Blue means that a metric *improves*, "
+        "although the set got worse.",
         "",
-        "Errors of sets that are noisy, strained or swapped are on the large side: such a set "
-        "shares its structures with the unspoiled one, which the error of a difference leaves out "
-        "of account. Errors of sets with many duplicates are too small: they take copies for "
-        f"structures of their own, and {_share_of_duplicates(table)} leave only few distinct "
-        "ones, whose validity, energies and distances are partly the luck of the draw. So are "
-        f"those of the smallest subsamples; and of {len(metrics) * (len(distinct) - 1):,} changes "
-        "some exceed 1.96 by chance. A change that does not grow with the level means little.",
+        "For noise, strain and swaps the standard errors are rather too large: the spoiled set is "
+        "made from the unspoiled one, and the error of the difference ignores that. For many "
+        "duplicates they are too small: copies count as independent structures, and with "
+        f"{_share_of_duplicates(table)} only few distinct ones are left, whose validity, energies "
+        "and distances depend on chance. The same holds for the smallest subsamples. Of "
+        f"{len(metrics) * (len(distinct) - 1):,} changes some exceed 1.96 by chance, so a change "
+        "that does not grow with the level means little.",
         "",
-        "Which changes are seen also depends on how many structures there are: errors fall "
-        "with their square root, and a metric that sees nothing here may with ten times as many.",
+        "What is detected also depends on the number of structures: errors fall with its square "
+        "root, so a metric that detects nothing here may do so with ten times as many.",
         "",
-        "## From which level on a metric sees it",
+        "## The smallest level that each metric detects",
         "",
-        "The first level at which it is worse by more than 1.96 standard errors, and stays so; "
-        "**–** if there is none, and *better* where it is better by more than that at the largest "
-        "level. Levels at which it is undefined are passed over.",
+        "This is the first level from which on the metric is worse by more than 1.96 standard "
+        "errors. **–** means that there is none; *better* means that the metric is better by more "
+        "than 1.96 standard errors at the largest level. Levels at which a metric is undefined are "
+        "left out.",
         "",
         "| metric | " + " | ".join(kinds) + " |",
         "| --- |" + " --- |" * len(kinds),
@@ -276,7 +280,9 @@ def _summary(table: pd.DataFrame, kinds: list[str], metrics: list[str]) -> list[
         for level in dict.fromkeys(part.level):
             by = [f"`{metric}`" for metric in metrics if seen[metric] == level]
             if by:
-                parts.append(f"{'seen ' if not parts else ''}from *{level}* on by {', '.join(by)}")
+                parts.append(
+                    f"{'detected ' if not parts else ''}from *{level}* on by {', '.join(by)}"
+                )
         for what, title in (("–", "not by"), ("*better*", "better at the largest level:")):
             by = [f"`{metric}`" for metric in metrics if seen[metric] == what]
             if by:
@@ -285,7 +291,7 @@ def _summary(table: pd.DataFrame, kinds: list[str], metrics: list[str]) -> list[
         blind &= {metric for metric, what in seen.items() if what in ("–", "*better*")}
     if blind:
         names = ", ".join(f"`{metric}`" for metric in metrics if metric in blind)
-        lines.append(f"- Nothing of all this is seen by {names}.")
+        lines.append(f"- Nothing of this is detected by {names}.")
     return lines
 
 

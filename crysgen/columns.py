@@ -12,12 +12,14 @@ COLUMNS: dict[str, str] = {
     "density": "in g/cm³",
     "volume_per_atom": "in Å³",
     "min_distance": "shortest distance between atoms or their images, in Å",
-    "predicted_formation_energy_per_atom": "by ALIGNN, for the structure without relaxation, in eV/atom",
+    "predicted_formation_energy_per_atom": "by ALIGNN, for the structure without "
+    "relaxation, in eV/atom",
     "status": "predicted, or known with its id and energy above the hull where published",
     "prototype": "name of the structure type that matches, such as B1, rock salt",
     "nearest_known": "id of the known structure of the formula, or else of its type and space "
     "group, that is nearest",
-    "nearest_known_distance": "its distance in Å: largest difference of average minimum distances (AMD)",
+    "nearest_known_distance": "its distance in Å: largest difference of average minimum "
+    "distances (AMD)",
     "method": "how it was made: retrieval, decoration, merging, diffusion, wyckoff or refine",
     "prototype_id": "id of the known structure that it was made from",
     "score": "how likely it is the right one among the candidates of its formula, 0 to 1",
@@ -26,7 +28,8 @@ COLUMNS: dict[str, str] = {
     "ref_id": "with --compositions STRUCTURES: the structure whose composition was asked for",
     "seed": "seed of its random numbers",
     "steps": "calls of the model that sampling took; 0 for known structures and their variants",
-    "relaxed_energy": "with --relax, in eV/atom; with several potentials, the mean above the lowest",
+    "relaxed_energy": "with --relax, in eV/atom; with several potentials, the mean above the "
+    "lowest",
     "relaxed_above_lowest": "the same above the lowest of the formula's structures, in eV/atom",
     "relaxed_disagreement": "difference of potentials in the energy above the lowest, in eV/atom",
     "relaxation": "how far it went: to the end, stopped early as hopeless, not to the end, failed",

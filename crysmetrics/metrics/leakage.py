@@ -24,7 +24,7 @@ _COLUMNS = {
 
 
 def leakage(gen: Sample, train: Sample, settings: EvaluationSettings) -> Outcome:
-    """Count the compositions, prototypes and crystals that the training set has, as shares.
+    """Compute the shares of compositions, prototypes and crystals that the training set has.
 
     Of generated structures, or of a test set before anything is measured on it. A composition is
     a reduced formula; a prototype is known if TRAIN has a structure that matches under some

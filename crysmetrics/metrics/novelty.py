@@ -34,7 +34,7 @@ _INCOMPARABLE = "can't be compared"
 
 
 def novelty(gen: Sample, train: Sample, settings: EvaluationSettings) -> Outcome:
-    """Count the generated structures that are no crystal of the training set, as a share.
+    """Compute the share of generated structures that are not in the training set.
 
     A structure is known if it matches one of TRAIN by pymatgen's StructureMatcher, in either
     order, within --tolerances. Three shares add up to novelty: new crystals of known compositions
@@ -131,7 +131,8 @@ MEASURE = Measure(
             "share",
             "higher",
             MATCHER,
-            definition="Share of structures that are the same crystal as none of the training set.",
+            definition="Share of structures that are not the same crystal as any in the "
+            "training set.",
         ),
         *(
             Metric(

@@ -23,7 +23,7 @@ _NUMBERS = ("e_above_hull", "hull_error", "relaxation_rmsd", "competing_phases")
 
 
 def stability(gen: Sample, settings: EvaluationSettings) -> Outcome:
-    """Count the structures that are stable against decomposition into known phases, as a share.
+    """Compute the share of structures that are stable against decomposition into known phases.
 
     Structures are relaxed by a potential; stable_rate is the share on or below the hull of the
     known phases of the Materials Project, metastable_rate that up to 0.1 eV/atom above it (CrysLDM
@@ -205,7 +205,8 @@ MEASURE = Measure(
             *("rmsd_relaxed", "Displacement by relaxation", "Å", "lower"),
             "Zeni et al. 2025 (MatterGen), Figure 2",
             definition="Root of the mean square displacement of atoms by relaxation, on average "
-            "over the structures that could be relaxed; shifts and strains of the cell are none.",
+            "over the structures that could be relaxed; shifts of all atoms and strains of the "
+            "cell do not count.",
         ),
     ),
     stability,

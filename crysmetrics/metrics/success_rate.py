@@ -25,7 +25,7 @@ _NO_NETWORK = (
 
 
 def success_rate(gen: Sample, settings: EvaluationSettings) -> Outcome:
-    """Count structures whose property is in the lowest 5, 10 and 15 % of the data set, as shares.
+    """Compute how often a property is in the lowest 5, 10 and 15 % of the data set.
 
     The property is that of CDVAE's own network for the data set that the thresholds name, in
     eV/atom. Structures that can't be read or are not valid count as failures, as in its program.

@@ -25,7 +25,7 @@ _MATTERGEN = "Zeni et al. 2025 (MatterGen)"
 
 
 def sun(gen: Sample, train: Sample, settings: EvaluationSettings) -> Outcome:
-    """Count structures that are stable, unique, novel and symmetric at once, as shares.
+    """Compute the shares of structures that are stable, unique, novel and symmetric at once.
 
     Stable is what lies on the convex hull (e_above_hull <= 0), metastable what lies at most 0.1
     eV/atom above it (MatterGen's S.U.N. is msun here); unique and novel as those metrics say,

@@ -14,7 +14,7 @@ _FEATURES = {"symmetric": "space_group", "symmetric_tight": "space_group_tight"}
 
 
 def symmetric_share(gen: Sample, settings: EvaluationSettings) -> Outcome:
-    """Count structures above P1, the space group without any symmetry, as a share.
+    """Compute the share of structures above P1, the space group without any symmetry.
 
     Space groups are found within 0.1 Å, and for `symmetric_share_tight` within 0.01 Å: models
     that only come near symmetry have the first and lack the second. Structures that can't be

@@ -31,7 +31,7 @@ def valid_structures(
 
 
 def validity(gen: Sample, settings: EvaluationSettings) -> Outcome:
-    """Count the valid structures, as a share.
+    """Compute the share of valid structures.
 
     Structures: all distances above the minimum, over all periodic images, and a volume of at
     least 0.1 Å³. Compositions: charge neutral by SMACT with the Pauling test. Structures that
