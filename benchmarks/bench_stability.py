@@ -3,9 +3,9 @@
     python benchmarks/bench_stability.py --data ../shared/data --potential chgnet
 
 Structures are taken as published, without relaxation. First: stable compounds of the MP-20 test
-part, the same with their elements exchanged, and the same stretched by
-10 % along each axis. Then MPTS-52, relaxed if asked for, which has stable and unstable entries: error, and area under the
-ROC curve of telling those within 0.1 eV/atom from those above. The potentials were trained on these
+part, the same with their elements exchanged, and the same stretched by 10 % along each axis. Then
+MPTS-52 (relaxed with --relax), which has stable and unstable entries: error, and area under the ROC
+curve of telling those within 0.1 eV/atom from those above. The potentials were trained on these
 very compounds: this is how far their energies can be trusted at best.
 """
 
@@ -78,7 +78,10 @@ def main(
     agreed = (found.e_above_hull[ok] <= METASTABLE) == (truth[ok] <= METASTABLE)
     rows.append([int(ok.sum()), f"{np.median(error):.3f}", f"{error.mean():.3f}", f"{area:.3f}"])
     rows[0].append(f"{agreed.mean():.1%}")
-    title = f"{potential}{', relaxed' if relax else ''}, MPTS-52 test part, half of them more than 0.1 eV/atom above the hull"
+    title = (
+        f"{potential}{', relaxed' if relax else ''}, MPTS-52 test part, half of them more than "
+        "0.1 eV/atom above the hull"
+    )
     print(table(title, ["n", "median error", "mean error", "ROC area", "right at 0.1"], rows))
 
 
