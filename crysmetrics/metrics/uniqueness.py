@@ -41,9 +41,11 @@ def uniqueness(gen: Sample, settings: EvaluationSettings) -> Outcome:
     same_as = np.where(unique | (labels < 0), -1, np.append(first, -1)[labels])
     nearest = nearest_other(gen)
     known = np.isfinite(nearest.distances)
+    found = share(len(sizes), total, n_gen=total)
+    note = of_fewer(sizes, total)
     return Outcome(
         {
-            "uniqueness": share(len(sizes), total, n_gen=total),
+            "uniqueness": found.with_note(note) if note else found,
             "uniqueness_amd": mean(nearest.distances[known], int(known.sum())),
         },
         {
@@ -57,7 +59,24 @@ def uniqueness(gen: Sample, settings: EvaluationSettings) -> Outcome:
     )
 
 
-def by_size(sizes: NDArray[np.int64], total: int) -> Columns:
+def of_fewer(sizes: NDArray[np.int64], total: int) -> str:
+    """Say what uniqueness is to be expected of 10, 100, ... of the structures; nothing if it is 1.
+
+    Args:
+        sizes: of the groups.
+        total: structures, with those that are in no group.
+    """
+    if len(sizes) == total:
+        return ""
+    curve = by_size(sizes, total, 10 ** np.arange(1, 1 + int(np.log10(max(total - 1, 1)))))
+    pairs = zip(curve["structures"].tolist(), curve["uniqueness"].tolist(), strict=True)
+    parts = ", ".join(f"{share:.4f} of {number:,}" for number, share in pairs)
+    return f"of fewer of these structures one expects {parts}" if parts else ""
+
+
+def by_size(
+    sizes: NDArray[np.int64], total: int, numbers: NDArray[np.int64] | None = None
+) -> Columns:
     """Compute the uniqueness to be expected of fewer structures, from the sizes of groups.
 
     Exact, without drawing any (Hurlbert, Ecology 52, 577 (1971)): a group of s among n structures
@@ -68,13 +87,14 @@ def by_size(sizes: NDArray[np.int64], total: int) -> Columns:
     Args:
         sizes: of the groups.
         total: structures, with those that are in no group.
+        numbers: of structures, below `total`; 25 of them by default.
 
     Returns:
-        `structures`, `uniqueness`, `low` and `high` of a 95 % interval, for up to 25 numbers of
-        structures below `total`.
+        `structures`, `uniqueness`, `low` and `high` of a 95 % interval, for each of these numbers.
     """
-    numbers = np.unique(np.geomspace(1, max(total - 1, 1), _SIZES).astype(int))
-    numbers = numbers[numbers < total]
+    if numbers is None:
+        numbers = np.unique(np.geomspace(1, max(total - 1, 1), _SIZES).astype(int))
+        numbers = numbers[numbers < total]
     kinds, times = np.unique(sizes, return_counts=True)
     both = kinds[:, None] + kinds[None]
     found, errors = np.empty(len(numbers)), np.empty(len(numbers))

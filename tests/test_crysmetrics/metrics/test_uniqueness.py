@@ -8,7 +8,7 @@ from sets import one, random_crystals, rocksalt
 
 import crysmetrics
 from crysmetrics.io import Crystals
-from crysmetrics.metrics.uniqueness import by_size
+from crysmetrics.metrics.uniqueness import by_size, of_fewer
 
 
 def copies() -> Crystals:
@@ -99,3 +99,15 @@ def test_a_single_structure_has_no_curve_and_no_other():
     assert report["uniqueness"] == 1
     assert report["uniqueness_amd"] is None
     assert len(report.outcomes["uniqueness"].series["uniqueness_by_size"]["structures"]) == 0
+
+
+def test_what_fewer_structures_would_have_is_said():
+    assert of_fewer(np.array([3, 2, 1]), 8) == ""
+    assert of_fewer(np.ones(30, dtype=int), 30) == ""
+    # Of a pair among eleven, one is left out with probability 1 - C(9, 8) / C(11, 10).
+    said = of_fewer(np.array([2] + [1] * 9), 11)
+    assert said == f"of fewer of these structures one expects {1 - 9 / 110:.4f} of 10"
+    sizes = np.full(50, 4)
+    curve = by_size(sizes, 200, np.array([10, 100]))["uniqueness"]
+    assert f"{curve[0]:.4f} of 10, {curve[1]:.4f} of 100" in of_fewer(sizes, 200)
+    assert "1,000 " not in of_fewer(np.full(500, 2), 1000)
