@@ -60,13 +60,13 @@ def uniqueness(gen: Sample, settings: EvaluationSettings) -> Outcome:
 
 
 def of_fewer(sizes: NDArray[np.int64], total: int) -> str:
-    """Say what uniqueness is to be expected of 10, 100, ... of the structures; nothing if it is 1.
+    """Say what uniqueness is to be expected of 10, 100, ... of the structures, if there are copies.
 
     Args:
         sizes: of the groups.
         total: structures, with those that are in no group.
     """
-    if len(sizes) == total:
+    if sizes.max(initial=1) == 1:
         return ""
     curve = by_size(sizes, total, 10 ** np.arange(1, 1 + int(np.log10(max(total - 1, 1)))))
     pairs = zip(curve["structures"].tolist(), curve["uniqueness"].tolist(), strict=True)
