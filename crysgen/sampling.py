@@ -270,8 +270,8 @@ class _Runner:
                 self.advance(-len(draws) * told)
             _free(self.device)
             return False
-        for draw, crystal in zip(draws, _rows(made), strict=True):
-            name = str(draw.number)
+        for draw, row in zip(draws, _rows(made), strict=True):
+            name, crystal = str(draw.number), _with_merged_sites(row, draw.target)
             if not _has_composition(crystal[0], draw.target.atomic_numbers):
                 builder.fail(name, "has another composition than was asked for")
             elif (draw.target.space_group or again) and _has_clash(crystal):
@@ -303,15 +303,27 @@ class _Runner:
         return made
 
 
-def _rows(
-    made: Batch,
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]]:
+_Row = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
+"""Atomic numbers (n,), fractional coordinates (n, 3) and cell (3, 3) of a crystal."""
+
+
+def _rows(made: Batch) -> Iterator[_Row]:
     """Extract atomic numbers, positions and cell of each crystal, wherever its padding is."""
     numbers = made.atomic_numbers.cpu().numpy()
     frac = made.frac_coords.detach().double().cpu().numpy()
     lattices = made.lattices.detach().double().cpu().numpy()
     for atoms, positions, lattice in zip(numbers, frac, lattices, strict=True):
         yield atoms[atoms > 0], positions[atoms > 0], lattice
+
+
+def _with_merged_sites(crystal: _Row, target: Target) -> _Row:
+    """Merge images of sites where these are given, and not how many atoms they are."""
+    if target.sites is None or target.space_group is None or not _is_finite(crystal):
+        return crystal
+    from crysgen.wyckoff.merging import merge_sites
+    from crysmetrics.space_groups.groups import space_group
+
+    return *merge_sites(*crystal, space_group(target.space_group)), crystal[2]
 
 
 def _has_composition(made: NDArray[np.int64], asked: Sequence[int] | None) -> bool:
@@ -327,14 +339,15 @@ def _has_composition(made: NDArray[np.int64], asked: Sequence[int] | None) -> bo
     )
 
 
-def _has_clash(
-    crystal: tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]],
-) -> bool:
+def _is_finite(crystal: _Row) -> bool:
+    _, frac, lattice = crystal
+    return bool(len(frac) and np.isfinite(frac).all() and np.isfinite(lattice).all())
+
+
+def _has_clash(crystal: _Row) -> bool:
     """Tell whether two atoms are as close as none are; what is no crystal is refused elsewhere."""
     _, frac, lattice = crystal
-    if not (len(frac) and np.isfinite(frac).all() and np.isfinite(lattice).all()):
-        return False
-    return bool(min_distance(lattice, frac) <= SHORTEST_DISTANCE)
+    return _is_finite(crystal) and bool(min_distance(lattice, frac) <= SHORTEST_DISTANCE)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
