@@ -25,6 +25,8 @@ from crysgen.diffusion.space_groups import GroupTensors, place_orbits, stack_orb
 from crysgen.diffusion.torus import wrap
 from crysgen.matrices import determinants, inverses
 from crysgen.models.adaptive_cell_config import AdaptiveCellConfig
+from crysgen.models.adaptive_cell_geometry import Geometry, rows_at, turned
+from crysgen.models.adaptive_cell_noise import langevin_step, level_inputs, noise_sigmas
 from crysgen.models.adaptive_cell_start import fitted_shapes, start_lattices, symmetric_noise
 from crysgen.models.base import Model, OnStep, walked
 from crysgen.models.targets import Target
@@ -36,25 +38,6 @@ from crysmetrics.io import Crystals
 
 _SMALL = 0.03
 """Of the last weights: a new model hardly moves anything."""
-
-
-class _Geometry(NamedTuple):
-    """What B crystals allow their M sites and their lattices.
-
-    Attributes:
-        sites: (B, M, 3, 3) projectors of sites' Cartesian displacements.
-        turns: (B, G, 3, 3) rotations of Cartesian space.
-        weights: (B, G) of them in means.
-    """
-
-    sites: Tensor
-    turns: Tensor
-    weights: Tensor
-
-    def strain(self, values: Tensor) -> Tensor:
-        """Project symmetric matrices (B, 3, 3) onto strains that keep the symmetry."""
-        images = self.turns @ values[:, None] @ self.turns.mT
-        return (images * self.weights[..., None, None]).sum(1)
 
 
 class _Prepared(NamedTuple):
@@ -71,7 +54,7 @@ class _Prepared(NamedTuple):
     """
 
     graph: SiteGraph
-    geometry: _Geometry
+    geometry: Geometry
     levels: Tensor
     moves: Tensor
     strain: Tensor
@@ -202,26 +185,26 @@ class AdaptiveCell(Model):
             if self.config.separate:
                 # Every other crystal is for the lattice, with both noises; the rest have one.
                 both[::2, 0], both[1::2, 1] = 0, 0
-            noises = self._noises(level).to(lattices)
+            noises = noise_sigmas(self.config, level).to(lattices)
             if self.config.separate:
                 noises = torch.stack([noises[:, 0], noises[:, 1] * both[:, 1]], -1)
             turns = orbits.operations.to(lattices)
-            geometry = self._allowed(orbits.projectors[:, :count], turns, orbits.weights, lattices)
+            geometry = Geometry.of(orbits.projectors[:, :count], turns, orbits.weights, lattices)
             raw = torch.randn(size, 3, 3, generator=generator, device=device).to(lattices)
             strain = geometry.strain((raw + raw.mT) / 2)
             bent = lattices @ symmetric_exp(noises[:, 1, None, None] * strain)
-            geometry = self._allowed(orbits.projectors[:, :count], turns, orbits.weights, bent)
+            geometry = Geometry.of(orbits.projectors[:, :count], turns, orbits.weights, bent)
             length = (determinants(bent).abs() / batch.num_atoms).pow(1 / 3)
             raw = torch.randn(size, count, 3, generator=generator, device=device).to(lattices)
-            moves = _turn(geometry.sites, raw) * present[..., None]
+            moves = turned(geometry.sites, raw) * present[..., None]
             shift = (noises[:, 0] * length)[:, None, None] * moves @ inverses(bent)
-            own = _rows(shift, orbits.first.clamp_max(count - 1))
-            frac = wrap(batch.frac_coords + _turn(orbits.rotations.to(own), own))
+            own = rows_at(shift, orbits.first.clamp_max(count - 1))
+            frac = wrap(batch.frac_coords + turned(orbits.rotations.to(own), own))
             graph = self._graph(
                 batch.atomic_numbers, frac, bent, sites, present, orbits.first, geometry
             )
         freedom = self.table.freedom[numbers].to(lattices)
-        told = self._told(noises)
+        told = level_inputs(self.config, noises)
         return _Prepared(graph, geometry, told, moves, strain, freedom, both)
 
     def prepared_loss(self, prepared: _Prepared, stage: str = "model") -> dict[str, Tensor]:
@@ -237,39 +220,7 @@ class AdaptiveCell(Model):
             lattice = (errors * prepared.counts[:, 1]).sum() / prepared.counts[:, 1].sum()
         return {"loss": position + lattice, "position": position, "lattice": lattice}
 
-    def _noises(self, level: Tensor) -> Tensor:
-        """Return σ of positions and of the lattice (..., 2) at levels 0, which is none, to L."""
-        share = (level - 1) / (self.config.levels - 1)
-        found = []
-        for first, last in (self.config.position_sigmas, self.config.lattice_sigmas):
-            sigma = first * (share * math.log(last / first)).exp()
-            found.append(torch.where(level > 0, sigma, torch.zeros_like(sigma)))
-        return torch.stack(found, -1)
-
-    def _told(self, noises: Tensor) -> Tensor:
-        """Return what the network is told of noises (..., 2): -1 to 1, and -1.5 of none."""
-        found = []
-        for k, (first, last) in enumerate(
-            (self.config.position_sigmas, self.config.lattice_sigmas)
-        ):
-            share = (noises[..., k].clamp_min(first) / first).log() / math.log(last / first)
-            none = torch.full_like(share, -1.5)
-            found.append(torch.where(noises[..., k] > 0, 2 * share - 1, none))
-        return torch.stack(found, -1)
-
     # --- scores ---------------------------------------------------------------------------------
-
-    def _allowed(
-        self, projectors: Tensor, rotations: Tensor, weights: Tensor, lattices: Tensor
-    ) -> _Geometry:
-        """Turn projectors (B, M, 3, 3) and rotations (B, G, 3, 3) into those of Cartesian space."""
-        columns = lattices.mT[:, None]
-        back = inverses(lattices).mT[:, None]
-        return _Geometry(
-            columns @ projectors.to(lattices) @ back,
-            columns @ rotations @ back,
-            weights.to(lattices),
-        )
 
     def _graph(
         self,
@@ -279,7 +230,7 @@ class AdaptiveCell(Model):
         sites: Tensor,
         present: Tensor,
         site_of: Tensor,
-        geometry: _Geometry,
+        geometry: Geometry,
     ) -> SiteGraph:
         """Build the multigraph of Section 4.1, on the device."""
         mask = atomic_numbers > 0
@@ -296,7 +247,7 @@ class AdaptiveCell(Model):
         )
 
     def _scores(
-        self, graph: SiteGraph, geometry: _Geometry, levels: Tensor
+        self, graph: SiteGraph, geometry: Geometry, levels: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Predict the noise of sites (B, M, 3) and of lattices (B, 3, 3), in units of σ.
 
@@ -309,7 +260,7 @@ class AdaptiveCell(Model):
         with torch.autocast(units.device.type, enabled=False):
             edges = features.edges.to(units)
             pushed = self.score(edges) * fade
-            moves = _turn(geometry.sites, (pushed * units).sum(2))
+            moves = turned(geometry.sites, (pushed * units).sum(2))
             # As many of each site's edges as atoms that it stands for.
             weights = self.contraction(edges) * fade * graph.multiplicity[..., None, None]
             left = (weights * units).flatten(1, 2)
@@ -372,36 +323,39 @@ class AdaptiveCell(Model):
         than what is left of this one's (consistent annealed sampling, Jolicoeur-Martineau et al.,
         ICLR 2021), and η is as large as that needs.
         """
-        now, following = self._noises(inputs.now), self._noises(inputs.following)
+        now, following = (
+            noise_sigmas(self.config, inputs.now),
+            noise_sigmas(self.config, inputs.following),
+        )
         graph, geometry = self._seen(state)
         size = len(state.lattices)
-        levels = self._told(now).to(state.lattices)
+        levels = level_inputs(self.config, now).to(state.lattices)
         at_first = levels
         if self.config.separate:
             at_first = torch.stack([levels[0], torch.full_like(levels[1], -1.5)])
         moves, strain = self._scores(graph, geometry, at_first.expand(size, -1))
-        jitter = _turn(geometry.sites, _rows(inputs.moves, state.sites))
-        step, spread = _kept(now[0], following[0], self.config.position_step)
+        jitter = turned(geometry.sites, rows_at(inputs.moves, state.sites))
+        step, spread = langevin_step(now[0], following[0], self.config.position_step)
         shift = -step * moves + self.config.position_temperature * spread * jitter
         shift = (graph.length[:, None, None] * shift.to(state.lattices)) @ inverses(state.lattices)
-        every = state.group.rotations.to(shift) @ _rows(shift, state.site_of)[..., None]
+        every = state.group.rotations.to(shift) @ rows_at(shift, state.site_of)[..., None]
         frac = state.frac_coords + every.squeeze(-1)
         state = state._replace(frac_coords=wrap(state.group.project_frac_coords(frac)))
         if self.config.separate:
             graph, geometry = self._seen(state)
             _, strain = self._scores(graph, geometry, levels.expand(size, -1))
-        step, spread = _kept(now[1], following[1], self.config.lattice_step)
+        step, spread = langevin_step(now[1], following[1], self.config.lattice_step)
         raw = geometry.strain(symmetric_noise(inputs.strain[:, :6]))
         strain = -step * strain + self.config.lattice_temperature * spread * raw
         bent = state.lattices @ symmetric_exp(strain.to(state.lattices))
         return state._replace(lattices=state.group.project_lattices(bent))
 
-    def _seen(self, state: _State) -> tuple[SiteGraph, _Geometry]:
+    def _seen(self, state: _State) -> tuple[SiteGraph, Geometry]:
         """Build the multigraph of crystals on the way, and what they allow."""
         group, lattices = state.group, state.lattices
-        projectors = _rows(group.projectors, state.sites)
+        projectors = rows_at(group.projectors, state.sites)
         rotations = group.point_group.to(lattices)
-        geometry = self._allowed(projectors, rotations, group.weights, lattices)
+        geometry = Geometry.of(projectors, rotations, group.weights, lattices)
         graph = self._graph(
             state.atomic_numbers,
             state.frac_coords,
@@ -417,21 +371,3 @@ class AdaptiveCell(Model):
     def finish(self, state: _State) -> Batch:
         """See `Stepwise`; crystals come in conventional cells."""
         return Batch(*state.group.conventional_cells(state.frac_coords, state.lattices))
-
-
-def _kept(now: Tensor, following: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    """Return η σ and the standard deviation of new noise, of a step from σ to the next one."""
-    ratio = following / now
-    size = torch.clamp_min(1 - ratio, step)
-    return size * now, (ratio.square() - (1 - size).square()).clamp_min(0).sqrt() * now
-
-
-def _turn(matrices: Tensor, vectors: Tensor) -> Tensor:
-    """Multiply columns (..., 3) by matrices (..., 3, 3)."""
-    return (matrices @ vectors[..., None]).squeeze(-1)
-
-
-def _rows(values: Tensor, index: Tensor) -> Tensor:
-    """Select (B, K, ...) of values (B, N, ...) by index (B, K)."""
-    shape = (*index.shape, *(1,) * (values.ndim - 2))
-    return values.gather(1, index.reshape(shape).expand(-1, -1, *values.shape[2:]))

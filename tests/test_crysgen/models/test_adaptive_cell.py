@@ -17,6 +17,8 @@ from crysgen.cli import main
 from crysgen.graphs.stepwise import StepGraphs
 from crysgen.models.adaptive_cell import AdaptiveCell
 from crysgen.models.adaptive_cell_config import AdaptiveCellConfig
+from crysgen.models.adaptive_cell_geometry import Geometry
+from crysgen.models.adaptive_cell_noise import noise_sigmas
 from crysgen.models.base import Prepares, Stepwise, refuse_targets
 from crysgen.models.targets import Target
 from crysgen.networks.neighbours import without_waiting
@@ -113,7 +115,7 @@ def test_the_graph_of_sites_gives_what_that_of_all_atoms_gives(batch: Batch) -> 
     # The same noisy crystals, every atom a site of its own.
     numbers = batch.properties[SPACE_GROUP].long()
     orbits = model.table.orbits(batch.frac_coords, batch.atomic_numbers, numbers)
-    noises = model._noises(few_levels(model, batch)).double()
+    noises = noise_sigmas(model.config, few_levels(model, batch)).double()
     bent = batch.lattices @ torch.linalg.matrix_exp(noises[:, 1, None, None] * few.strain)
     own = few.moves * (noises[:, 0] * few.graph.length)[:, None, None] @ torch.linalg.inv(bent)
     count = few.moves.shape[1]
@@ -122,7 +124,7 @@ def test_the_graph_of_sites_gives_what_that_of_all_atoms_gives(batch: Batch) -> 
     there = torch.arange(batch.mask.shape[1]).expand(len(batch), -1)
     turns, weights = orbits.operations.double(), orbits.weights
     every = torch.eye(3).double().expand(*batch.mask.shape, 3, 3)
-    geometry = model._allowed(every, turns, weights, bent)
+    geometry = Geometry.of(every, turns, weights, bent)
     graph = model._graph(batch.atomic_numbers, frac, bent, there, batch.mask, there, geometry)
     all_moves, all_strain = model._scores(graph, geometry, few.levels)
     present = few.graph.atomic_numbers > 0
