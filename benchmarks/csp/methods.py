@@ -18,8 +18,9 @@ from typing import Any
 import click
 import numpy as np
 import pandas as pd
+from answers import atoms_of
 from numpy.typing import NDArray
-from retrieval import atoms_of, formulas_in, targets_of
+from retrieval import formulas_in, targets_of
 
 from crysgen.generation import run
 from crysgen.output import Store

@@ -14,7 +14,8 @@ from pathlib import Path
 import click
 import numpy as np
 import pandas as pd
-from retrieval import atoms_of, distances_of, targets_of
+from answers import atoms_of, distances_of
+from retrieval import targets_of
 
 from crysgen.retrieval.library.library import Library
 from crysgen.retrieval.proposals.proposal import to_crystals

@@ -9,38 +9,32 @@ Mendeleev numbers' distance, the best assignment of elements to sites each. Both
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import pandas as pd
+from answers import MOST, Answers, Proposer, answers_in_parts, atoms_of
 from numpy.typing import NDArray
 from reliability import calibration, diagram, reliability
 
-from crysgen.ranking.selection import SHORTEST_DISTANCE
 from crysgen.retrieval.library.anonymous import sorted_species
 from crysgen.retrieval.library.build import TABLES
-from crysgen.retrieval.library.library import Library
+from crysgen.retrieval.library.library import Library, library_files
 from crysgen.retrieval.proposals.proposal import (
     Proposal,
     ProposalFeatures,
     source_of,
-    to_crystals,
 )
 from crysgen.retrieval.proposals.sizing import with_volumes
 from crysgen.retrieval.proposals.template_ranking import ranked_templates
 from crysgen.retrieval.propose import propose, uncalibrated
 from crysgen.retrieval.scoring.probability import calibrated
-from crysmetrics.geometry import min_distances
 from crysmetrics.io import Crystals, read
-from crysmetrics.matching.distances import rms_distances
-from crysmetrics.metrics.oxidation import valid_compositions
-from crysmetrics.metrics.settings import EvaluationSettings
 
-TOPS = (1, 5, 20)
+TOPS = (1, 5, MOST)
 _NOT_TRAIN = {"mp20_test": ("mp20/test.csv.gz", None)}
 
 
@@ -55,11 +49,12 @@ _NOT_TRAIN = {"mp20_test": ("mp20/test.csv.gz", None)}
 @click.option("--peer/--no-peer", default=True)
 @click.option("--parts", is_flag=True, help="Also what each part of the method brings.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Per-composition CSV.")
+@click.option("--work", type=click.Path(path_type=Path), help="Folder of parts, to go on from.")
 @click.option("--diagram", "drawn", type=click.Path(path_type=Path), help="PNG of reliability.")
 def main(
     data: Path, split: str, limit: int | None, library: Path | None, workers: int,
     seed: int, known_first: bool, peer: bool, parts: bool, output: Path | None,
-    drawn: Path | None,
+    work: Path | None, drawn: Path | None,
 ) -> None:  # fmt: skip
     """Print match rates, and how well probabilities hold, as Markdown tables."""
     targets = targets_of(data, split)
@@ -68,9 +63,8 @@ def main(
         targets = targets[np.sort(rng.permutation(len(targets))[:limit])]
     known = Library.load(library, extra=[])
     in_train = formulas_in(known, targets)
-    most = max(TOPS)
     methods = {
-        "retrieval": lambda atoms: propose(known, atoms, most, exclude_formula=not known_first)
+        "retrieval": lambda atoms: propose(known, atoms, MOST, exclude_formula=not known_first)
     }
     if parts:
         methods = parts_of(known, not known_first) | methods
@@ -79,22 +73,17 @@ def main(
         methods["Mendeleev"] = lambda atoms: plain(known, atoms, mendeleev)
     tables = []
     for name, method in methods.items():
-        start = time.perf_counter()
-        proposals = [method(atoms_of(target)) for target in targets]
-        took = (time.perf_counter() - start) / len(targets)
-        distances = distances_of(proposals, targets, workers)
-        density = density_error(proposals, targets)
-        valid = valid_pairs(proposals, targets)
-        rows = summary(name, distances, density, valid, targets, in_train)
-        rows["ms a composition"] = 1e3 * took
-        tables.append(rows)
+        identity = [name, str(known_first), *hashes(library)]
+        found = answers_in_parts(method, targets, workers, work, identity)
+        tables.append(summary(name, found, targets, in_train))
         if output is not None:
-            ranks = np.where(np.isfinite(distances).any(1), np.isfinite(distances).argmax(1), -1)
+            hit = np.isfinite(found.distances)
+            ranks = np.where(hit.any(1), hit.argmax(1), -1)
             pd.DataFrame({"id": targets.ids, "rank": ranks}).to_csv(
                 output.with_stem(f"{output.stem}-{name}"), index=False
             )
         if name == "retrieval":
-            held = probabilities_of(proposals, distances)
+            held = probabilities_of(found)
     print(pd.concat(tables).to_markdown(index=False, floatfmt=".4f"))
     rows = [{"probabilities": name, **calibration(*pair)} for name, pair in held.items()]
     print()
@@ -105,41 +94,41 @@ def main(
         diagram({name: reliability(*pair) for name, pair in held.items()}, drawn)
 
 
+def hashes(library: Path | None) -> list[str]:
+    """Hash what answers come from: the library, and what was learned from it."""
+    files = [*library_files(), *([] if library is None else [library])]
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+
+
 def probabilities_of(
-    proposals: list[list[Proposal]], distances: NDArray[np.float64]
+    found: Answers,
 ) -> dict[str, tuple[NDArray[np.float64], NDArray[np.bool_]]]:
     """Probabilities of first proposals and of up to twenty, and which of these match."""
-    found = {}
-    for name, top in (("first", 1), ("within 20", max(TOPS))):
-        chances = [p.probability for some in proposals for p in some[:top]]
-        right = [
-            bool(one)
-            for some, row in zip(proposals, np.isfinite(distances), strict=True)
-            for one in row[: len(some[:top])]
-        ]
-        found[name] = (np.array(chances), np.array(right, dtype=bool))
-    return found
+    held = {}
+    for name, top in (("first", 1), ("within 20", MOST)):
+        chances = found.probabilities[:, :top]
+        given = np.isfinite(chances)
+        held[name] = (chances[given], np.isfinite(found.distances[:, :top])[given])
+    return held
 
 
-def parts_of(
-    known: Library, exclude_formula: bool
-) -> dict[str, Callable[[dict[int, int]], list[Proposal]]]:
+def parts_of(known: Library, exclude_formula: bool) -> dict[str, Proposer]:
     """Build the method up: templates, volumes, proposals from simpler and richer formulas, the
     calibration of the order; the whole has the plausibility network besides."""
 
     def templates(atoms: dict[int, int]) -> list[Proposal]:
-        return ranked_templates(known, atoms, max(TOPS), exclude_formula=exclude_formula)
+        return ranked_templates(known, atoms, MOST, exclude_formula=exclude_formula)
 
     def volumes(atoms: dict[int, int]) -> list[Proposal]:
         return with_volumes(known, templates(atoms))
 
     def decorations(atoms: dict[int, int]) -> list[Proposal]:
         found = uncalibrated(known, atoms, exclude_formula=exclude_formula)
-        return sorted(found, key=lambda p: -p.score)[: max(TOPS)]
+        return sorted(found, key=lambda p: -p.score)[:MOST]
 
     def ordered(atoms: dict[int, int]) -> list[Proposal]:
         found = uncalibrated(known, atoms, exclude_formula=exclude_formula)
-        return calibrated(found)[: max(TOPS)]
+        return calibrated(found)[:MOST]
 
     return {
         "learned similarity": templates,
@@ -168,12 +157,6 @@ def targets_of(data: Path, split: str) -> Crystals:
                      chosen.num_atoms, tuple(f"{source}/{i}" for i in chosen.ids))
         )  # fmt: skip
     return Crystals.concatenate(parts)
-
-
-def atoms_of(crystal: Crystals) -> dict[int, int]:
-    """Atoms of each element in the cell."""
-    elements, counts = np.unique(crystal.atomic_numbers, return_counts=True)
-    return dict(zip(elements.tolist(), counts.tolist(), strict=True))
 
 
 def formulas_in(library: Library, targets: Crystals) -> NDArray[np.bool_]:
@@ -223,7 +206,7 @@ def plain(library: Library, atoms: dict[int, int], numbers: NDArray[np.float64])
     distances[group.same_compound(elements)] = np.inf
     best = distances.min(1)
     found = []
-    for placed in np.argsort(best, kind="stable")[: max(TOPS)]:
+    for placed in np.argsort(best, kind="stable")[:MOST]:
         if not np.isfinite(best[placed]):
             break
         entry = int(group.members[placed])
@@ -239,42 +222,9 @@ def plain(library: Library, atoms: dict[int, int], numbers: NDArray[np.float64])
     return found
 
 
-def distances_of(
-    proposals: list[list[Proposal]], targets: Crystals, workers: int
-) -> NDArray[np.float64]:
-    """(T, 20) RMS distances by rank; NaN where a proposal does not match or there is none."""
-    flat = to_crystals([p for found in proposals for p in found])
-    pairs, places = [], []
-    for i, found in enumerate(proposals):
-        for rank in range(len(found)):
-            places.append((i, rank))
-            pairs.append((len(pairs), i))
-    result = np.full((len(targets), max(TOPS)), np.nan)
-    if places:
-        result[tuple(np.array(places).T)] = rms_distances(flat, targets, pairs, workers=workers)
-    return result
-
-
-def density_error(proposals: list[list[Proposal]], targets: Crystals) -> NDArray[np.float64]:
-    """(T,) relative error of the first proposal's volume."""
-    volumes = np.array([found[0].volume if found else np.nan for found in proposals])
-    return volumes / targets.volumes - 1
-
-
-def valid_pairs(proposals: list[list[Proposal]], targets: Crystals) -> NDArray[np.bool_]:
-    """(T,) whether target and first proposal are valid, in structure and composition."""
-    valid = np.array([bool(found) for found in proposals])
-    firsts = to_crystals([found[0] for found in proposals if found])
-    valid[valid] = min_distances(firsts) > SHORTEST_DISTANCE
-    apart = min_distances(targets) > SHORTEST_DISTANCE
-    composition = valid_compositions(targets.element_counts, EvaluationSettings().oxidation_states)
-    return valid & apart & composition
-
-
 def summary(
-    name: str, distances: NDArray[np.float64], volume_error: NDArray[np.float64],
-    valid: NDArray[np.bool_], targets: Crystals, in_train: NDArray[np.bool_],
-) -> pd.DataFrame:  # fmt: skip
+    name: str, found: Answers, targets: Crystals, in_train: NDArray[np.bool_]
+) -> pd.DataFrame:
     """One row for all compositions and one for each part of them."""
     kinds = np.array([len(atoms_of(target)) for target in targets])
     parts = {"all": np.ones(len(targets), dtype=bool)}
@@ -284,21 +234,22 @@ def summary(
     for part, mask in parts.items():
         if not mask.any():
             continue
-        some = distances[mask]
+        some = found.distances[mask]
         row: dict[str, Any] = {"method": name, "part": part, "n": int(mask.sum())}
         for top in TOPS:
             hit = np.isfinite(some[:, :top]).any(1)
             row[f"match {top}"] = hit.mean()
             row[f"± {top}"] = hit.std() / np.sqrt(len(hit))
-        row["match_rate_valid"] = (np.isfinite(some[:, 0]) & valid[mask]).mean()
+        row["match_rate_valid"] = (np.isfinite(some[:, 0]) & found.valid[mask]).mean()
         first = some[:, 0][np.isfinite(some[:, 0])]
-        volumes = np.abs(volume_error[mask])
+        volumes = np.abs(found.volume_error[mask])
         matched = volumes[np.isfinite(some[:, 0])]
         row["RMSE"] = first.mean() if len(first) else np.nan
         row["± RMSE"] = first.std() / np.sqrt(len(first)) if len(first) else np.nan
         # Of all first proposals, and of those that match.
         row["volume error"] = np.nanmedian(volumes)
         row["if matched"] = np.median(matched) if len(matched) else np.nan
+        row["ms a composition"] = 1e3 * found.seconds[mask].mean()
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -13,7 +13,8 @@ import click
 import numpy as np
 import pandas as pd
 import torch
-from retrieval import atoms_of, targets_of
+from answers import atoms_of
+from retrieval import targets_of
 
 from crysgen.checkpoints import DEFAULT_MODEL, load_model
 from crysgen.models.base import Noises

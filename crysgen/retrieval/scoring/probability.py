@@ -2,9 +2,10 @@
 
 `scoring.calibration` orders the proposals of a composition, and its shares are of what was
 proposed: too sure, as often nothing of it is right, and unsure where many proposals are nearly the
-same structure. A logistic regression over share, place and a few other features, fitted to crystals
-taken out of the library in turn (`training.fit_probability`), says how likely each is to match the
-right structure, by the tolerances of match rates.
+same structure. Two logistic regressions over share, place and a few other features, one of first
+proposals and one of the others, say how likely each is to match the right structure, by the
+tolerances of match rates. They are fitted to crystals taken out of the library in turn
+(`training.fit_probability`).
 """
 
 from __future__ import annotations
@@ -22,19 +23,12 @@ from crysgen.retrieval.scoring.calibration import FEATURES, features, logits_of
 
 FITTED = "probability.json"
 """Name of the file that `training.fit_probability` writes."""
-WEIGHTS: dict[str, dict[str, float]] = json.loads(
+WEIGHTS: dict[str, dict[str, dict[str, float]]] = json.loads(
     files("crysgen.retrieval.data").joinpath(FITTED).read_text(encoding="utf-8")
 )
-"""Weight of each input: `cell` where the exact cell is wanted, `formula` where cell sizes compete.
-"""
-TAKEN = (
-    "plausibility",
-    "closest_contact",
-    "is_decorated",
-    "nearest",
-    "num_supporting",
-    "known_above_hull",
-)
+"""Weight of each input for the `first` proposal and the `later` ones: `cell` where the exact cell
+is wanted, `formula` where cell sizes compete."""
+TAKEN = ("plausibility", "closest_contact", "is_decorated", "nearest", "num_supporting")
 """Features of the order that are inputs as well."""
 INPUTS = (
     *("constant", "share", "log_share", "first_share", "num_proposals", "num_atoms", "place"),
@@ -76,9 +70,15 @@ def inputs(
 
 def probabilities(table: NDArray[np.float64], by_formula: bool = False) -> NDArray[np.float64]:
     """Compute probabilities (n,), which never rise, from inputs (n, f) in the order of INPUTS."""
+    from scipy.optimize import isotonic_regression
+
     weights = WEIGHTS["formula" if by_formula else "cell"]
-    odds = table @ np.array([weights[name] for name in INPUTS])
+    first, later = (np.array([weights[of][name] for name in INPUTS]) for of in ("first", "later"))
+    odds = np.concatenate([table[:1] @ first, table[1:] @ later])
     found = 1 / (1 + np.exp(-np.clip(odds, -30, 30)))
+    # Means over neighbouring places, as the lowest of them would be too low on average.
+    if len(found) > 1:
+        found[1:] = isotonic_regression(found[1:], increasing=False).x
     falling = FALLING ** np.arange(len(found))
     never_rising: NDArray[np.float64] = np.minimum.accumulate(found / falling) * falling
     return never_rising

@@ -3,9 +3,9 @@
 `python -m crysgen.retrieval.training.fit_calibration LIBRARY -o calibration.json`
 
 Examples (`leave_one_out`) are of formulas of the folds that `plausibility` was not trained on.
-Matching proposals count, and doubly so in the right space group. Only the weights for
-formulas are fitted, near those for exact cells, which stay: to crystals on the hull, as who asks
-for a formula wants its ground state.
+For exact cells, only what matches the crystal is taken out of the library, as in benchmarks. For
+formulas, the whole formula is, crystals are those on the hull, as who asks for a formula wants its
+ground state, and matches in the right space group count twice.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from crysmetrics.progress import show_progress, task
 
 HELD_OUT = (0,)
 """Folds whose formulas the plausibility network does not learn from."""
+CELL_PENALTY = 1e-2
+"""Penalty (`calibration.fit`) where weights for exact cells are fitted: there are more examples."""
 ON_HULL = 0.001
 """Distance in eV/atom at or below which crystals lie on the hull."""
 
@@ -59,17 +61,24 @@ def with_plausibility(examples: Sequence[Example]) -> list[Example]:
     return found
 
 
-def fitted(examples: Sequence[Example]) -> dict[str, float]:
+def fitted(examples: Sequence[Example], by_formula: bool = True) -> dict[str, float]:
     """Fit weights near those for cells, in the order of FEATURES.
 
-    Features that do not vary, as all entries of the formula are left out, keep their weights.
+    Features that do not vary keep their weights. So do those of entries of the very formula, which
+    are left out: as the right one is not among them, they would seem to be wrong always.
+
+    Args:
+        examples: of different compositions.
+        by_formula: whether matches in the right space group count twice, and weights stay nearer.
     """
     now = np.array([WEIGHTS["cell"][name] for name in FEATURES])
-    tables = [example.features.astype(np.float64) for example in examples] * 2
-    is_match = [example.is_match for example in examples] + [
-        example.is_symmetric_match for example in examples
-    ]
-    return dict(zip(FEATURES, fit(tables, is_match, now).tolist(), strict=True))
+    tables = [example.features[~example.is_known].astype(np.float64) for example in examples]
+    is_match = [example.is_match[~example.is_known] for example in examples]
+    if not by_formula:
+        return dict(zip(FEATURES, fit(tables, is_match, now, CELL_PENALTY).tolist(), strict=True))
+    symmetric = [example.is_symmetric_match[~example.is_known] for example in examples]
+    found = fit(tables * 2, is_match + symmetric, now)
+    return dict(zip(FEATURES, found.tolist(), strict=True))
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -77,22 +86,31 @@ def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Fit the order of proposals.")
     parser.add_argument("library", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--examples", type=int, help="at most so many")
+    parser.add_argument("--examples", type=int, help="at most so many of each kind")
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args(given)
     library = Library.load(arguments.library, extra=[])
     chosen = calibration_entries(library, arguments.examples)
     stable = [i for i in chosen if library.entries.e_above_hull[i] <= ON_HULL]
-    ways = [(i, True) for i in stable]
-    examples = []
-    with show_progress(), task("examples", len(ways)) as advance:
-        for example in leave_one_out_examples(arguments.library, ways, arguments.workers):
-            examples.append(example)
-            advance(1)
-    if not any(example.is_match.any() for example in examples):
-        raise UserError("No example has a proposal that matches, so that nothing can be fitted.")
-    found = {name: round(weight, 3) for name, weight in fitted(with_plausibility(examples)).items()}
-    weights = {"cell": WEIGHTS["cell"], "formula": found}
+    weights = {}
+    with show_progress(), task("examples", len(chosen) + len(stable)) as advance:
+        for kind, wanted in (("cell", chosen), ("formula", stable)):
+            by_formula = kind == "formula"
+            examples = []
+            for example in leave_one_out_examples(
+                arguments.library,
+                [(i, by_formula) for i in wanted],
+                arguments.workers,
+                whole_formula=by_formula,
+            ):
+                examples.append(example)
+                advance(1)
+            if not any(example.is_match.any() for example in examples):
+                raise UserError(
+                    "No example has a proposal that matches, so that nothing can be fitted."
+                )
+            found = fitted(with_plausibility(examples), by_formula)
+            weights[kind] = {name: round(weight, 3) for name, weight in found.items()}
     write_json(weights, arguments.output)
 
 

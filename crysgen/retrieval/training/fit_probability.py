@@ -31,9 +31,7 @@ from crysmetrics.progress import show_progress, task
 
 PLACES = 20
 """Number of places that count."""
-FIRST, TO_FIVE, BEYOND = 10.0, 1.0, 0.5
-"""Weights of the first place, of the next four, and of the others."""
-PENALTY = 3e-5
+PENALTY = 1e-3
 """Penalty on squared weights of inputs of unit spread."""
 AROUND = 3e-3
 """The same on differences from the weights for cells, where those for formulas are fitted: there
@@ -52,23 +50,31 @@ def ranked(example: Example) -> Ranked:
     return table[:PLACES], example.is_match[order][:PLACES]
 
 
+def of_first_and_later(examples: Sequence[Ranked]) -> dict[str, Ranked]:
+    """Put the first proposals of all examples into one table, and the others into another."""
+    table = np.concatenate([x for x, _ in examples])
+    is_match = np.concatenate([y for _, y in examples])
+    is_first = table[:, INPUTS.index("place")] == 0
+    return {
+        "first": (table[is_first], is_match[is_first]),
+        "later": (table[~is_first], is_match[~is_first]),
+    }
+
+
 def fitted(
-    examples: Sequence[Ranked],
+    table: NDArray[np.float64],
+    is_match: NDArray[np.bool_],
     around: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
-    """Fit weights (f,) of the inputs by weighted logistic regression.
+    """Fit weights (f,) of the inputs by logistic regression.
 
     Args:
-        examples: of different compositions.
+        table: (n, f) inputs of proposals.
+        is_match: (n,) which are right.
         around: (f,) weights that are good already; 0 by default.
     """
     from scipy.optimize import minimize
 
-    table = np.concatenate([x for x, _ in examples])
-    is_match = np.concatenate([y for _, y in examples])
-    place = np.concatenate([np.arange(len(y)) for _, y in examples])
-    weight = np.where(place == 0, FIRST, np.where(place < 5, TO_FIVE, BEYOND))
-    weight /= weight.sum()
     spread = table.std(axis=0)
     spread[spread < 1e-9] = 1.0
     scaled = table / spread
@@ -78,9 +84,9 @@ def fitted(
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         odds = scaled @ weights
         moved = weights - start
-        value = weight @ (np.logaddexp(0, odds) - is_match * odds) + penalty @ moved**2
-        slope = scaled.T @ (weight * (1 / (1 + np.exp(-odds)) - is_match)) + 2 * penalty * moved
-        return float(value), slope
+        value = (np.logaddexp(0, odds) - is_match * odds).mean() + penalty @ moved**2
+        wrong = 1 / (1 + np.exp(-odds)) - is_match
+        return float(value), scaled.T @ wrong / len(wrong) + 2 * penalty * moved
 
     found: NDArray[np.float64] = minimize(loss, start, jac=True, method="BFGS").x / spread
     return found
@@ -109,15 +115,24 @@ def main(given: Sequence[str] | None = None) -> None:
     parts = [[ranked(e) for e in examples if e.by_formula == way] for way in (False, True)]
     if not all(any(y.any() for _, y in part) for part in parts):
         raise UserError("No example has a proposal that matches, so that nothing can be fitted.")
-    cell = fitted(parts[0])
-    weights = {"cell": cell, "formula": fitted(parts[1], cell)}
-    write_json(
-        {
-            kind: {name: round(w, 4) for name, w in zip(INPUTS, found.tolist(), strict=True)}
-            for kind, found in weights.items()
-        },
-        arguments.output,
-    )
+    write_json(fitted_weights(*parts), arguments.output)
+
+
+def fitted_weights(
+    cells: Sequence[Ranked], formulas: Sequence[Ranked]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Fit all weights, in the layout of `scoring.probability.WEIGHTS`, to four digits."""
+    cell = {of: fitted(*some) for of, some in of_first_and_later(cells).items()}
+    formula = {
+        of: fitted(*some, around=cell[of]) for of, some in of_first_and_later(formulas).items()
+    }
+    return {
+        kind: {
+            of: {name: round(w, 4) for name, w in zip(INPUTS, found.tolist(), strict=True)}
+            for of, found in weights.items()
+        }
+        for kind, weights in (("cell", cell), ("formula", formula))
+    }
 
 
 if __name__ == "__main__":

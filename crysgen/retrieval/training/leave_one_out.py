@@ -52,6 +52,7 @@ class Example:
         features: (n, f) of `scoring.calibration.features`, in its order.
         is_match: (n,) whether a proposal matches, by the tolerances of match rates.
         is_symmetric_match: (n,) whether it has the right space group as well.
+        is_known: (n,) whether a proposal comes from entries of the very formula.
     """
 
     entry: int
@@ -61,6 +62,7 @@ class Example:
     features: NDArray[np.float32]
     is_match: NDArray[np.bool_]
     is_symmetric_match: NDArray[np.bool_]
+    is_known: NDArray[np.bool_]
 
 
 def held_out_entries(
@@ -121,6 +123,7 @@ def _example(path: str, entry: int, by_formula: bool, whole_formula: bool) -> Ex
         np.array([list(features(p).values()) for p in proposals], dtype=np.float32),
         is_match,
         is_match & [p.space_group == target.space_group for p in proposals],
+        np.array([bool(p.known) or p.features.known_above_hull > 0 for p in proposals]),
     )
 
 

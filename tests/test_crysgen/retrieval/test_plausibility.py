@@ -200,15 +200,18 @@ def test_weights_are_fitted_to_answers(library: Library, asked: list[Example]) -
     column = FEATURES.index("plausibility")
     helpful = [replace(q, features=_with(q, column)) for q in asked]
     assert fitted(helpful)["plausibility"] > weights["plausibility"]
+    # Entries of the very formula are not judged by examples that lack the right one.
+    known = [replace(q, is_known=~q.is_match, features=_with(q, column, wrong=9.0)) for q in asked]
+    assert fitted(known, by_formula=False)["plausibility"] == WEIGHTS["cell"]["plausibility"]
     for i in calibration_entries(library, 5):
         counts = library.entries.counts(i)
         atoms = dict(zip(library.entries.species(i).tolist(), counts, strict=True))
         assert fold_of(atoms) in HELD_OUT
 
 
-def _with(example: Example, column: int) -> NDArray[np.float32]:
+def _with(example: Example, column: int, wrong: float = 0.0) -> NDArray[np.float32]:
     found = example.features.copy()
-    found[:, column] = example.is_match
+    found[:, column] = np.where(example.is_match, 1.0, wrong)
     return found
 
 

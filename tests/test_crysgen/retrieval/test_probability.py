@@ -10,7 +10,7 @@ from crysgen.retrieval.library.library import Library
 from crysgen.retrieval.propose import propose
 from crysgen.retrieval.scoring.calibration import FEATURES
 from crysgen.retrieval.scoring.probability import INPUTS, WEIGHTS, inputs, probabilities
-from crysgen.retrieval.training.fit_probability import fitted
+from crysgen.retrieval.training.fit_probability import fitted, of_first_and_later
 from crysgen.retrieval.training.leave_one_out import benchmark_mask, equal_entries
 from crysgen.settings import Resources, SamplingSettings
 from crysmetrics.io.elements import ATOMIC_NUMBERS as Z
@@ -22,7 +22,9 @@ def library() -> Library:
 
 
 def test_every_input_has_a_weight() -> None:
-    assert all(tuple(weights) == INPUTS for weights in WEIGHTS.values())
+    for kind in ("cell", "formula"):
+        assert list(WEIGHTS[kind]) == ["first", "later"]
+        assert all(tuple(weights) == INPUTS for weights in WEIGHTS[kind].values())
 
 
 def test_later_places_are_no_likelier() -> None:
@@ -32,6 +34,23 @@ def test_later_places_are_no_likelier() -> None:
     found = probabilities(inputs(logits, table, np.full(40, 5)))
     assert (np.diff(found) < 0).all()
     assert 0 < found[-1] < found[0] < 1
+
+
+def test_first_proposals_have_a_regression_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = {
+        of: dict.fromkeys(INPUTS, 0.0) | {"constant": constant}
+        for of, constant in (("first", 2.0), ("later", -2.0))
+    }
+    monkeypatch.setitem(WEIGHTS, "cell", weights)
+    table = inputs(np.zeros(3), np.zeros((3, len(FEATURES))), np.full(3, 5))
+    found = probabilities(table)
+    assert found[0] == pytest.approx(1 / (1 + np.exp(-2)))
+    assert found[1:] == pytest.approx(1 / (1 + np.exp(2)), abs=1e-5)
+    some = [(table, np.array([True, False, True]))] * 2
+    parts = of_first_and_later(some)
+    assert [x.shape[0] for x, _ in parts.values()] == [2, 4]
+    assert parts["first"][1].all()
+    assert parts["later"][1].tolist() == [False, True] * 2
 
 
 def test_the_fit_finds_how_sure_the_order_is() -> None:
@@ -46,11 +65,12 @@ def test_the_fit_finds_how_sure_the_order_is() -> None:
         truth = 1 / (1 + np.exp(-(0.5 * given[:, 1] + given[:, INPUTS.index("nearest")] - 0.5)))
         examples.append((given, rng.random(8) < truth))
         truths.append(truth)
-    weights = fitted(examples)
     given = np.concatenate([x for x, _ in examples])
+    is_match = np.concatenate([y for _, y in examples])
+    weights = fitted(given, is_match)
     found = 1 / (1 + np.exp(-given @ weights))
     assert np.abs(found - np.concatenate(truths)).mean() < 0.02
-    near = fitted(examples[:40], weights)
+    near = fitted(given[:320], is_match[:320], weights)
     assert np.abs(given @ (near - weights)).mean() < 1.0
 
 
