@@ -67,6 +67,7 @@ class ExploreSettings:
         method: a name of `crysgen.proposers.base.METHODS`.
         seed: of all draws.
         stability: potentials, and known phases.
+        model: name or path of the model of methods that use one; None for the default.
     """
 
     system: tuple[int, ...]
@@ -75,10 +76,11 @@ class ExploreSettings:
     method: str = "retrieval"
     seed: int = 0
     stability: StabilitySettings = StabilitySettings()  # noqa: RUF009 (frozen)
+    model: str | None = None
 
     def request(self) -> dict[str, Any]:
         """Say what must be equal for an exploration to be continued."""
-        own = {k: v for k, v in asdict(self).items() if k != "stability"}
+        own = {k: v for k, v in asdict(self).items() if k != "stability" and v is not None}
         request = {**own, "stability": self.stability.identity()}
         plain: dict[str, Any] = json.loads(json.dumps(request))
         return plain
@@ -128,6 +130,7 @@ def _piece(
     """Make, relax and compare the crystals of some compositions."""
     sampling = SamplingSettings(
         method=settings.method,
+        model=settings.model,
         seed=settings.seed,
         max_atoms=settings.max_atoms,
         energies=False,

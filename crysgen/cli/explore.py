@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from crysgen.cli.options import model_option
 from crysmetrics.cli.options import (
     SEED,
     Finite,
@@ -53,6 +54,7 @@ from crysmetrics.console import echo
     metavar="NAME",
     help="Take candidates as `crysgen sample --method NAME` does.",
 )
+@model_option
 @potentials_option
 @agree_option
 @hull_option
@@ -70,6 +72,7 @@ def explore(
     count: int,
     max_atoms: int,
     method: str,
+    model: str | None,
     potentials: str,
     agree: bool,
     hull: str | None,
@@ -102,7 +105,7 @@ def explore(
     if len(elements) < 2:
         raise UserError(f"A system to explore has two elements at least; {system} has one.")
     chosen = stability_settings(potentials, agree, True, hull)
-    settings = ExploreSettings(elements, count, max_atoms, method, seed, chosen)
+    settings = ExploreSettings(elements, count, max_atoms, method, seed, chosen, model)
     resources = replace(Resources(), device=torch_device(device), workers=workers)
     with advice("the same command goes on where it stopped"), progress(quiet):
         found = run(settings, Path(output), resources=resources, minutes=minutes)
