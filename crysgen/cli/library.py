@@ -54,9 +54,11 @@ def info() -> None:
 
     own = user_library()
     for path in (shipped_library(), *([own] if own.is_file() else [])):
-        entries = load_entries(path)
+        entries = load_entries(path, everything=True)
         echo(f"{path}: {len(entries)} crystals")
         for name, count in describe(entries).items():
             echo(f"  {name}: {count}")
+        if path != own:
+            echo(f"  of these for --library benchmark: {entries.num_benchmark}")
     if not own.is_file():
         echo(f"{own}: none yet; `crysgen library add PATH` makes it")

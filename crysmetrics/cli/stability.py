@@ -86,7 +86,7 @@ def stability(
     histogram_path: str | None,
     request: Request,
 ) -> None:
-    """Count the structures that are stable against decomposition into known phases.
+    """Compute the share of structures that are stable against decomposition into known phases.
 
     Structures are relaxed by a potential and compared with the hull of the Materials Project's
     phases at hand. stable_rate is the share on or below it, metastable_rate that up to 0.1 eV/atom

@@ -33,7 +33,7 @@ def sun(
     hull: str | None,
     request: Request,
 ) -> None:
-    """Count stable, unique, novel and symmetric structures, and all combinations of these.
+    """Compute the shares of stable, unique, novel and symmetric structures, and of combinations.
 
     Stable structures lie on the convex hull (e_above_hull <= 0), metastable ones at most 0.1
     eV/atom above it. Energies are those of --energies, such as crysmetrics stability
