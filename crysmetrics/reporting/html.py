@@ -23,7 +23,7 @@ from crysmetrics.reporting.published import (
 )
 from crysmetrics.reporting.sameness_figures import sameness_figures
 from crysmetrics.reporting.structures import shown_structures
-from crysmetrics.reporting.tables import cells, heading, notes, shown
+from crysmetrics.reporting.tables import cells, heading, notes, shown, shown_like
 
 if TYPE_CHECKING:
     from crysmetrics.reporting.report import Report
@@ -82,6 +82,9 @@ def report_asset(name: str) -> str:
     return files(__package__).joinpath("assets", name).read_text(encoding="utf-8")
 
 
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+
+
 def json_for_script(value: Any) -> str:
     """Write JSON that can't end the script element it stands in."""
     text = json.dumps(value, ensure_ascii=False)
@@ -90,16 +93,18 @@ def json_for_script(value: Any) -> str:
 
 def _metric_row(key: str, value: Value) -> dict[str, str]:
     metric = all_metrics()[key]
-    interval = ""
-    if value.ci95 is not None:
-        low, high = (shown(bound, metric.unit) for bound in value.ci95)
+    error = interval = ""
+    if value.value is not None and value.stderr is not None:
+        error = shown_like(value.stderr, value.value, metric.unit)
+    if value.value is not None and value.ci95 is not None:
+        low, high = (shown_like(bound, value.value, metric.unit) for bound in value.ci95)
         interval = f"{low} – {high}"
     unit = {"share": "%", "1": ""}.get(metric.unit, metric.unit)
     return {
         "key": key,
         "label": metric.label,
         "value": shown(value.value, metric.unit),
-        "error": "" if value.stderr is None else shown(value.stderr, metric.unit),
+        "error": error,
         "interval": interval,
         "unit": unit,
         "arrow": "↑" if metric.better == "higher" else "↓",
@@ -121,11 +126,13 @@ def _published(report: Report, name: str) -> dict[str, Any] | None:
     keys = [key for key in keys if key in published_keys]
     if not keys:
         return None
+    reference = other_reference(str(dataset), documents[name])
+    above = (reference, f"Published rows are against the {dataset_title(str(dataset))}.")
     return {
         "dataset": dataset_title(str(dataset)),
-        "reference": other_reference(str(dataset), documents[name])
-        or "Compare only if your reference is the same.",
-        "headings": [heading(key) for key in keys],
+        "reference": reference or "Compare only if your reference is the same.",
+        # A direction on a line of its own would belong to nothing.
+        "headings": [_NO_BREAK.join(heading(key).rsplit(" ", 1)) for key in keys],
         "rows": [
             {
                 "model": model,
@@ -136,7 +143,7 @@ def _published(report: Report, name: str) -> dict[str, Any] | None:
             }
             for model, values, row in sorted(texts, key=_ours_first)
         ],
-        "notes": notes(documents, rows),
+        "notes": [note for note in notes(documents, rows) if note not in above],
         "marked": not_comparable(),
     }
 

@@ -76,8 +76,8 @@ def other_reference(dataset: str, document: Mapping[str, Any]) -> str | None:
             "only if yours were chosen from the same ones."
         )
     return (
-        f"The reference here holds {count:,} structures, that of published rows {theirs:,}: the "
-        "references differ, and coverage, EMDs and Fréchet distances differ for that alone."
+        f"The reference here holds {count:,} structures, that of published rows {theirs:,}. This "
+        "difference alone changes coverage, EMDs and Fréchet distances."
     )
 
 

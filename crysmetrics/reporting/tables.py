@@ -47,9 +47,14 @@ def shown(value: float | None, unit: str, error: float | None = None) -> str:
     """Write a value with its error, shares in percent."""
     if value is None:
         return "–"
+    text = shown_like(value, value, unit)
+    return text if error is None else f"{text} ± {shown_like(error, value, unit)}"
+
+
+def shown_like(number: float, value: float, unit: str) -> str:
+    """Write a number that belongs to a value, such as its error, with as many decimals as that."""
     scale, digits = (100, 2) if unit == "share" else (1, 4 if abs(value) < 10 else 2)
-    text = f"{scale * value:.{digits}f}"
-    return text if error is None else f"{text} ± {scale * error:.{digits}f}"
+    return f"{scale * number:.{digits}f}"
 
 
 def as_printed(value: float, unit: str, deviation: float | None = None) -> str:

@@ -9,8 +9,9 @@ from sets import random_crystals
 
 import crysmetrics
 from crysmetrics.io import Crystals
+from crysmetrics.metrics.base import Value
 from crysmetrics.reporting import figures
-from crysmetrics.reporting.html import render
+from crysmetrics.reporting.html import _metric_row, render
 from crysmetrics.reporting.pictures import MOST_ATOMS, viewer_cell
 from crysmetrics.reporting.svg import nice_ticks
 
@@ -188,3 +189,10 @@ def test_viewer_turns(browser, page):
         "turn.click(); setTimeout(() => { turn.click(); done(); }, 400);"
     )
     assert viewed(browser, "viewer-gen")[1] != before
+
+
+def test_errors_and_intervals_have_the_decimals_of_their_value():
+    row = _metric_row("fad", Value(29.96, 9.9723, (5.0155, 54.9061), 97, 120))
+    assert (row["value"], row["error"], row["interval"]) == ("29.96", "9.97", "5.02 – 54.91")
+    row = _metric_row("kad", Value(None, None, None, 1, 1, "too few"))
+    assert (row["value"], row["error"], row["interval"]) == ("–", "", "")
