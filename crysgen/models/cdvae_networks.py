@@ -25,6 +25,9 @@ from crysgen.networks.embedding import MAX_ATOMIC_NUMBER, AtomEmbedding, step_fe
 
 _LOG_SIGMA = (-8.0, 4.0)
 """Between which the logarithms of standard deviations of z are."""
+_FIRST_MEAN, _FIRST_LOG_SIGMA = 4.0, -2.0
+"""Factor of the first weights of means of z, and shift of its first standard deviations: where the
+noise of z hides its means, hundreds of steps pass before anything is learned from them."""
 _EDGE = 2.5
 """Å: edge of the cube an atom takes, in which CSPNet sees cells; about that of the data."""
 
@@ -351,6 +354,9 @@ class LatentHead(nn.Module):
         self.atoms = nn.Linear(channels, hidden_channels)
         self.mean = nn.Linear(hidden_channels, latent_channels)
         self.spread = nn.Linear(hidden_channels, latent_channels)
+        with torch.no_grad():
+            self.mean.weight *= _FIRST_MEAN
+            self.spread.bias += _FIRST_LOG_SIGMA
 
     def forward(self, nodes: Tensor, mask: Tensor) -> Distribution:
         """Return distributions of z of atoms (B, N, C) with mask (B, N)."""

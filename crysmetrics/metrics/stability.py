@@ -100,8 +100,11 @@ def _outcome(
     note = reliability(columns, total, given)
     counts, _ = np.histogram(np.clip(above[known], BINS[0], BINS[-1] - 1e-9), BINS)
     cost = _cost(metastable, settings.steps_per_sample or stated, total)
-    if settings.steps_per_sample is None and cost.value is not None:
-        cost = cost.with_note(f"{stated:.4g} steps for each structure by its samples.csv")
+    if cost.value is not None:
+        printed = f"{cost.value / 1000:.3g} as CrysLDM's Table 1 divides, by the number among 1,000"
+        if settings.steps_per_sample is None:
+            printed += f"; {stated:.4g} steps for each structure by its samples.csv"
+        cost = cost.with_note(printed)
     moved = moved[np.isfinite(moved)]
     return Outcome(
         {

@@ -80,6 +80,7 @@ def test_shares_count_what_failed_as_not_stable(known: Path) -> None:
     assert report["stable_rate"] == pytest.approx(2 / 6)
     assert report["metastable_rate"] == pytest.approx(3 / 6)
     assert report["stability_cost"] == pytest.approx(30 * 6 / 3)
+    assert "0.06 as CrysLDM's Table 1" in str(report.metrics["stability_cost"].note)
     assert report["rmsd_relaxed"] == 0  # nothing pulls at the atoms
     table = report.per_structure["gen"]
     np.testing.assert_allclose(table.e_above_hull[:4], [0, -0.1, 0.05, 0.5], atol=1e-6)
