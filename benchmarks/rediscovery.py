@@ -9,11 +9,11 @@
 from those of `val` that come from MPTS-52 (experimentally known ones of the Materials Project), six
 of each crystal family. A method is told the atoms of the primitive cell and the space group, and
 makes 50 samples of each: a model of that name or path, or retrieval from the library of benchmarks,
-which holds none of them. With `--relax K`, of each structure's distinct samples the K of lowest
-energy as they are, by CHGNet, are relaxed by it and matched again; CHGNet has seen the known
-compounds, so that what it relaxes to is no independent prediction. Every structure is a piece of
-work, kept in the folder, so that a run goes on where it ended; without `--method`, the table of
-what is there is printed.
+which holds none of them. With `--relax K`, of each structure that no sample matches as it is, the
+distinct samples of lowest energies by CHGNet, K of them, are relaxed by it and matched again;
+CHGNet has seen the known compounds, so that what it relaxes to is no independent prediction. Every
+structure is a piece of work, kept in the folder, so that a run goes on where it ended; without
+`--method`, the table of what is there is printed.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ def work(
             kept = {"made": len(made), "seconds": time.process_time() - begun, "steps": steps}
             kept["matched"] = matching(made, target).tolist()
             path.write_text(json.dumps(kept))
-        if most and kept and kept.get("relax") != most and time.time() < end:
+        todo = most and kept and not any(kept["matched"]) and kept.get("relax") != most
+        if todo and time.time() < end:
             begun = time.process_time()
             chosen, distinct = lowest(Crystals.load(packed), most)
             kept |= {"relax": most, "distinct": distinct, "relaxed": relaxed(chosen, target)}
@@ -150,7 +151,9 @@ def relaxed(chosen: Crystals, target: Crystals) -> list[bool]:
 def show(targets: Crystals, output: Path) -> None:
     """Print how many are found by each method, and by crystal family."""
     families = np.array([family_of(int(n)) for n in targets.properties[SPACE_GROUP]])
-    print(f"| method | of | found | {' | '.join(FAMILIES)} | relaxed | with it | s a sample |")
+    print(
+        f"| method | of | found | {' | '.join(FAMILIES)} | judged with relaxation | found | s a sample |"
+    )
     print("|" + " --- |" * (len(FAMILIES) + 6))
     for folder in sorted(path for path in output.iterdir() if path.is_dir()):
         hits, after, seconds, made = {}, {}, 0.0, 0
@@ -161,7 +164,7 @@ def show(targets: Crystals, output: Path) -> None:
             kept = json.loads(path.read_text())
             hits[i] = any(kept["matched"])
             seconds, made = seconds + kept["seconds"], made + max(kept["made"], 1)
-            if "relaxed" in kept:
+            if hits[i] or "relaxed" in kept:
                 after[i] = hits[i] or any(kept["relaxed"])
         each = [f"{sum(v for i, v in hits.items() if families[i] == f)}" for f in FAMILIES]
         print(

@@ -66,8 +66,8 @@ def main(
     chosen = crystals[np.sort(rng.choice(val, min(count, len(val)), replace=False))]
     kept = json.loads(output.read_text()) if output.exists() else {}
     make = maker(method, model, steps)
-    for way in ways.split(","):
-        for begin in range(0, len(chosen), PART):
+    for begin in range(0, len(chosen), PART):
+        for way in ways.split(","):
             key = f"{way} {begin}"
             if key in kept or parts <= 0:
                 continue
