@@ -57,7 +57,7 @@ def test_a_run_goes_on_where_it_ended_and_counts_what_matches(tmp_path: Path) ->
     call = [str(tmp_path / "packed.npz"), "-o", str(out), "--method", "retrieval", "--samples", "3"]
     done = CliRunner().invoke(rediscovery.main, call)
     assert done.exit_code == 0, done.output
-    assert "| retrieval | 2 | 1 | 0 | 0 | 0 | 0 | 0 | 1 | 0 | 0 |" in done.output
+    assert "| retrieval | 2 | 1 | 0 | 0 | 0 | 0 | 0 | 1 | 1 | 1 |" in done.output
     path = out / "retrieval" / "mpts52_test_val-0.json"
     kept = json.loads(path.read_text())
     assert kept["matched"][0]
