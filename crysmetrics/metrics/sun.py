@@ -27,12 +27,12 @@ _MATTERGEN = "Zeni et al. 2025 (MatterGen)"
 def sun(gen: Sample, train: Sample, settings: EvaluationSettings) -> Outcome:
     """Compute the shares of structures that are stable, unique, novel and symmetric at once.
 
-    Stable is what lies on the convex hull (e_above_hull <= 0), metastable what lies at most 0.1
-    eV/atom above it (MatterGen's S.U.N. is msun here); unique and novel as those metrics say,
-    symmetric what is above P1 within 0.1 Å. Of structures that are the same crystal, one counts
-    where uniqueness is asked for, if any of them is all the rest. Energies are those of
-    --energies, of --potential, or of the property e_above_hull of GEN; a structure without one
-    counts as not stable. All structures are the denominator, those that can't be read among them.
+    Stable structures lie on the convex hull (e_above_hull <= 0), metastable ones at most 0.1
+    eV/atom above it (MatterGen's S.U.N. is msun here). Unique and novel are as in those metrics;
+    symmetric structures have a space group above P1 within 0.1 Å. Of several structures that are
+    the same crystal, one counts as unique, if any of them has the other properties. Energies are
+    those of --energies, of --potential, or of the property e_above_hull of GEN; a structure
+    without one counts as not stable. Shares are of all structures, also those that can't be read.
     """
     total, known = gen.crystals.num_total, len(train)
     labels = groups(gen, settings.tolerances)
@@ -108,12 +108,19 @@ def _label(parts: tuple[str, ...]) -> str:
 
 
 _MEANS = {
-    "stable": "on or below the hull of known phases",
-    "metastable": "at most 0.1 eV/atom above the hull of known phases",
-    "unique": "unlike all before them in the set",
-    "novel": "unlike all of the training set",
-    "symmetric": "of a space group above P1",
+    "stable": "lie on or below the hull of known phases",
+    "metastable": "lie at most 0.1 eV/atom above the hull of known phases",
+    "unique": "differ from all earlier ones in the set",
+    "novel": "differ from all of the training set",
+    "symmetric": "have a space group above P1",
 }
+
+
+def _listed(phrases: list[str]) -> str:
+    """Join phrases to a list with `and` before the last."""
+    *others, last = phrases
+    return f"{', '.join(others)} and {last}" if others else last
+
 
 MEASURE = Measure(
     "sun",
@@ -123,7 +130,7 @@ MEASURE = Measure(
             *(key, _label(parts), "share", "higher", _MATTERGEN),
             biased="unique" in parts,
             gated=key == "msun",
-            definition=f"Share of structures that are {', '.join(_MEANS[p] for p in parts)}.",
+            definition=f"Share of structures that {_listed([_MEANS[p] for p in parts])}.",
         )
         for key, parts in COMBINATIONS.items()
     ),
