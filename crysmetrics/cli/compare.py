@@ -63,11 +63,11 @@ if TYPE_CHECKING:
 def compare(base: str, candidate: str, **options: Any) -> None:
     """Tell what changed from BASE to CAND, and whether it got worse.
 
-    A metric fails when it got worse by more than allowed and by more than chance explains: over
-    all metrics looked at, a run as good as its baseline fails with a chance of 5 % at most
-    (Holm's procedure). Metrics that depend on the number of structures are compared at equal
-    numbers only. The status is 0, 1 if a metric fails, and 2 if the results can't be compared:
-    their features, settings, protocols or references differ, or a file is damaged.
+    A metric fails if it got worse by more than is allowed and by more than chance explains: with
+    all metrics together, a run that is as good as its baseline fails with a probability of at most
+    5 % (Holm's procedure). Metrics that depend on the number of structures are compared only
+    between sets of equal size. The exit status is 0; 1 if a metric fails; or 2 if the results can't
+    be compared, because features, settings, protocols or references differ, or a file is damaged.
 
     BASE and CAND are folders of results, or their files metrics.json.
     """

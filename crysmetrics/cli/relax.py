@@ -87,10 +87,10 @@ def relax(
 ) -> None:
     """Relax structures by a potential: positions and cells.
 
-    FOLDER gets one CIF for each structure that came to an end, and relaxed.csv and relaxed.json
-    with all of them: energies before and after, steps, RMSD between start and end in Å. What did
-    not converge in time, fell apart or can't be read is there with the reason. The same command
-    goes on where it was interrupted.
+    FOLDER gets a CIF of each relaxed structure, and relaxed.csv and relaxed.json with all
+    structures: energies before and after, steps, RMSD between start and end in Å. Structures that
+    did not converge in time, fell apart or can't be read are listed there with the reason. The same
+    command goes on where it was interrupted.
     """
     from crysmetrics.device import torch_device
     from crysmetrics.io import read

@@ -88,11 +88,11 @@ def stability(
 ) -> None:
     """Compute the share of structures that are stable against decomposition into known phases.
 
-    Structures are relaxed by a potential and compared with the hull of the Materials Project's
-    phases at hand. stable_rate is the share on or below it, metastable_rate that up to 0.1 eV/atom
-    above it. What can't be read, relaxed or compared counts as not stable. --per-structure writes
-    energies, hull and its error for each. Energies are kept in the cache, so that an interrupted
-    run goes on.
+    Structures are relaxed by a potential and compared with the convex hull of known phases of the
+    Materials Project. stable_rate is the share on or below the hull, metastable_rate the share at
+    most 0.1 eV/atom above it. Structures that can't be read, relaxed or compared count as not
+    stable. --per-structure writes the energies of each, and the hull with its error. Energies are
+    kept in the cache, so an interrupted run goes on.
     """
     from crysmetrics.reporting.hull_plots import check_figure, save_histogram
 

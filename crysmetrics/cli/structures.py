@@ -96,9 +96,9 @@ def convert(
 ) -> None:
     """Read structures and write them in another format.
 
-    The name of OUT says which, if it ends in a suffix listed below or is POSCAR; any other name is
-    a folder with one file for each structure, and .zip the same packed. What can't be read is
-    named, and only .npz keeps the note of it.
+    The name of OUT decides the format if it is POSCAR or ends in a suffix that is listed below.
+    With any other name, OUT is a folder with one file for each structure; with .zip, an archive of
+    such files. Structures that can't be read are listed on standard error; only .npz keeps the list.
     """
     from pathlib import Path
 
