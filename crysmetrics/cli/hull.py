@@ -42,8 +42,8 @@ def build(entries: str, output: str, source: str, seed: int, quiet: bool, overwr
 
     ENTRIES is a .csv or .json with a formula and formation_energy_per_atom for each phase, or
     energy_per_atom if every element is among them; or JSON of pymatgen's entries or PhaseDiagram,
-    as databases give them. The errors of the hull are
-    estimated by leaving out compositions.
+    as databases give them. The hull's errors are estimated by leaving out
+    compositions.
     """
     from crysmetrics.hull.entries import read_entries
 

@@ -98,7 +98,8 @@ def convert(
 
     The name of OUT decides the format if it is POSCAR or ends in a suffix that is listed below.
     With any other name, OUT is a folder with one file for each structure; with .zip, an archive of
-    such files. Structures that can't be read are listed on standard error; only .npz keeps the list.
+    such files. Structures that can't be read are listed on standard error; only .npz keeps the
+    list.
     """
     from pathlib import Path
 
