@@ -355,8 +355,8 @@ class LatentHead(nn.Module):
         self.mean = nn.Linear(hidden_channels, latent_channels)
         self.spread = nn.Linear(hidden_channels, latent_channels)
         with torch.no_grad():
-            self.mean.weight *= _FIRST_MEAN
-            self.spread.bias += _FIRST_LOG_SIGMA
+            self.mean.weight.mul_(_FIRST_MEAN)
+            self.spread.bias.add_(_FIRST_LOG_SIGMA)
 
     def forward(self, nodes: Tensor, mask: Tensor) -> Distribution:
         """Return distributions of z of atoms (B, N, C) with mask (B, N)."""

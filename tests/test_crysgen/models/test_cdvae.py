@@ -15,7 +15,7 @@ from sets import random_crystals
 from crysgen.graphs.stepwise import StepGraphs
 from crysgen.latent import encode, latent_targets
 from crysgen.models.base import Encodes, Prepares, Stepwise, refuse_targets
-from crysgen.models.cdvae import AUTOENCODER, CDVAE, PRIOR
+from crysgen.models.cdvae import CDVAE
 from crysgen.models.cdvae_config import CDVAEConfig
 from crysgen.models.cdvae_process import (
     NoiseLevels,
@@ -25,6 +25,7 @@ from crysgen.models.cdvae_process import (
     plan,
     shortest_moves,
 )
+from crysgen.models.cdvae_training import AUTOENCODER, PRIOR
 from crysgen.models.cdvae_types import assigned_types, whole_amounts
 from crysgen.models.targets import Target
 from crysgen.networks.neighbours import without_waiting

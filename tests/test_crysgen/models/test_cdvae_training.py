@@ -14,8 +14,9 @@ from sets import random_crystals, rocksalt
 import crysmetrics
 from crysgen.cli import main
 from crysgen.latent import decode, encode
-from crysgen.models.cdvae import AUTOENCODER, CDVAE
+from crysgen.models.cdvae import CDVAE
 from crysgen.models.cdvae_config import CDVAEConfig
+from crysgen.models.cdvae_training import AUTOENCODER
 from crysgen.training.batch import Batch
 from crysgen.training.data import canonical
 from crysgen.training.optimizer import GeneratorOptimizer
