@@ -57,7 +57,8 @@ def sampled(name: str, count: int, steps: int | None, device: str) -> tuple[floa
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "free"
         command = [
-            *(sys.executable, "-c", "from crysgen.entry import main; main()", "sample", "--model", name, "-n", str(count)),
+            *(sys.executable, "-c", "from crysgen.entry import main; main()", "sample"),
+            *("--model", name, "-n", str(count)),
             *("-o", str(output), "--workers", "1", "--device", device, "--quiet"),
             *(() if steps is None else ("--steps", str(steps))),
         ]
