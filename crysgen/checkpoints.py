@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from crysgen.models.base import Model
 
 FORMAT = "crysgen-model/1"
-DEFAULT_MODEL = "gemsdiff-mp-v2"
+DEFAULT_MODEL = "gemsdiff-mp-v3"
 """Name of the default model; the only place that says it."""
 SHIPPED = Path(__file__).parent / "weights"
 BEST = "best.safetensors"

@@ -116,7 +116,7 @@ class Draw:
         # Atoms that the model chooses are counted as element 0.
         atoms = self.target.atomic_numbers or (0,) * (self.target.num_atoms or 0)
         seed = derived_seed(self.base_seed, atoms, self.index, attempt)
-        return replace(self, target=replace(self.target, seed=seed))
+        return replace(self, target=replace(self.target, seed=seed, failed=attempt))
 
 
 def derived_seed(

@@ -37,6 +37,10 @@ from crysgen.wyckoff.draws import DrawnOrbits, draw_target
 _SMALLEST_SIGMA = 0.02
 """Of the lattice: below it errors are no longer divided by the noise."""
 
+_CAREFUL = (torch.inf, 1.8, 0.0)
+"""Largest amplification of steps of cells after no, one and more draws that came to nothing: with
+OMatG's 1.8 few cells run away, and without any none did."""
+
 
 class _Prepared(NamedTuple):
     """A batch with noise, and what the network sees of it.
@@ -71,6 +75,7 @@ class _State(NamedTuple):
         atomic_numbers: (B, N); 0 is padding.
         frac_coords: (B, N, 3).
         vectors: (B, D) cells in the cell space.
+        cell_amplification: (B, 1) `cell_anti_annealing` of each crystal.
         clean: with self-conditioning, what was predicted last, else (): positions (B, N, 3), cells
             (B, 3, 3) in Å, and (B,) 1 where there is such a prediction.
         group: that the crystals obey all the way, or ().
@@ -79,6 +84,7 @@ class _State(NamedTuple):
     atomic_numbers: Tensor
     frac_coords: Tensor
     vectors: Tensor
+    cell_amplification: Tensor
     clean: tuple[Tensor, ...]
     group: GroupTensors | tuple[()] = ()
 
@@ -124,6 +130,7 @@ class GemsDiff(CrystalPredictor):
             "cell_anti_annealing",
             "corrector",
             "sampling_steps",
+            "farthest_cell",
             "refine_strength",
         }
     )
@@ -297,7 +304,11 @@ class GemsDiff(CrystalPredictor):
         if not 0 < share <= 1:
             raise ValueError(f"strength must be above 0 and at most 1, not {share}")
         first = max(1, round(share * self.num_steps))
-        return walked(self, *self._begun(batch.atomic_numbers, seeds, batch, first, drawn=orbits))
+        state, way = self._begun(batch.atomic_numbers, seeds, batch, first, drawn=orbits)
+        for inputs in way:
+            state = self.step(state, inputs)
+        # Not `finish`: an unusual cell that was given is not a lost one.
+        return self._crystals(state)
 
     def begin(
         self, targets: Sequence[Target], steps: int | None = None
@@ -308,12 +319,17 @@ class GemsDiff(CrystalPredictor):
         """
         steps = steps or self.default_steps
         seeds = [target.seed for target in targets]
+        drawn = None
         if any(target.space_group or target.sites for target in targets):
             drawn = [draw_target(target) for target in targets]
-            atoms = pad_atomic_numbers([one.atomic_numbers for one in drawn]).to(self.device)
-            return self._begun(atoms, seeds, steps=steps, drawn=drawn)
-        atoms = pad_atomic_numbers([target.atomic_numbers or () for target in targets])
-        return self._begun(atoms.to(self.device), seeds, steps=steps)
+            atoms = pad_atomic_numbers([one.atomic_numbers for one in drawn])
+        else:
+            atoms = pad_atomic_numbers([target.atomic_numbers or () for target in targets])
+        state, way = self._begun(atoms.to(self.device), seeds, steps=steps, drawn=drawn)
+        speed = state.cell_amplification
+        limits = [_CAREFUL[min(target.failed, len(_CAREFUL) - 1)] for target in targets]
+        speed = speed.minimum(torch.tensor(limits).to(speed)[:, None])
+        return state._replace(cell_amplification=speed), way
 
     @torch.no_grad()
     def _begun(
@@ -372,12 +388,13 @@ class GemsDiff(CrystalPredictor):
                     jitter[1] if self.config.corrector else (),
                 )
             )
-        return _State(atomic_numbers, frac, vectors, clean, group), way
+        speed = torch.full_like(vectors[:, :1], self.config.cell_anti_annealing)
+        return _State(atomic_numbers, frac, vectors, speed, clean, group), way
 
     @torch.no_grad()
     def step(self, state: _State, inputs: _Step) -> _State:
         """See `Stepwise`: one step of Algorithm 2, after one of the corrector if there is one."""
-        numbers, frac, vectors, clean, group = state
+        numbers, frac, vectors, speed, clean, group = state
         steps, earlier = (t.expand(len(numbers)) for t in (inputs.now, inputs.earlier))
         if isinstance(self.of_positions, ScoreProcess) and self.config.corrector:
             displacement, _ = self._predicted_within(state, steps)
@@ -398,8 +415,8 @@ class GemsDiff(CrystalPredictor):
             bent = self.of_cells.before(vectors, predicted, steps, earlier, inputs.cell_noise)
         if self.config.cell_anti_annealing:
             most = 1 / (1 - self.of_cells.schedule.posterior(steps, earlier).from_now)
-            faster = (1 + self.config.cell_anti_annealing * near).minimum(most).to(vectors)
-            bent = vectors + faster[:, None] * (bent - vectors)
+            near, most = near.to(speed)[:, None], most.to(speed)[:, None]
+            bent = vectors + (1 + speed * near).minimum(most) * (bent - vectors)
         if self.config.self_conditioning:
             cells = self.cells.decode(predicted, (numbers > 0).sum(1))
             clean = (wrap(frac + displacement), cells, torch.ones_like(vectors[:, 0]))
@@ -407,7 +424,7 @@ class GemsDiff(CrystalPredictor):
             # Rounding errors must not add up, and noise of a cell is not within its group.
             moved = wrap(group.project_frac_coords(moved))
             bent = self._allowed_cells(bent, (numbers > 0).sum(1), group)
-        return _State(numbers, moved, bent, clean, group)
+        return _State(numbers, moved, bent, speed, clean, group)
 
     def _predicted_within(self, state: _State, steps: Tensor) -> tuple[Tensor, Tensor]:
         """Predict displacements (B, N, 3) and vectors (B, D) of cells, within the space groups."""
@@ -435,7 +452,23 @@ class GemsDiff(CrystalPredictor):
 
     @torch.no_grad()
     def finish(self, state: _State) -> Batch:
-        """See `Stepwise`; crystals of a space group come in its conventional cells."""
+        """See `Stepwise`; crystals of a space group come in its conventional cells.
+
+        Cells that have run away, as some do where steps are amplified, are not finite: whoever
+        asked draws them again.
+        """
+        made = self._crystals(state)
+        if self.config.farthest_cell is None:
+            return made
+        far = state.vectors.abs()
+        if state.group:
+            # Cells of a group are not reduced: their shapes may be unusual, but not their volumes.
+            far = far[:, -1:]
+        lost = ~(far.amax(1) <= self.config.farthest_cell)
+        lattices = made.lattices.masked_fill(lost[:, None, None], torch.nan)
+        return made.with_geometry(made.frac_coords, lattices)
+
+    def _crystals(self, state: _State) -> Batch:
         mask = state.atomic_numbers > 0
         lattices = self.cells.decode(state.vectors.double(), mask.sum(1))
         if state.group:

@@ -82,12 +82,14 @@ class GemsDiffConfig(ModelConfig):
             at the step t by 1 + a (1 - t/T) (FlowMM; OMatG's velocity annealing). Samples come
             closer to the mode that they are near. OMatG's is 10.18 for its flow on MP-20.
         cell_anti_annealing: the same for the velocity of cells, where they follow a flow (OMatG:
-            1.82).
+            1.82). With much, some cells run away; they are drawn again with less.
         corrector: step size of Langevin dynamics before each step of sampling, in units of σ², with
             the process `score`; 0 for none (DiffCSP's is 0.4). It costs a second look of the
             network.
         sampling_steps: how many of the steps sampling takes where nobody asks for a number; all if
             None.
+        farthest_cell: standard deviations of the training data within which cells lie; one farther
+            out has run away and is drawn again. None lets all pass.
         refine_strength: share of the steps by which refinement noises a crystal. On `val`, matches
             of the shipped model are lost from 0.4 on, and the RMSE is lowest at 0.1
             (benchmarks/csp/strength.py).
@@ -126,6 +128,7 @@ class GemsDiffConfig(ModelConfig):
     cell_anti_annealing: float = 0.0
     corrector: float = 0.0
     sampling_steps: int | None = None
+    farthest_cell: float | None = None
     refine_strength: float = 0.1
 
     def __post_init__(self) -> None:
@@ -138,6 +141,10 @@ class GemsDiffConfig(ModelConfig):
         at_least("steps", self.steps, 1, _MOST_STEPS)
         if self.sampling_steps is not None:
             at_least("sampling_steps", self.sampling_steps, 1, self.steps)
+        if self.farthest_cell is not None:
+            positive("farthest_cell", self.farthest_cell, _LARGEST_POWER)
+            if not self.standardize_lattice:
+                raise ValueError("farthest_cell counts the deviations of standardised cells")
         for name in ("lattice_power", "position_power"):
             if (power := getattr(self, name)) is not None:
                 positive(name, power, _LARGEST_POWER)

@@ -17,6 +17,8 @@ class Target:
         sites: atomic numbers of the non-equivalent sites, where `atomic_numbers` is not given: how
             many atoms each stands for is left to the model.
         latent: vector of the model's latent space that is decoded.
+        failed: number of earlier draws of the same structure that came to nothing: a model may be
+            more careful then.
     """
 
     seed: int
@@ -25,6 +27,7 @@ class Target:
     space_group: int | None = None
     sites: tuple[int, ...] | None = None
     latent: tuple[float, ...] | None = None
+    failed: int = 0
 
     @property
     def size(self) -> int | None:
@@ -37,5 +40,5 @@ class Target:
         return frozenset(name for name in FIELDS if getattr(self, name) is not None)
 
 
-FIELDS = tuple(field.name for field in fields(Target) if field.name != "seed")
+FIELDS = tuple(field.name for field in fields(Target) if field.name not in ("seed", "failed"))
 """Names of all that a model can be told about a structure."""

@@ -166,7 +166,7 @@ def test_a_model_without_a_latent_space_is_refused(place):
     assert done.exit_code == 2
     done = CliRunner().invoke(
         main,
-        ["encode", str(place / "six"), "-o", str(place / "x.npz"), "--model", "gemsdiff-mp-v2"],
+        ["encode", str(place / "six"), "-o", str(place / "x.npz"), "--model", "gemsdiff-mp-v3"],
     )
     assert done.exit_code == 2
     assert "no latent space" in done.output

@@ -291,12 +291,44 @@ def test_anti_annealing_amplifies_displacements_toward_the_end(crystals: Crystal
 def test_anti_annealing_of_cells_multiplies_their_velocity(crystals: Crystals) -> None:
     batch = Batch.from_crystals(crystals, torch.float64)
     model = model_of(VARIANTS["flow of cells"], batch, double=True)
-    state, way = model.begin(targets_of(batch.atomic_numbers), 5)
-    plain = model.step(state, way[1]).vectors - state.vectors
+    targets = targets_of(batch.atomic_numbers)
+
+    def moved(failed: int = 0) -> torch.Tensor:
+        state, way = model.begin([replace(target, failed=failed) for target in targets], 5)
+        assert way[1].now == 80
+        return model.step(state, way[1]).vectors - state.vectors
+
+    plain = moved()
     model.config = replace(model.config, cell_anti_annealing=2.0)
-    amplified = model.step(state, way[1]).vectors - state.vectors
-    assert way[1].now == 80
-    assert torch.allclose(amplified, (1 + 2 * 0.2) * plain)
+    for failed, speed in ((0, 2.0), (1, 1.8), (2, 0.0), (4, 0.0)):
+        assert torch.allclose(moved(failed), (1 + speed * 0.2) * plain)
+
+
+def test_cells_that_run_away_are_not_finite_unless_they_were_given(crystals: Crystals) -> None:
+    batch = Batch.from_crystals(crystals, torch.float64)
+    settings = {"standardize_lattice": True, "farthest_cell": 6.5}
+    model = model_of(VARIANTS["flow of cells"] | settings, batch, double=True)
+    state, _ = model.begin(targets_of(batch.atomic_numbers), 5)
+    far = state.vectors.clone()
+    far[1, 3], far[2, 5] = 6.4, -6.6
+    made = model.finish(state._replace(vectors=far))
+    lost = ~made.lattices.isfinite().all(-1).all(-1)
+    assert lost.nonzero().flatten().tolist() == [2]
+    batch = batch.with_geometry(batch.frac_coords, 30 * batch.lattices)
+    assert model.refine(batch, list(range(len(batch))), strength=0.01).lattices.isfinite().all()
+
+
+def test_sampling_takes_its_own_number_of_steps_unless_told(crystals: Crystals) -> None:
+    batch = Batch.from_crystals(crystals, torch.float64)
+    model = model_of(OURS, batch, double=True)
+    assert model.default_steps == model.num_steps == 100
+    model.config = replace(model.config, sampling_steps=7)
+    targets = targets_of(batch.atomic_numbers)
+    for asked, taken in ((None, 7), (3, 3)):
+        assert model.default_steps == 7
+        assert len(model.begin(targets, asked)[1]) == taken
+    with pytest.raises(ValueError, match="sampling_steps"):
+        replace(model.config, sampling_steps=101)
 
 
 def test_refining_starts_from_the_given_crystal(crystals: Crystals) -> None:
