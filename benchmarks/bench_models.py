@@ -66,7 +66,8 @@ def sampled(name: str, count: int, steps: int | None, device: str) -> tuple[floa
         before, began = _processor_time(), time.perf_counter()
         subprocess.run(command, check=True, env=environment)
         wall, used = time.perf_counter() - began, _processor_time() - before
-        calls = int(pd.read_csv(output / "samples.csv")["steps"].median())  # invalid ones are drawn again
+        # Not the largest: invalid crystals are drawn again.
+        calls = int(pd.read_csv(output / "samples.csv")["steps"].median())
     return (used if device == "cpu" else wall), calls
 
 
