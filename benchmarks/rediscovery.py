@@ -2,7 +2,7 @@
 
     python benchmarks/rediscovery.py packed_sites.npz -o found/ --method adaptive-cell
     python benchmarks/rediscovery.py packed_sites.npz -o found/ --method retrieval
-    python benchmarks/rediscovery.py packed_sites.npz -o found/ --method gemsdiff-mp-v2 --steps 50
+    python benchmarks/rediscovery.py packed_sites.npz -o found/ --method gemsdiff-mp-v3 --steps 20
     python benchmarks/rediscovery.py packed_sites.npz -o found/ --method adaptive-cell --relax 3
 
 `packed_sites.npz` is what `python -m crysgen.training.site_data` packs. The structures are drawn
