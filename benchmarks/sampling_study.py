@@ -59,8 +59,11 @@ def main(packed: Path, name: str, changes: tuple[str, ...], tolerances: str, ste
     rows = []
     for seed in range(seeds):
         for change in changes or ("",):
-            pairs = [part.split("=") for part in change.split(",") if part]
-            model.config = replace(own, **{key: float(value) for key, value in pairs})
+            try:
+                pairs = [part.split("=") for part in change.split(",") if part]
+                model.config = replace(own, **{key: float(value) for key, value in pairs})
+            except (TypeError, ValueError) as error:
+                raise click.BadParameter(f"{change}: {error}") from None
             started = time.process_time()
             made = sampled(model, val, seed, steps, device, redraw)
             seconds = time.process_time() - started

@@ -59,7 +59,7 @@ class LatentCall:
         id_column, cif_column, workers: how structures are read.
         model, device: which model, and where it computes.
         quiet, overwrite: as given.
-        steps: of the decoder; all of its steps if None.
+        steps: of the decoder; its own number if None.
         batch_size: crystals decoded together; None finds it.
         seed: of decoding.
     """
