@@ -9,7 +9,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    Executor,
+    Future,
+    ThreadPoolExecutor,
+    wait,
+)
 from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any, TypeVar
@@ -41,11 +48,22 @@ def cpu_count(workers: int | None = None) -> int:
 
 
 def in_processes(
-    function: Callable[..., T], jobs: Sequence[tuple[Any, ...]], workers: int | None = None
+    function: Callable[..., T],
+    jobs: Sequence[tuple[Any, ...]],
+    workers: int | None = None,
+    *,
+    in_order: bool = True,
 ) -> Iterator[T]:
-    """Yield `function(*job)` for each job, in order; in this process if one worker is enough.
+    """Yield `function(*job)` for each job; in this process if one worker is enough.
 
     Workers stay for a while, and a later call with as many finds what they have loaded.
+
+    Args:
+        function: that pickles.
+        jobs: its arguments.
+        workers: processes; None for all cores.
+        in_order: whether results come in the order of the jobs, so that what follows a long job
+            waits for it; otherwise each comes as soon as it is there.
 
     Raises:
         UserError: if a worker is killed, for lack of memory most often.
@@ -62,6 +80,9 @@ def in_processes(
         with _deaths_explained(), on_forced_exit(lambda: _kill_workers(pool)):
             pending += (submit(pool, function, *job) for job in jobs)
             while pending:
+                if not in_order:
+                    wait(pending, return_when=FIRST_COMPLETED)
+                    pending.rotate(-next(i for i, future in enumerate(pending) if future.done()))
                 yield pending.popleft().result()
     except (KeyboardInterrupt, GeneratorExit):
         if is_ending():

@@ -291,4 +291,5 @@ def _stage(
             advance(len(batch))
     found = store.relaxed()
     row = {one: i for i, one in enumerate(found.ids)}
-    return found[[row[one] for one in named.ids]].with_failures(found.failures)
+    failures = sorted(found.failures, key=lambda failure: failure.file)
+    return found[[row[one] for one in named.ids]].with_failures(failures)

@@ -51,7 +51,7 @@ def spread(extractor: Extractor, run: Run) -> Extractor:
     ) -> tuple[NDArray[np.float64], dict[int, str]]:
         return _compute(extractor, run, crystals)
 
-    return replace(extractor, compute=compute, batch=_BATCH)
+    return replace(extractor, compute=compute, batch=_BATCH, parts=None)
 
 
 def _compute(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from crysmetrics.above_hull import StabilitySettings
 
 Compute = Callable[[Crystals, int | None], tuple[NDArray[np.float64], dict[int, str]]]
+Part = tuple[NDArray[np.int64], NDArray[np.float64], dict[int, str]]
+"""Rows (B,) of a set, their features (B, d), and the reason for each of the B that failed."""
+Parts = Callable[[Crystals, int | None], Iterator[Part]]
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,9 @@ class Extractor:
     """Whether looking a structure up is cheaper than computing it."""
     batch: int = 2000
     """Structures whose features are kept at once, so that an interrupted run can go on."""
+    parts: Parts | None = None
+    """Computes the same as `compute`, and yields what is done, to be kept at once; for features
+    that take long."""
 
     @property
     def hash(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -129,9 +129,7 @@ def extract(extractor: Extractor, crystals: Crystals, run: Run | None = None) ->
     known = cache.get(name, keys, len(extractor.labels))
     first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in known}
     missing = sorted(first.values())
-    for start in range(0, len(missing), extractor.batch):
-        batch = missing[start : start + extractor.batch]
-        values, failures = extractor.compute(crystals[batch], run.workers)
+    for batch, values, failures in _computed(extractor, crystals, missing, run.workers):
         cache.put(name, [keys[i] for i in batch], values, failures)
         for row, i in enumerate(batch):
             known[keys[i]] = (None if row in failures else values[row], failures.get(row))
@@ -144,3 +142,16 @@ def extract(extractor: Extractor, crystals: Crystals, run: Run | None = None) ->
         else:
             values[i] = row_values
     return Features(values, reasons)
+
+
+def _computed(
+    extractor: Extractor, crystals: Crystals, missing: list[int], workers: int | None
+) -> Iterator[tuple[list[int], NDArray[np.float64], dict[int, str]]]:
+    """Compute features of some rows of a set, and yield what is to be kept at once."""
+    if extractor.parts is not None:
+        for rows, values, failures in extractor.parts(crystals[missing], workers):
+            yield [missing[row] for row in rows], values, failures
+        return
+    for start in range(0, len(missing), extractor.batch):
+        batch = missing[start : start + extractor.batch]
+        yield batch, *extractor.compute(crystals[batch], workers)

@@ -72,7 +72,7 @@ def relax(
     settings: RelaxationSettings = _DEFAULT,
     done: Collection[str] = (),
 ) -> Iterator[Crystals]:
-    """Relax crystals, and yield them batch by batch: small cells first, each under its id.
+    """Relax crystals, and yield each batch as it is done, each crystal under its id.
 
     Crystals with elements that have high and low spin start from two volumes; the lower energy
     counts. Each comes back with the properties `ENERGY`, `START_ENERGY`, `CONVERGED`, `STEPS` and
@@ -100,7 +100,8 @@ def relax(
         if not all(crystals.ids[row] in done for row in rows)
     ]
     count = min(cpu_count(workers), MOST_PROCESSES, len(jobs))
-    yield from in_processes(_relax_together, jobs, count if device == "cpu" else 1)
+    count = count if device == "cpu" else 1
+    yield from in_processes(_relax_together, jobs, count, in_order=False)
 
 
 def relax_all(
@@ -120,7 +121,9 @@ def relax_all(
         on_batch(batch)
     found = Crystals.concatenate(made[1:] or made)
     row = {name: i for i, name in enumerate(found.ids)}
-    return found[[row[name] for name in crystals.ids]].with_failures(found.failures)
+    place = {name: i for i, name in enumerate(crystals.ids)}
+    failures = sorted(found.failures, key=lambda failure: place[failure.file])
+    return found[[row[name] for name in crystals.ids]].with_failures(failures)
 
 
 def batches(num_atoms: NDArray[np.int64], most: int) -> Iterator[NDArray[np.int64]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -23,6 +24,19 @@ def test_results_come_in_order_from_workers_that_leave_interrupts_to_the_caller(
     found = list(in_processes(where, [(n,) for n in range(6)], 2))
     assert [number for number, _, _ in found] == list(range(6))
     assert all(pid != os.getpid() and deaf for _, pid, deaf in found)
+
+
+def sleep_for(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def test_results_need_not_wait_for_those_before_them() -> None:
+    jobs = [(0.5,), (0.0,), (0.01,)]
+    found = list(in_processes(sleep_for, jobs, 2, in_order=False))
+    assert found[-1] == 0.5
+    assert sorted(found) == [0.0, 0.01, 0.5]
+    assert list(in_processes(sleep_for, jobs[1:], 2)) == [0.0, 0.01]
 
 
 def test_one_worker_is_this_process() -> None:

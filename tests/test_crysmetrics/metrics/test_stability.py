@@ -160,6 +160,41 @@ def test_two_potentials_must_agree(known: Path) -> None:
     assert set(agreed.formation) == set(both)
 
 
+def test_relaxations_before_an_interruption_are_kept(
+    known: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+    evaluate = Told.evaluate
+
+    def counts(self: Told, crystals: Crystals) -> Prediction:
+        if len(seen) >= 32:
+            raise KeyboardInterrupt
+        seen.extend(crystals.lattices[:, 0, 0].tolist())
+        return evaluate(self, crystals)
+
+    crystals = Crystals.concatenate(
+        [one([11, 17], [[0, 0, 0], [0.5] * 3], 4.9 + i / 100, f"c{i}") for i in range(70)]
+    )
+    settings = StabilitySettings(("told",), hull=known)
+    options = {"stability": settings, "cache": str(tmp_path / "cache"), "workers": 1}
+    monkeypatch.setattr(Told, "evaluate", counts)
+    with pytest.raises(KeyboardInterrupt):
+        crysmetrics.stability(crystals, **options)
+    first, again = seen[:], []
+    monkeypatch.setattr(
+        Told,
+        "evaluate",
+        lambda self, crystals: (
+            again.extend(crystals.lattices[:, 0, 0].tolist()) or evaluate(self, crystals)
+        ),
+    )
+    report = crysmetrics.stability(crystals, **options)
+    assert len(first) == 32
+    assert not {round(a, 6) for a in first} & {round(a, 6) for a in again}
+    assert len(again) == 38
+    assert report["stable_rate"] == pytest.approx(11 / 70)
+
+
 def test_what_is_unknown_is_refused(known: Path) -> None:
     with pytest.raises(UserError, match="named once"):
         StabilitySettings(("told", "told"))
