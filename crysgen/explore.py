@@ -25,8 +25,8 @@ from crysgen.settings import Resources, SamplingSettings
 from crysmetrics.above_hull import StabilitySettings, stability
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.hull import ConvexHull
+from crysmetrics.hull.diagram import FoundPhase, hull_diagram, hull_with
 from crysmetrics.hull.table import (
-    ON_HULL,
     SHIPPED,
     HullTable,
     amounts_of,
@@ -182,7 +182,9 @@ def _finish(
 
     table = load_hull(settings.stability.hull or SHIPPED)
     names = settings.stability.potentials
-    candidates = _candidates(found, table, names)
+    phases = _found_phases(found, names[0])
+    diagram = hull_diagram(table, settings.system, phases)
+    candidates = _candidates(found, table, names, hull_with(table, settings.system, phases))
     row = {name: i for i, name in enumerate(found.ids)}
     shown = [name for name in candidates["name"] if name in row]
     near = candidates[candidates.e_above_hull <= _SHOWN]["name"].tolist()
@@ -193,24 +195,31 @@ def _finish(
     with atomic_file(folder / TABLE) as temporary:
         write_csv(candidates, temporary)
     size = len(settings.system)
-    diagram = _diagram(candidates, table, settings.system)
     if size <= 4:
         save_diagram(diagram, folder / "hull.html")
         if size < 4:
             save_diagram(diagram, folder / "hull.png")
     result = {
         **{"compositions": done, "of": total, "candidates": len(candidates)},
-        "on_hull": on_hull(diagram, table, candidates),
+        "on_hull": [{"formula": p.formula, "phase": p.name} for p in diagram.on_hull()],
     }
     write_json({"schema": SCHEMA, "request": settings.request(), "result": result}, folder / RECORD)
     return candidates
 
 
-def _candidates(found: Crystals, table: HullTable, potentials: Sequence[str]) -> pd.DataFrame:
+def _found_phases(found: Crystals, potential: str) -> list[FoundPhase]:
+    energies = found.properties.get(f"formation_{potential}", np.zeros(0)).tolist()
+    amounts = [amounts_of(crystal.atomic_numbers) for crystal in found]
+    return [FoundPhase(*row) for row in zip(found.ids, amounts, energies, strict=True)]
+
+
+def _candidates(
+    found: Crystals, table: HullTable, potentials: Sequence[str], hull: ConvexHull
+) -> pd.DataFrame:
     """Compare what was found with known phases and with one another; the lowest first.
 
     Energies are in eV/atom. `e_above_known` is that above the hull of known phases, negative where
-    something new may be stable; `e_above_hull` that above the hull of known and found phases.
+    something new may be stable; `e_above_hull` that above `hull`, of known and found phases.
     """
     import pandas as pd
 
@@ -218,10 +227,6 @@ def _candidates(found: Crystals, table: HullTable, potentials: Sequence[str]) ->
 
     amounts = [amounts_of(crystal.atomic_numbers) for crystal in found]
     energies = found.properties.get(f"formation_{potentials[0]}", np.zeros(0))
-    hull = table.hull
-    both = ConvexHull(
-        [*hull.compositions, *amounts], np.concatenate([hull.energies, np.asarray(energies)])
-    )
     groups = find_space_groups(found).numbers if len(found) else np.zeros(0)
     rows = []
     for i, composition in enumerate(amounts):
@@ -231,7 +236,7 @@ def _candidates(found: Crystals, table: HullTable, potentials: Sequence[str]) ->
                 "formula": formula(composition),
                 "num_atoms": int(found.num_atoms[i]),
                 "space_group": int(groups[i]) if np.isfinite(groups[i]) else 0,
-                "e_above_hull": both.e_above_hull(composition, float(energies[i])),
+                "e_above_hull": hull.e_above_hull(composition, float(energies[i])),
                 "e_above_known": float(found.properties["above_known"][i]),
                 **{
                     f"formation_energy_{name}": float(found.properties[f"formation_{name}"][i])
@@ -247,44 +252,6 @@ def _candidates(found: Crystals, table: HullTable, potentials: Sequence[str]) ->
     energies_of = [name for name in made.columns if name.startswith(("e_above", "formation"))]
     made[energies_of] = made[energies_of].round(4) + 0.0  # without negative zeros
     return made
-
-
-def on_hull(diagram: Any, table: HullTable, candidates: pd.DataFrame) -> list[dict[str, str]]:
-    """List the compounds on the hull: formula, and the id of a known phase or name of a candidate.
-
-    Args:
-        diagram: pymatgen's, of known phases and candidates.
-        table: of the known phases.
-        candidates: of `_candidates`. What either has above the hull is left out: what it decomposes
-            into may be missing in the diagram.
-    """
-    above = {name for name, e in zip(table.ids, table.published, strict=True) if e > ON_HULL}
-    above |= set(candidates[candidates.e_above_hull > ON_HULL]["name"])
-    found = [
-        {"formula": entry.composition.reduced_formula, "phase": str(entry.attribute)}
-        for entry in diagram.stable_entries
-        if not entry.composition.is_element and entry.attribute not in above
-    ]
-    return sorted(found, key=lambda phase: phase["formula"])
-
-
-def _diagram(candidates: pd.DataFrame, table: HullTable, system: Sequence[int]) -> Any:
-    """Phase diagram of known phases and of the lowest candidate of each composition."""
-    from pymatgen.analysis.phase_diagram import PDEntry
-
-    from crysmetrics.reporting.hull_plots import phase_diagram
-
-    more = []
-    energy = next((c for c in candidates.columns if c.startswith("formation_energy_")), None)
-    if energy is not None:
-        lowest = candidates.sort_values(energy).drop_duplicates("formula")
-        for row in lowest.to_dict("records"):
-            amounts = PDEntry(row["formula"], 0.0).composition
-            total = row[energy] * amounts.num_atoms
-            above = row["e_above_hull"]
-            name = f"{row['formula']} (+{above:.3f})" if above > ON_HULL else None
-            more.append(PDEntry(amounts, total, name=name, attribute=row["name"]))
-    return phase_diagram(table, system, more)
 
 
 @contextmanager

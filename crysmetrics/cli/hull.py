@@ -84,12 +84,12 @@ def show(
     from rich.table import Table
 
     from crysmetrics.console import console
+    from crysmetrics.hull.diagram import hull_diagram
     from crysmetrics.hull.table import SHIPPED, load_hull, parse_system, phases_of
     from crysmetrics.io.json_files import write_json
     from crysmetrics.reporting.hull_plots import (
         SHOWN_UNSTABLE,
         check_figure,
-        phase_diagram,
         save_diagram,
     )
 
@@ -99,7 +99,7 @@ def show(
     table = load_hull(SHIPPED if hull is None else Path(hull))
     phases = phases_of(table, elements)
     if output is not None:
-        save_diagram(phase_diagram(table, elements), output)
+        save_diagram(hull_diagram(table, elements), output)
     if json_path is not None:
         document = {"system": system, "source": table.source}
         write_json({**document, "phases": [phase._asdict() for phase in phases]}, json_path)

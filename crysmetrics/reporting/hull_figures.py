@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crysmetrics.hull.diagram import hull_diagram
 from crysmetrics.io.elements import SYMBOLS
 from crysmetrics.reporting.figures import Figure
 from crysmetrics.reporting.svg import Chart, Triangle
@@ -20,8 +21,6 @@ _MOST = 4
 """Systems that are drawn."""
 _HIGHEST = 0.5
 """eV/atom above the hull up to which generated structures are drawn."""
-_LEAST_SLANT = -1e-4
-"""Of the normal of a facet: those of systems of two elements stand upright at the sides."""
 _LEGEND = (("ref", "known phases"), ("gen", "generated"))
 
 
@@ -51,23 +50,6 @@ def hull_figures(report: Report) -> list[Figure]:
     return found
 
 
-def _known(
-    table: HullTable, elements: tuple[int, ...]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str]]:
-    """List shares of the elements (K, n), energies (K,) in eV/atom, formulas of known phases."""
-    from crysmetrics.reporting.hull_plots import composition
-
-    shares = [*np.eye(len(elements))]
-    energies, names = [0.0] * len(elements), [SYMBOLS[z] for z in elements]
-    for i in table.hull.phases_within(elements):
-        amounts = table.compositions[i]
-        if len(amounts) > 1:
-            shares.append(_shares(Counter(amounts), elements))
-            energies.append(float(table.hull.energies[i]))
-            names.append(composition(amounts).reduced_formula)
-    return np.array(shares), np.array(energies), names
-
-
 def _shares(counts: Counter[int], elements: tuple[int, ...]) -> NDArray[np.float64]:
     numbers = np.array([counts[z] for z in elements], dtype=float)
     return numbers / numbers.sum()
@@ -76,11 +58,11 @@ def _shares(counts: Counter[int], elements: tuple[int, ...]) -> NDArray[np.float
 def _binary(
     table: HullTable, elements: tuple[int, ...], atoms: list[Any], above: NDArray[np.float64]
 ) -> Figure:
-    shares, energies, names = _known(table, elements)
-    where = shares[:, 1]
-    corners = _lower_line(where, energies)
+    diagram = hull_diagram(table, elements)
+    order = np.argsort(diagram.corners[:, 1])
+    where, energies = diagram.corners[order, 1], diagram.energies[order]
     x = np.array([_shares(Counter(a.tolist()), elements)[1] for a in atoms])
-    y = above + np.interp(x, where[corners], energies[corners])
+    y = above + np.interp(x, where, energies)
     drawn = above <= _HIGHEST
     low = min(float(energies.min()), float(y.min()))
     high = max(0.0, float(y[drawn].max(initial=0.0)))
@@ -93,67 +75,30 @@ def _binary(
         f"share of {SYMBOLS[elements[1]]}",
         "formation energy (eV/atom)",
     )
-    chart.line(where[corners], energies[corners], "ref")
-    for i in corners:
-        if 0 < where[i] < 1:
-            chart.text(where[i], energies[i], names[i])
+    chart.line(where, energies, "ref")
+    for phase in diagram.on_hull():
+        chart.text(phase.shares[1], phase.energy, phase.formula)
     chart.points(x[drawn], y[drawn], "gen")
     return Figure(_title(elements), chart.render(), _LEGEND, _note(drawn))
-
-
-def _lower_line(x: NDArray[np.float64], y: NDArray[np.float64]) -> list[int]:
-    """List the points of the lower convex hull, from left to right."""
-    found: list[int] = []
-    for i in np.lexsort((y, x)).tolist():
-        if found and x[i] == x[found[-1]]:
-            continue  # a higher phase of the same composition
-        while len(found) > 1:
-            a, b = found[-2], found[-1]
-            if (y[b] - y[a]) * (x[i] - x[a]) < (y[i] - y[a]) * (x[b] - x[a]):
-                break
-            found.pop()
-        found.append(i)
-    return found
 
 
 def _ternary(
     table: HullTable, elements: tuple[int, ...], atoms: list[Any], above: NDArray[np.float64]
 ) -> Figure:
-    shares, energies, names = _known(table, elements)
+    diagram = hull_diagram(table, elements)
     chart = Triangle(
         f"Convex hull of {_title(elements)}",
         _describe(above),
         tuple(SYMBOLS[z] for z in elements),
     )
-    edges = _lower_edges(shares, energies)
-    for a, b in edges:
-        chart.line(shares[[a, b]], "ref")
-    for i in sorted({i for edge in edges for i in edge}):
-        if shares[i].max() < 1:
-            chart.text(shares[i], names[i])
+    for edge in diagram.edges:
+        chart.line(diagram.corners[list(edge)], "ref")
+    for phase in diagram.on_hull():
+        chart.text(np.array(phase.shares), phase.formula)
     drawn = above <= _HIGHEST
     places = np.array([_shares(Counter(a.tolist()), elements) for a in atoms])
     chart.points(places[drawn], "gen")
     return Figure(_title(elements), chart.render(), _LEGEND, _note(drawn))
-
-
-def _lower_edges(
-    shares: NDArray[np.float64], energies: NDArray[np.float64]
-) -> list[tuple[int, int]]:
-    """List the edges of the lower convex hull of three elements, as pairs of points."""
-    from scipy.spatial import ConvexHull, QhullError
-
-    try:
-        hull = ConvexHull(np.column_stack([shares[:, :2], energies]), qhull_options="Qt QJ Pp")
-    except QhullError:  # no phases but the elements
-        return [(0, 1), (0, 2), (1, 2)]
-    edges = {
-        (min(a, b), max(a, b))
-        for facet, normal in zip(hull.simplices.tolist(), hull.equations[:, 2], strict=True)
-        if normal < _LEAST_SLANT
-        for a, b in zip(facet, (*facet[1:], facet[0]), strict=True)
-    }
-    return sorted(edges)
 
 
 def _title(elements: tuple[int, ...]) -> str:

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crysmetrics.errors import UserError
 from crysmetrics.io.atomic import atomic_file
+from crysmetrics.io.elements import SYMBOLS
 
 if TYPE_CHECKING:
-    from crysmetrics.hull.table import HullTable
+    from crysmetrics.hull.diagram import DiagramPhase, HullDiagram
     from crysmetrics.reporting.report import Report
 
 FIGURES = (".png", ".svg", ".pdf")
 SHOWN_UNSTABLE = 0.2
 """eV/atom above the hull up to which phases are drawn."""
+KINDS = (
+    ("on the hull", True, False),
+    ("found, on the hull", True, True),
+    ("above the hull", False, False),
+    ("found, above the hull", False, True),
+)
+"""Name of each kind of phase; whether it is on the hull, and whether the table lacks it."""
+NO_PHASE = "known energy of the hull, without a phase"
+EDGE_COLOUR = "#9ab7cc"
+STABLE_COLOUR, FOUND_COLOUR, UNSTABLE_COLOUR = "#1b6ca8", "#2a9d5c", "#c0392b"
+_TRIANGLE = np.array([[0, 0], [1, 0], [0.5, 0.75**0.5]])
 
 
 def check_figure(path: str | Path | None, interactive: bool = False) -> None:
@@ -42,47 +55,14 @@ def save_histogram(report: Report, path: str | Path) -> None:
     save_figure(figure, path)
 
 
-def phase_diagram(table: HullTable, elements: Sequence[int], more: Sequence[Any] = ()) -> Any:
-    """Make pymatgen's `PhaseDiagram` of a chemical system.
-
-    A phase that is published above the hull has that distance in its name: what it decomposes
-    into may be missing in the table, so that it lies on the hull of those that are there.
-
-    Args:
-        table: known phases.
-        elements: atomic numbers.
-        more: pymatgen entries (formation energies of all atoms) besides the known ones.
-    """
-    from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
-
-    from crysmetrics.hull.table import ON_HULL
-
-    hull = table.hull_of_phases
-    entries = [PDEntry(composition({z: 1}), 0.0) for z in elements]
-    for i in hull.phases_within(elements):
-        known = composition(table.compositions[i])
-        energy = float(hull.energies[i]) * known.num_atoms
-        above = float(table.published[i])
-        name = f"{known.reduced_formula} (+{above:.3f})" if above > ON_HULL else None
-        entries.append(PDEntry(known, energy, name=name, attribute=table.ids[i]))
-    return PhaseDiagram([*entries, *more])
-
-
-def composition(amounts: Any) -> Any:
-    """Convert atoms of each element to pymatgen's `Composition`."""
-    from pymatgen.core import Composition, Element
-
-    return Composition({Element.from_Z(int(z)): float(n) for z, n in amounts.items()})
-
-
-def save_diagram(diagram: Any, path: str | Path) -> None:
+def save_diagram(diagram: HullDiagram, path: str | Path) -> None:
     """Draw a phase diagram of two or three elements, of four as .html too.
+
+    Phases on the hull are drawn as dots, phases up to `SHOWN_UNSTABLE` above it as crosses.
 
     Raises:
         UserError: for more elements than can be drawn.
     """
-    from pymatgen.analysis.phase_diagram import PDPlotter
-
     size = len(diagram.elements)
     interactive = Path(path).suffix.lower() == ".html"
     if not 2 <= size <= (4 if interactive else 3):
@@ -90,63 +70,81 @@ def save_diagram(diagram: Any, path: str | Path) -> None:
             f"Hulls of two or three elements are drawn, of four as .html; this one has {size}."
         )
     if interactive:
-        plotter = PDPlotter(diagram, show_unstable=SHOWN_UNSTABLE, backend="plotly")
+        from crysmetrics.reporting.interactive_hulls import interactive_hull
+
         with atomic_file(path) as temporary:
-            temporary.write_text(
-                plotter.get_plot().to_html(include_plotlyjs=True), encoding="utf-8"
-            )
+            temporary.write_text(interactive_hull(diagram), encoding="utf-8")
         return
     figure, axes = new_figure(7, 5.5)
+    places = _binary_places if size == 2 else _ternary_places
+    _draw(diagram, axes, places)
     if size == 2:
-        _draw_binary(diagram, axes)
+        second = SYMBOLS[diagram.elements[1]]
+        axes.set(
+            xlabel=f"share of {second}", ylabel="Formation energy (eV/atom)", xlim=(-0.03, 1.03)
+        )
     else:
-        _draw_ternary(diagram, axes)
+        axes.set_aspect("equal")
+        axes.axis("off")
+    axes.legend(fontsize="small", frameon=False, loc="upper left" if size == 3 else "best")
     save_figure(figure, path)
 
 
-def _draw_binary(diagram: Any, axes: Any) -> None:
-    second = diagram.elements[1]
+def phases_of_kind(diagram: HullDiagram, on_hull: bool, found: bool) -> list[DiagramPhase]:
+    """List the phases of one of `KINDS` that are drawn."""
+    return [
+        phase
+        for phase in diagram.phases
+        if phase.on_hull == on_hull and phase.found == found and phase.above <= SHOWN_UNSTABLE
+    ]
 
-    def place(entry: Any) -> tuple[float, float]:
-        share = entry.composition.get_atomic_fraction(second)
-        return share, diagram.get_form_energy_per_atom(entry)
 
-    stable = sorted(place(entry) for entry in diagram.stable_entries)
-    axes.plot(*zip(*stable, strict=True), "o-", color="#1b6ca8")
-    for entry in diagram.stable_entries:
-        axes.annotate(
-            entry.name, place(entry), textcoords="offset points", xytext=(4, -12), fontsize="small"
+def _binary_places(shares: Any, energies: Any) -> NDArray[np.float64]:
+    return np.column_stack([np.asarray(shares).reshape(-1, 2)[:, 1], energies])
+
+
+def _ternary_places(shares: Any, energies: Any) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = np.asarray(shares).reshape(-1, 3) @ _TRIANGLE
+    return found
+
+
+def _draw(diagram: HullDiagram, axes: Any, places: Callable[..., NDArray[np.float64]]) -> None:
+    corners = places(diagram.corners, diagram.energies)
+    for edge in diagram.edges:
+        axes.plot(*corners[list(edge)].T, color=EDGE_COLOUR, linewidth=1, zorder=1)
+    for label, on_hull, found in KINDS:
+        phases = phases_of_kind(diagram, on_hull, found)
+        if not phases:
+            continue
+        at = places([p.shares for p in phases], [p.energy for p in phases])
+        stable = FOUND_COLOUR if found else STABLE_COLOUR
+        axes.scatter(
+            *at.T,
+            marker=("D" if found else "o") if on_hull else ("+" if found else "x"),
+            color=stable if on_hull else UNSTABLE_COLOUR,
+            s=24,
+            zorder=3 if on_hull else 2,
+            label=label,
         )
-    near = [e for e in diagram.unstable_entries if _above(diagram, e) <= SHOWN_UNSTABLE]
-    if near:
-        axes.plot(*zip(*map(place, near), strict=True), "x", color="#c0392b")
-    axes.set(xlabel=f"share of {second}", ylabel="Formation energy (eV/atom)", xlim=(-0.03, 1.03))
-
-
-def _draw_ternary(diagram: Any, axes: Any) -> None:
-    corners = np.array([[0, 0], [1, 0], [0.5, 0.75**0.5]])
-
-    def place(entry: Any) -> Any:
-        shares = [entry.composition.get_atomic_fraction(e) for e in diagram.elements]
-        return np.array(shares) @ corners
-
-    for facet in diagram.facets:
-        points = np.array([place(diagram.qhull_entries[i]) for i in (*facet, facet[0])])
-        axes.plot(*points.T, color="#9ab7cc", linewidth=0.8, zorder=1)
-    near = [e for e in diagram.unstable_entries if _above(diagram, e) <= SHOWN_UNSTABLE]
-    if near:
-        axes.scatter(*np.array([place(e) for e in near]).T, marker="x", color="#c0392b", s=18)
-    for entry in diagram.stable_entries:
-        axes.scatter(*place(entry), color="#1b6ca8", zorder=2, s=24)
-        axes.annotate(
-            entry.name, place(entry), textcoords="offset points", xytext=(4, 4), fontsize="small"
+        for phase, place in zip(phases, at, strict=True):
+            if on_hull:
+                axes.annotate(
+                    phase.formula,
+                    place,
+                    textcoords="offset points",
+                    xytext=(4, 4 if len(diagram.elements) > 2 else -12),
+                    fontsize="small",
+                )
+    if open_corners := diagram.corners_without_phase():
+        axes.scatter(
+            *corners[open_corners].T,
+            marker="o",
+            facecolors="white",
+            edgecolors=EDGE_COLOUR,
+            s=24,
+            zorder=1.5,
+            label=NO_PHASE,
         )
-    axes.set_aspect("equal")
-    axes.axis("off")
-
-
-def _above(diagram: Any, entry: Any) -> float:
-    return float(diagram.get_e_above_hull(entry, allow_negative=True))
 
 
 def new_figure(width: float, height: float) -> tuple[Any, Any]:

@@ -12,11 +12,10 @@ from sets import one
 import crysmetrics
 from crysmetrics import above_hull
 from crysmetrics.above_hull import StabilitySettings
-from crysmetrics.hull.table import SHIPPED, load_hull
 from crysmetrics.io import Crystals
 from crysmetrics.potentials import formation, registry
 from crysmetrics.potentials.base import Potential, Prediction
-from crysmetrics.reporting.hull_figures import _known, _lower_edges, _lower_line, hull_figures
+from crysmetrics.reporting.hull_figures import hull_figures
 from crysmetrics.reporting.structures import shown_structures
 
 ELEMENTS = dict.fromkeys(range(1, 90), 0.0)
@@ -65,37 +64,6 @@ def test_hulls_of_the_commonest_systems_come_first(report):
     html = report.to_html()
     assert html.count("Hulls of the commonest chemical systems") == 1
     assert binary.svg in html
-
-
-def test_lower_hulls_are_those_of_the_table():
-    table = load_hull(SHIPPED)
-    shares, energies, names = _known(table, (11, 17))
-    assert names[:2] == ["Na", "Cl"]
-    corners = _lower_line(shares[:, 1], energies)
-    for at in np.linspace(0.01, 0.99, 23):
-        wanted = table.hull.mixture({11: 1 - at, 17: at}).energy
-        found = np.interp(at, shares[corners, 1], energies[corners])
-        assert found == pytest.approx(wanted, abs=1e-9)
-    shares, energies, _ = _known(table, (3, 8, 26))
-    edges = _lower_edges(shares, energies)
-    on_hull = {i for edge in edges for i in edge}
-    for a, b in edges:
-        middle = (shares[a] + shares[b]) / 2
-        amounts = {z: s for z, s in zip((3, 8, 26), middle, strict=True) if s > 0}
-        wanted = table.hull.mixture(amounts).energy
-        assert (energies[a] + energies[b]) / 2 == pytest.approx(wanted, abs=1e-6)
-    lowest = [
-        i
-        for i, share in enumerate(shares)
-        if energies[i]
-        <= table.hull.mixture(
-            {z: s for z, s in zip((3, 8, 26), share, strict=True) if s > 0}
-        ).energy
-        + 1e-9
-    ]
-    assert {tuple(np.round(shares[i], 6)) for i in lowest} == {
-        tuple(np.round(shares[i], 6)) for i in on_hull
-    }
 
 
 def test_stable_structures_stand_beside_what_relaxation_made_of_them(report):
