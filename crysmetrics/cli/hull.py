@@ -87,11 +87,8 @@ def show(
     from crysmetrics.hull.diagram import hull_diagram
     from crysmetrics.hull.table import SHIPPED, load_hull, parse_system, phases_of
     from crysmetrics.io.json_files import write_json
-    from crysmetrics.reporting.hull_plots import (
-        SHOWN_UNSTABLE,
-        check_figure,
-        save_diagram,
-    )
+    from crysmetrics.reporting.hull_plots import check_figure, save_diagram
+    from crysmetrics.reporting.hull_style import SHOWN_UNSTABLE
 
     elements = parse_system(system)
     check_figure(output, interactive=True)

@@ -12,24 +12,21 @@ from numpy.typing import NDArray
 from crysmetrics.errors import UserError
 from crysmetrics.io.atomic import atomic_file
 from crysmetrics.io.elements import SYMBOLS
+from crysmetrics.reporting.hull_style import (
+    EDGE_COLOUR,
+    FOUND_COLOUR,
+    KINDS,
+    NO_PHASE,
+    STABLE_COLOUR,
+    UNSTABLE_COLOUR,
+    phases_of_kind,
+)
 
 if TYPE_CHECKING:
-    from crysmetrics.hull.diagram import DiagramPhase, HullDiagram
+    from crysmetrics.hull.diagram import HullDiagram
     from crysmetrics.reporting.report import Report
 
 FIGURES = (".png", ".svg", ".pdf")
-SHOWN_UNSTABLE = 0.2
-"""eV/atom above the hull up to which phases are drawn."""
-KINDS = (
-    ("on the hull", True, False),
-    ("found, on the hull", True, True),
-    ("above the hull", False, False),
-    ("found, above the hull", False, True),
-)
-"""Name of each kind of phase; whether it is on the hull, and whether the table lacks it."""
-NO_PHASE = "known energy of the hull, without a phase"
-EDGE_COLOUR = "#9ab7cc"
-STABLE_COLOUR, FOUND_COLOUR, UNSTABLE_COLOUR = "#1b6ca8", "#2a9d5c", "#c0392b"
 _TRIANGLE = np.array([[0, 0], [1, 0], [0.5, 0.75**0.5]])
 
 
@@ -88,15 +85,6 @@ def save_diagram(diagram: HullDiagram, path: str | Path) -> None:
         axes.axis("off")
     axes.legend(fontsize="small", frameon=False, loc="upper left" if size == 3 else "best")
     save_figure(figure, path)
-
-
-def phases_of_kind(diagram: HullDiagram, on_hull: bool, found: bool) -> list[DiagramPhase]:
-    """List the phases of one of `KINDS` that are drawn."""
-    return [
-        phase
-        for phase in diagram.phases
-        if phase.on_hull == on_hull and phase.found == found and phase.above <= SHOWN_UNSTABLE
-    ]
 
 
 def _binary_places(shares: Any, energies: Any) -> NDArray[np.float64]:

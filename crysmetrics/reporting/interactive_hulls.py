@@ -8,7 +8,7 @@ import numpy as np
 
 from crysmetrics.hull.diagram import DiagramPhase, HullDiagram
 from crysmetrics.io.elements import SYMBOLS
-from crysmetrics.reporting.hull_plots import (
+from crysmetrics.reporting.hull_style import (
     EDGE_COLOUR,
     FOUND_COLOUR,
     KINDS,

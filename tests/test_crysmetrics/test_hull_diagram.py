@@ -12,7 +12,8 @@ from pymatgen.core import Composition, Element
 from crysmetrics.hull.diagram import FoundPhase, HullDiagram, hull_diagram
 from crysmetrics.hull.table import ON_HULL, HullTable, load_hull, phases_of
 from crysmetrics.io.elements import SYMBOLS
-from crysmetrics.reporting.hull_plots import SHOWN_UNSTABLE, save_diagram
+from crysmetrics.reporting.hull_plots import save_diagram
+from crysmetrics.reporting.hull_style import SHOWN_UNSTABLE
 from crysmetrics.reporting.interactive_hulls import hull_figure
 
 SYSTEMS = [(3, 8), (11, 17), (3, 26, 8), (3, 26, 15, 8)]
