@@ -436,8 +436,6 @@ def samples(
     """Sample one crystal for each target, under its id."""
     model = load_model(path, device)
     config = replace(model.config, **settings)
-    if (steps or 0) > type(model)(config).num_steps:  # schedules are functions of t/T
-        config = replace(config, steps=steps)
     if config != model.config:
         other = type(model)(config)
         other.load_state_dict(model.state_dict())

@@ -153,7 +153,7 @@ def measured(
         for steps in settings.get("steps", counts):
             path = run.folder / f"metrics-{name or 'plain'}-{steps}-{len(val)}.json"
             if not path.is_file():
-                model = with_sampling(run.folder / BEST, changed, steps)
+                model = with_sampling(run.folder / BEST, changed)
                 made, seconds = samples(model, val, steps)
                 report = crysmetrics.evaluate(made, val, metrics=list(METRICS), workers=1)
                 values = {k: [v.value, v.stderr] for k, v in report.metrics.items()}
@@ -179,11 +179,9 @@ def _shown(value: Any) -> str:
     return f"{value[0]:.3f}" + (f" ± {value[1]:.3f}" if value[1] is not None else "")
 
 
-def with_sampling(path: Path, settings: dict[str, Any], steps: int) -> Model:
-    """Load a model with other settings of sampling, and at least so many steps."""
+def with_sampling(path: Path, settings: dict[str, Any]) -> Model:
+    """Load a model with other settings of sampling."""
     model = load_model(path)
-    if steps > model.num_steps:  # the schedules are functions of t/T
-        settings = settings | {"steps": steps}
     if not settings:
         return model
     other = type(model)(replace(model.config, **settings))

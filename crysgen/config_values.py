@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 LARGEST_INTEGER = 2**53
 """Whole numbers beyond it are not held exactly by every reader of JSON."""
+MOST_STEPS = 100_000
+"""Of a diffusion, in training or sampling."""
 
 
 def from_values(cls: type[T], values: Any) -> T:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DATA_SETS = {
     "formation_energy_per_atom": "mp20",
-    "heat_all": "perov5",
+    "heat_ref": "perov5",
     "energy_per_atom": "carbon24",
 }
 """Properties that CDVAE's independent networks predict, and the data set of each network."""

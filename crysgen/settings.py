@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from crysgen.config_values import MOST_STEPS
 from crysgen.file_formats import CELLS, FILE_FORMATS
 from crysgen.proposers.base import LIBRARIES
 from crysmetrics.device import refuse_missing_device
@@ -85,6 +86,8 @@ class SamplingSettings:
         numbers = [n for n in (self.max_atoms, self.steps) if n is not None]
         if any(n < 1 for n in numbers):
             raise UserError("Numbers of atoms and of steps must be at least 1.")
+        if (self.steps or 0) > MOST_STEPS:
+            raise UserError(f"Sampling takes at most {MOST_STEPS} steps; not {self.steps}.")
         if self.space_group is not None and not 1 <= self.space_group <= 230:
             raise UserError(f"Space groups have numbers from 1 to 230; not {self.space_group}.")
         if self.draw_space_groups and (self.space_group or self.method in ("retrieval", "refine")):

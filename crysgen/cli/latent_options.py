@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crysgen.cli.options import batch_size_option, model_option
+from crysgen.config_values import MOST_STEPS
 from crysmetrics.cli.options import (
     Command,
     cif_column_option,
@@ -78,7 +79,6 @@ class LatentCall:
     @contextmanager
     def running(self, output: Path) -> Iterator[Any]:
         """Refuse an output that exists, then load the model, and show progress."""
-        from crysmetrics.errors import UserError
         from crysmetrics.io.atomic import refuse_existing
         from crysmetrics.packages import require
 
@@ -88,10 +88,7 @@ class LatentCall:
         from crysmetrics.device import torch_device
 
         with progress(self.quiet):
-            model = load_autoencoder(self.model, torch_device(self.device))
-            if (self.steps or 0) > model.num_steps:
-                raise UserError(f"This model has {model.num_steps} steps; {self.steps} is beyond.")
-            yield model
+            yield load_autoencoder(self.model, torch_device(self.device))
 
     def read(self, path: str) -> Crystals:
         """Read structures in the cells that models are trained on; say which have none."""
@@ -149,7 +146,7 @@ def latent_options(decoder_steps: str | None = None) -> Callable[[Command], Comm
         steps = click.option(
             decoder_steps,
             "steps",
-            type=AT_LEAST_ONE,
+            type=click.IntRange(1, MOST_STEPS),
             metavar="N",
             help="Let the decoder take N steps; the model's own number by default.",
         )

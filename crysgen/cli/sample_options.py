@@ -16,6 +16,7 @@ from crysgen.cli.options import (
     parse_sites,
     space_group_number,
 )
+from crysgen.config_values import MOST_STEPS
 from crysgen.file_formats import CELLS, FILE_FORMATS
 from crysgen.proposers.base import LIBRARIES, METHODS
 from crysmetrics.cli.options import (
@@ -240,9 +241,10 @@ SOURCES: tuple[Option, ...] = (
     model_option,
     click.option(
         "--steps",
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, MOST_STEPS),
         metavar="N",
-        help="Take N steps of the reverse diffusion; the model's own number by default.",
+        help="Take N steps of the reverse diffusion; the model's own number by default. They may "
+        "be more than it was trained with.",
     ),
 )
 """Options that say where candidates come from."""

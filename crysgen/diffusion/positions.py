@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from crysgen.diffusion.coupling import paired
-from crysgen.diffusion.schedules import Exploding, Straight
+from crysgen.diffusion.schedules import Exploding, Straight, values_at
 from crysgen.diffusion.torus import image_mean, image_mean_size, remove_mean, shortest_path, wrap
 
 
@@ -183,7 +183,7 @@ class ScoreProcess(_Exploding):
 
     def unknown(self, steps: Tensor) -> Tensor:
         """See `PositionProcess`: DiffCSP's weight of the loss."""
-        return self.sizes[steps][:, None, None]
+        return values_at(self.sizes, steps)[:, None, None]
 
     def corrected(
         self, frac_coords: Tensor, displacement: Tensor, steps: Tensor, size: float, noise: Tensor

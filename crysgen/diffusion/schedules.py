@@ -69,6 +69,25 @@ def _powers(steps: int, power: float) -> Tensor:
     return (torch.arange(steps + 1, dtype=torch.float64) / steps) ** power
 
 
+def is_whole(t: int | Tensor) -> bool:
+    """Tell whether steps are whole numbers by their type."""
+    return isinstance(t, int) or not t.is_floating_point()
+
+
+def values_at(table: Tensor, t: int | Tensor) -> Tensor:
+    """Look up a table (T + 1,) at the steps t (...), between which it is interpolated.
+
+    Steps between those of training let sampling take more of them.
+    """
+    if is_whole(t):
+        return table[t]
+    assert isinstance(t, Tensor)
+    below = t.floor()
+    first = below.long()
+    after = (first + 1).clamp_max(len(table) - 1)
+    return table[first].lerp(table[after], (t - below).to(table))
+
+
 class Preserving(nn.Module):
     """x_t = sqrt(ᾱ_t) x_0 + sqrt(1 - ᾱ_t) ε, for the lattice."""
 
@@ -87,21 +106,28 @@ class Preserving(nn.Module):
 
     def signal(self, t: Tensor) -> Tensor:
         """Look up sqrt(ᾱ_t) at the steps t (...)."""
-        return (self.log_alpha_bar[t] / 2).exp()
+        return (self._logarithm(t) / 2).exp()
 
     def sigma(self, t: Tensor) -> Tensor:
         """Standard deviation of the noise at the steps t (...)."""
-        return (-self.log_alpha_bar[t].expm1()).sqrt()
+        return (-self._logarithm(t).expm1()).sqrt()
 
     def posterior(self, t: int | Tensor, s: int | Tensor) -> Posterior:
         """Compute the posterior of step s < t given step t (Eq. 6 corrected to DDPM's mean)."""
-        now, then = self.log_alpha_bar[t], self.log_alpha_bar[s]
+        now, then = self._logarithm(t), self._logarithm(s)
         added, left, noise = -(now - then).expm1(), -then.expm1(), -now.expm1()
         return Posterior(
             (then / 2).exp() * added / noise,
             ((now - then) / 2).exp() * left / noise,
             added * left / noise,
         )
+
+    def _logarithm(self, t: int | Tensor) -> Tensor:
+        """Return ln ᾱ at the steps t (...), with σ interpolated: at T the logarithm may be -∞."""
+        if is_whole(t):
+            return self.log_alpha_bar[t]
+        sigma = values_at((-self.log_alpha_bar.expm1()).sqrt(), t)
+        return torch.log1p(-sigma.square())
 
 
 class Exploding(nn.Module):
@@ -120,12 +146,16 @@ class Exploding(nn.Module):
 
     def sigma(self, t: Tensor) -> Tensor:
         """Standard deviation of the noise at the steps t (...)."""
-        return self.variance[t].sqrt()
+        return self._variance(t).sqrt()
 
     def posterior(self, t: int | Tensor, s: int | Tensor) -> Posterior:
         """Compute the posterior of step s < t given step t, x_0 being the image nearest to x_t."""
-        now, then = self.variance[t], self.variance[s]
+        now, then = self._variance(t), self._variance(s)
         return Posterior(1 - then / now, then / now, then * (now - then) / now)
+
+    def _variance(self, t: int | Tensor) -> Tensor:
+        """Return σ² at the steps t (...), with σ interpolated."""
+        return self.variance[t] if is_whole(t) else values_at(self.variance.sqrt(), t).square()
 
 
 class Straight(nn.Module):
@@ -149,15 +179,15 @@ class Straight(nn.Module):
 
     def signal(self, t: Tensor) -> Tensor:
         """Look up 1 - τ at the steps t (...)."""
-        return 1 - self.share[t]
+        return 1 - values_at(self.share, t)
 
     def sigma(self, t: Tensor) -> Tensor:
         """Look up τ at the steps t (...)."""
-        return self.share[t]
+        return values_at(self.share, t)
 
     def posterior(self, t: int | Tensor, s: int | Tensor) -> Posterior:
         """Compute the step s < t on the straight line through x_0 and x_t."""
-        now, then = self.share[t], self.share[s]
+        now, then = (values_at(self.share, at) for at in (t, s))
         left = then / now
         return Posterior(1 - then - left * (1 - now), left, torch.zeros_like(left))
 
@@ -173,14 +203,25 @@ def strided_steps(total: int, count: int) -> list[int]:
     return [round(total * (count - i) / count) for i in range(count + 1)]
 
 
-def steps_back(total: int, first: int | None = None, wanted: int | None = None) -> list[int]:
+def steps_back(
+    total: int, first: int | None = None, wanted: int | None = None
+) -> list[int] | list[float]:
     """List the steps of the way back from `first` to 0, as dense as `wanted` of all steps are.
 
     Args:
         total: T.
         first: where the way begins; T if None.
-        wanted: steps that a way from T takes; all if None.
+        wanted: steps that a way from T takes; all if None. Where they are more than T, they lie
+            between those of training.
     """
     first = total if first is None else first
     wanted = total if wanted is None else wanted
-    return strided_steps(first, max(1, min(first, round(wanted * first / total))))
+    count = max(1, round(wanted * first / total))
+    if count > first:
+        return [first * (count - i) / count for i in range(count + 1)]
+    return strided_steps(first, count)
+
+
+def step_tensor(step: float, device: torch.device) -> Tensor:
+    """Make a step () of `steps_back`: int64, or of floating point where it lies between others."""
+    return torch.full((), step, device=device)

@@ -68,7 +68,8 @@ class StepGraphs:
 
     def _captured(self, state: Any, inputs: Any) -> Captured | None:
         """Return the recorded step for such a batch; None if it can't be recorded."""
-        shapes = tuple(tuple(tensor.shape) for tensor in tensors_of((state, inputs)))
+        tensors = tensors_of((state, inputs))
+        shapes = tuple((tuple(tensor.shape), tensor.dtype) for tensor in tensors)
         key = (str(self.model.config), shapes)
         if key in self._steps:
             return self._steps[key]

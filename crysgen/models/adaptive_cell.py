@@ -20,7 +20,7 @@ from crysgen.diffusion.lattice import symmetric_exp
 from crysgen.diffusion.noise import Noise, spread_steps
 from crysgen.diffusion.operations import OperationTable
 from crysgen.diffusion.positions import uniform
-from crysgen.diffusion.schedules import steps_back
+from crysgen.diffusion.schedules import step_tensor, steps_back
 from crysgen.diffusion.space_groups import GroupTensors, place_orbits, stack_orbits
 from crysgen.diffusion.torus import wrap
 from crysgen.matrices import determinants, inverses
@@ -88,8 +88,8 @@ class _Step(NamedTuple):
     """Inputs of one step.
 
     Attributes:
-        now: () int, level.
-        following: () int, next level; 0 is no noise.
+        now: () level; see `step_tensor`.
+        following: () next level; 0 is no noise.
         strain: (B, 6) normal numbers.
         moves: (B, N, 3) normal numbers.
     """
@@ -308,9 +308,7 @@ class AdaptiveCell(Model):
         is_site = (group.first[..., None] == sites[:, None]) & (present[:, None] > 0)
         site_of = is_site.to(torch.uint8).argmax(-1)
         way = [
-            _Step(
-                torch.full((), t, device=mask.device), torch.full((), s, device=mask.device), *each
-            )
+            _Step(step_tensor(t, mask.device), step_tensor(s, mask.device), *each)
             for (t, s), each in zip(pairwise(plan), noise.rest(zeros), strict=True)
         ]
         return _State(numbers, frac, lattices, sites, present > 0, site_of, group), way

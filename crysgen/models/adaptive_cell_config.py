@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from crysgen.config_values import at_least, positive
+from crysgen.config_values import MOST_STEPS, at_least, positive
 from crysgen.models.base import ModelConfig
 from crysgen.networks.base import check_settings
 from crysgen.networks.sitenet import SiteNet
@@ -52,7 +52,7 @@ class AdaptiveCellConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         check_settings(SiteNet, self.network_settings)
-        at_least("levels", self.levels, 2, 100_000)
+        at_least("levels", self.levels, 2, MOST_STEPS)
         at_least("max_sites", self.max_sites, 1, 200)
         for name in ("position_sigmas", "lattice_sigmas"):
             first, last = getattr(self, name)

@@ -156,7 +156,7 @@ class Model(nn.Module, ABC):
     @property
     @abstractmethod
     def num_steps(self) -> int:
-        """Calls of the network that one sample takes at most (CrysLDM's stability cost)."""
+        """Calls of the network that one sample takes, unless fewer or more are asked for."""
 
     @property
     def default_steps(self) -> int:
@@ -178,7 +178,8 @@ class Model(nn.Module, ABC):
 
         Args:
             targets: within `accepts` and `requires`.
-            steps: how many of `num_steps` are taken; `default_steps` if None.
+            steps: how many are taken; `default_steps` if None. More than `num_steps` lie between
+                those.
             on_step: told how many steps are done, and of how many.
         """
 

@@ -8,12 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from crysgen.config_values import at_least, positive
+from crysgen.config_values import MOST_STEPS, at_least, positive
 from crysgen.models.base import ModelConfig
 from crysgen.models.cdvae_networks import DECODERS, ENCODERS
 from crysgen.networks.base import LARGEST_NETWORK
 
-_MOST_STEPS = 100_000
 _LARGEST = 1e6
 
 Encoder = Literal["cspnet", "pairformer", "gemsnet", "dimenet"]
@@ -124,8 +123,8 @@ class CDVAEConfig(ModelConfig):
         at_least("latent_channels", self.latent_channels, 1, 4096)
         at_least("hidden_channels", self.hidden_channels, 1, 4096)
         at_least("prior_channels", self.prior_channels, 2, 4096)
-        at_least("levels", self.levels, 1, _MOST_STEPS)
-        at_least("steps_per_level", self.steps_per_level, 1, _MOST_STEPS // self.levels)
+        at_least("levels", self.levels, 1, MOST_STEPS)
+        at_least("steps_per_level", self.steps_per_level, 1, MOST_STEPS // self.levels)
         at_least("most_atoms", self.most_atoms, 1, 10_000)
         for key in ("type_sigmas", "position_sigmas"):
             first, last = getattr(self, key)

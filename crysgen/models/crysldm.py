@@ -19,7 +19,7 @@ from torch import Tensor
 
 from crysgen.diffusion.noise import Noise, spread_steps
 from crysgen.diffusion.positions import uniform
-from crysgen.diffusion.schedules import steps_back
+from crysgen.diffusion.schedules import step_tensor, steps_back
 from crysgen.diffusion.torus import remove_mean
 from crysgen.models.base import OnStep, walked
 from crysgen.models.crysldm_latents import (
@@ -347,7 +347,7 @@ class CrysLDM(LatentModel):
         way = []
         for (t, s), draw in zip(pairwise(plan), draws, strict=False):
             noise, moves, correction = self._split(draw)
-            now, then = (torch.full((), step, device=mask.device) for step in (t, s))
+            now, then = (step_tensor(step, mask.device) for step in (t, s))
             way.append(WayBack(now, then, noise, moves, correction))
         return _State(mask, told, groups, latents, frac), way
 

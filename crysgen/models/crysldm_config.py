@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from crysgen.config_values import at_least, positive
+from crysgen.config_values import MOST_STEPS, at_least, positive
 from crysgen.diffusion.positions import FlowProcess, ScoreProcess
 from crysgen.diffusion.schedules import (
     Exploding,
@@ -23,7 +23,6 @@ from crysgen.models.crysldm_process import LatentDiffusion
 from crysgen.networks.base import LARGEST_NETWORK, check_settings
 from crysgen.networks.cspnet import CSPNet
 
-_MOST_STEPS = 100_000
 _LARGEST = 1e6
 _LARGEST_POWER = 100.0
 _FLOW_SPREAD, _FLOW_FLOOR = 0.29, 0.003
@@ -122,7 +121,7 @@ class CrysLDMConfig(ModelConfig):
             if weights > LARGEST_NETWORK:
                 raise ValueError(f"the network would have {weights:.1e} weights")
         at_least("latent_channels", self.latent_channels, 1, 1024)
-        at_least("steps", self.steps, 1, _MOST_STEPS)
+        at_least("steps", self.steps, 1, MOST_STEPS)
         first, last = self.latent_betas
         if not 0 < first <= last < 1:
             raise ValueError("latent_betas must be two numbers that rise between 0 and 1")

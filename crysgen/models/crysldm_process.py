@@ -16,8 +16,8 @@ class WayBack(NamedTuple):
     """One step back, but for the crystals.
 
     Attributes:
-        step: () int64, from which.
-        earlier: () int64, to which.
+        step: () from which; see `step_tensor`.
+        earlier: () to which.
         latents: normal numbers for the latents.
         positions: (B, N, 3) normal numbers for positions.
         correction: (B, N, 3) normal numbers for the corrector.

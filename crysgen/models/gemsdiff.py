@@ -20,7 +20,7 @@ from crysgen.diffusion.lattice import (
 )
 from crysgen.diffusion.noise import Noise, kept_channels, spread_steps
 from crysgen.diffusion.positions import ScoreProcess
-from crysgen.diffusion.schedules import steps_back
+from crysgen.diffusion.schedules import step_tensor, steps_back
 from crysgen.diffusion.space_groups import GroupTensors, place_orbits, stack_orbits
 from crysgen.diffusion.torus import remove_mean, shortest_path, wrap
 from crysgen.models.base import OnStep, walked
@@ -93,8 +93,8 @@ class _Step(NamedTuple):
     """Inputs of one step of sampling.
 
     Attributes:
-        now: () int, from which step.
-        earlier: () int, to which.
+        now: () from which step; see `step_tensor`.
+        earlier: () to which.
         cell_noise: (B, D) normal numbers times the factor of the configuration.
         position_noise: (B, N, 3) the same, without a shift of all atoms.
         corrector_noise: as `position_noise`, or () without a corrector.
@@ -381,8 +381,8 @@ class GemsDiff(CrystalPredictor):
                 jitter = [group.project_displacements(each) for each in jitter]
             way.append(
                 _Step(
-                    torch.full_like(counts[0], t),
-                    torch.full_like(counts[0], s),
+                    step_tensor(t, mask.device),
+                    step_tensor(s, mask.device),
                     self.config.cell_noise * draws[0][0],
                     jitter[0],
                     jitter[1] if self.config.corrector else (),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from crysgen.config_values import at_least, positive
+from crysgen.config_values import MOST_STEPS, at_least, positive
 from crysgen.diffusion.cell_process import CellProcess
 from crysgen.diffusion.cells import CellSpace, LogCells, RawCells
 from crysgen.diffusion.positions import FlowProcess, PathProcess, PositionProcess, ScoreProcess
@@ -25,7 +25,6 @@ from crysgen.models.base import ModelConfig
 from crysgen.networks.base import check_settings, network_class
 from crysgen.training.batch import Batch
 
-_MOST_STEPS = 100_000
 _LARGEST_POWER = 100.0
 
 
@@ -138,7 +137,7 @@ class GemsDiffConfig(ModelConfig):
             raise ValueError(f"{cls.__name__} has no dropout")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout}")
-        at_least("steps", self.steps, 1, _MOST_STEPS)
+        at_least("steps", self.steps, 1, MOST_STEPS)
         if self.sampling_steps is not None:
             at_least("sampling_steps", self.sampling_steps, 1, self.steps)
         if self.farthest_cell is not None:

@@ -184,4 +184,31 @@ def test_a_way_back_from_the_middle_is_as_dense_as_the_whole_one():
     assert steps_back(100, wanted=4) == [100, 75, 50, 25, 0]
     assert steps_back(100, first=40, wanted=50) == list(range(40, -1, -2))
     assert steps_back(100, first=1, wanted=10) == [1, 0]  # one step at least
-    assert steps_back(100, first=10, wanted=500) == list(range(10, -1, -1))  # none twice
+
+
+def test_more_steps_than_those_of_training_lie_between_them():
+    finer = steps_back(100, wanted=250)
+    assert len(finer) == 251
+    assert [finer[0], finer[-1]] == [100, 0]
+    torch.testing.assert_close(torch.tensor(finer).diff(), torch.full((250,), -0.4))
+    assert steps_back(100, first=1, wanted=250) == [1, 0.5, 0]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda total: Preserving(preserving_powers(total, 3.0)),
+        lambda total: Exploding(exploding_powers(total, 2.0, 0.3)),
+        lambda total: Straight(total),
+    ],
+    ids=["preserving", "exploding", "straight"],
+)
+def test_noise_between_two_steps_is_that_of_a_finer_schedule(make):
+    coarse, fine = make(100), make(300)
+    steps = torch.arange(0, 301)
+    torch.testing.assert_close(coarse.sigma(steps / 3), fine.sigma(steps), rtol=0.02, atol=3e-5)
+    whole = torch.arange(101)
+    torch.testing.assert_close(coarse.sigma(whole.float()), coarse.sigma(whole))
+    found = [value.item() for value in coarse.posterior(torch.tensor(40.5), torch.tensor(40.0))]
+    wanted = [value.item() for value in make(200).posterior(81, 80)]
+    assert found == pytest.approx(wanted, rel=0.02, abs=1e-6)

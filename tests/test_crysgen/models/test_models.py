@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_model
 import torch
@@ -257,6 +258,22 @@ class Told(FakeModel):
     def sample(self, targets, steps=None, on_step=None):
         self.groups |= {target.space_group for target in targets}
         return super().sample(targets, steps, on_step)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_sampling_takes_more_steps_than_training_had(kind: str) -> None:
+    model = load_model(kind)
+    told = "atomic_numbers" in model.accepts
+    taken: list[tuple[int, int]] = []
+    steps = model.num_steps + 30
+    made = model.sample(
+        [Target(3, (11, 17) if told else None)], steps, lambda *done: taken.append(done)
+    )
+    assert taken == [(done, steps) for done in range(1, steps + 1)]
+    crystals = made.to_crystals()
+    assert not crystals.failures
+    volume = abs(np.linalg.det(crystals.lattices[0])) / crystals.num_atoms[0]
+    assert 3 < volume < 100
 
 
 @pytest.mark.parametrize("accepts", [True, False])
