@@ -20,7 +20,7 @@ from crysgen.diffusion.torus import remove_mean, wrap
 from crysgen.matrices import inverses
 from crysgen.models.base import OnStep, walked
 from crysgen.models.cdvae_config import CDVAEConfig
-from crysgen.models.cdvae_networks import Denoised
+from crysgen.models.cdvae_decoders import Denoised
 from crysgen.models.cdvae_process import drawn_types, move_sizes, plan
 from crysgen.models.cdvae_training import TrainableAutoencoder
 from crysgen.models.cdvae_types import assigned_types

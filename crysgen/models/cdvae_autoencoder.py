@@ -15,14 +15,10 @@ from crysgen.diffusion.lattice import (
 )
 from crysgen.models.base import Model
 from crysgen.models.cdvae_config import CDVAEConfig
-from crysgen.models.cdvae_networks import (
-    DECODERS,
-    ENCODERS,
-    Distribution,
-    Flow,
-    LatentHead,
-    perceptron,
-)
+from crysgen.models.cdvae_decoders import DECODERS
+from crysgen.models.cdvae_encoders import ENCODERS
+from crysgen.models.cdvae_inputs import perceptron
+from crysgen.models.cdvae_latents import Distribution, Flow, LatentHead
 from crysgen.models.cdvae_process import NoiseLevels
 from crysgen.networks.embedding import MAX_ATOMIC_NUMBER
 from crysgen.training.batch import Batch
@@ -154,8 +150,3 @@ class CrystalAutoencoder(Model):
 def scaled_parameters(lattices: Tensor, counts: Tensor) -> Tensor:
     """Compute lattice parameters (B, 6), lengths divided by N^(1/3)."""
     return lattice_parameters(normalize_lengths(lattices, counts.clamp_min(1)))
-
-
-def full_precision(like: Tensor) -> torch.autocast:
-    """Switch off 16-bit autocast, in which only the networks may compute."""
-    return torch.autocast(like.device.type, enabled=False)

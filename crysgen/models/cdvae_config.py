@@ -10,7 +10,8 @@ from torch import nn
 
 from crysgen.config_values import MOST_STEPS, at_least, positive
 from crysgen.models.base import ModelConfig
-from crysgen.models.cdvae_networks import DECODERS, ENCODERS
+from crysgen.models.cdvae_decoders import DECODERS
+from crysgen.models.cdvae_encoders import ENCODERS
 from crysgen.networks.base import LARGEST_NETWORK
 
 _LARGEST = 1e6

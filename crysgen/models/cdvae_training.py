@@ -15,14 +15,13 @@ from crysgen.diffusion.torus import remove_mean
 from crysgen.models.cdvae_autoencoder import (
     CrystalAutoencoder,
     Encoding,
-    full_precision,
     scaled_parameters,
 )
 from crysgen.models.cdvae_config import CDVAEConfig
-from crysgen.models.cdvae_networks import full
 from crysgen.models.cdvae_process import move_sizes, noised_types
 from crysgen.models.crysldm_networks import atom_means
 from crysgen.networks.embedding import MAX_ATOMIC_NUMBER
+from crysgen.networks.precision import full, full_precision
 from crysgen.training.batch import Batch
 
 AUTOENCODER, PRIOR = "autoencoder", "prior"

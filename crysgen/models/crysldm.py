@@ -26,7 +26,6 @@ from crysgen.models.crysldm_latents import (
     AUTOENCODER,
     DIFFUSION,
     LatentModel,
-    full_precision,
 )
 from crysgen.models.crysldm_networks import (
     Latents,
@@ -34,6 +33,7 @@ from crysgen.models.crysldm_networks import (
 )
 from crysgen.models.crysldm_process import WayBack
 from crysgen.models.targets import Target
+from crysgen.networks.precision import full_precision
 from crysgen.training.batch import Batch, pad_atomic_numbers
 
 _Drawn = TypeVar("_Drawn")

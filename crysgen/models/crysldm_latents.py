@@ -21,6 +21,7 @@ from crysgen.models.crysldm_networks import (
     group_means,
 )
 from crysgen.networks.cspnet import CSPNet
+from crysgen.networks.precision import full_precision
 from crysgen.training.batch import Batch
 
 AUTOENCODER, DIFFUSION = "autoencoder", "diffusion"
@@ -157,8 +158,3 @@ def formulas_of(atomic_numbers: Tensor) -> dict[str, int]:
         counts = Counter(z for z in row if z)
         found[" ".join(map(str, sorted(counts.values(), reverse=True)))] += 1
     return dict(sorted(found.items()))
-
-
-def full_precision(like: Tensor) -> torch.autocast:
-    """Switch off 16-bit autocast, in which only the networks may compute."""
-    return torch.autocast(like.device.type, enabled=False)

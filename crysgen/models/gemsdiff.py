@@ -28,9 +28,10 @@ from crysgen.models.gemsdiff_config import (
     GemsDiffConfig,
     cell_statistics,
 )
-from crysgen.models.gemsdiff_network import CrystalPredictor, full_precision
+from crysgen.models.gemsdiff_network import CrystalPredictor
 from crysgen.models.targets import Target
 from crysgen.networks.base import Estimate
+from crysgen.networks.precision import full_precision
 from crysgen.training.batch import Batch, pad_atomic_numbers
 from crysgen.wyckoff.draws import DrawnOrbits, draw_target
 

@@ -16,6 +16,7 @@ from crysgen.models.fields import build_fields
 from crysgen.models.gemsdiff_config import GemsDiffConfig, cell_process, position_process
 from crysgen.networks import build_network
 from crysgen.networks.base import Estimate
+from crysgen.networks.precision import full_precision
 
 
 class CrystalPredictor(Model):
@@ -133,8 +134,3 @@ class CrystalPredictor(Model):
         if self.config.cell_decoder == "residual":
             return cell
         return self.cells.encode(cell, torch.ones_like(atomic_numbers[:, 0]))
-
-
-def full_precision(like: Tensor) -> torch.autocast:
-    """Switch off 16-bit autocast, in which only the network may compute."""
-    return torch.autocast(like.device.type, enabled=False)
