@@ -62,8 +62,8 @@ def main(
     torch.set_num_threads(1)
     crystals = Crystals.load(data)
     val = np.flatnonzero(crystals.properties["split"] == "val")
-    rng = np.random.default_rng(0)
-    chosen = crystals[np.sort(rng.choice(val, min(count, len(val)), replace=False))]
+    # The first compositions are the same for any count.
+    chosen = crystals[np.random.default_rng(0).permutation(val)[:count]]
     kept = json.loads(output.read_text()) if output.exists() else {}
     make = maker(method, model, steps)
     for begin in range(0, len(chosen), PART):

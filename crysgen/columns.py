@@ -6,7 +6,7 @@ COLUMNS: dict[str, str] = {
     "file": "name of the structure's file in the folder",
     "formula": "reduced formula",
     "num_atoms": "atoms in the cell of the file",
-    "space_group": "number of the space group found within --tolerance",
+    "space_group": "number of the space group found within --tolerance, or of the one given",
     "space_group_tight": "number of the space group found within 0.001 Å",
     "space_group_loose": "number of the space group found within 0.1 Å",
     "density": "in g/cm³",

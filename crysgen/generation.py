@@ -84,7 +84,8 @@ def run(
     candidates = store.candidates()
     if not len(candidates):
         reason = candidates.failures[0].reason if candidates.failures else "nothing was proposed"
-        raise NothingMadeError(f"No crystal could be made: the first {reason}.")
+        first = "the first reason is that " * (len(requests) > 1)
+        raise NothingMadeError(f"No crystal could be made: {first}{reason}.")
     failures = _failures(candidates, requests, methods)
     redrawn = int(np.sum(candidates.properties["redrawn"]))
     merge = not all(method.is_distribution for method in methods)

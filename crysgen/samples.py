@@ -131,6 +131,8 @@ def symmetric(
 ) -> Crystals:
     """Make candidates symmetric as the settings have it, and keep those of the wanted space group.
 
+    What has more symmetry than that obeys it too, and is put into its cell.
+
     Proposals of the library stay as they are in their own cells: they have the symmetry of the
     crystals they come from, and a tolerance for samples would take distortions that are real.
 
@@ -140,7 +142,7 @@ def symmetric(
         tolerance: Å beyond which no atom of a model's sample is moved in its own cell.
 
     Raises:
-        NothingMadeError: if no candidate has that space group.
+        NothingMadeError: if no candidate obeys that space group.
     """
     from crysmetrics.io.symmetrized import primitive, symmetrized, symmetrized_in_place
 
@@ -148,11 +150,11 @@ def symmetric(
     if settings.symmetrize is not False:
         of_models = np.isin(candidates.properties["method"], _OF_MODELS)
         of_models[list(given)] = False
-        if settings.gives_groups:  # they have them, and are symmetric exactly
-            of_models &= candidates.properties["method"] == "refine"
+        of_models &= not settings.gives_groups  # they have them, and are symmetric exactly
         candidates = symmetrized_in_place(candidates, tolerance, of_models)
     if settings.standard_cells:
-        candidates = symmetrized(candidates, settings.tolerance, given)
+        imposed = given | _more_symmetric(candidates, settings, given)
+        candidates = symmetrized(candidates, settings.tolerance, imposed)
     if settings.space_group is not None:
         groups = stated_space_groups(candidates)
         kept = groups == settings.space_group
@@ -195,6 +197,31 @@ def _obeying(
         exact = impose_setting(cells[row], group.hall_number, reach)
         if exact is not None:
             found[row] = StandardCell(exact, group.number, group.hall_number)
+    return found
+
+
+def _more_symmetric(
+    candidates: Crystals, settings: SamplingSettings, given: Mapping[int, StandardCell]
+) -> dict[int, StandardCell]:
+    """Find candidates whose space groups are supergroups of the wanted one, in the cells of that.
+
+    Args:
+        candidates: of all methods.
+        settings: of the run.
+        given: those that are not looked at.
+    """
+    if settings.space_group is None:
+        return {}
+    from crysmetrics.space_groups.subgroups import in_subgroup
+    from crysmetrics.symmetry import cells_of, standard_cell
+
+    found = {}
+    for row, cell in enumerate(cells_of(candidates)):
+        own = None if row in given else standard_cell(cell, settings.tolerance)
+        if own is None:
+            continue
+        lower = own if own.space_group == settings.space_group else None
+        found[row] = lower or in_subgroup(own, settings.space_group) or own
     return found
 
 

@@ -38,7 +38,7 @@ class SamplingSettings:
         tolerance: Å within which symmetry is found.
         space_group: number of the only space group that is wanted; crystals are symmetrised.
         draw_space_groups: whether each sample of a model gets a space group that is likely for its
-            atoms, which it then has exactly.
+            atoms, and each refined crystal that of its prototype, which it then has exactly.
         sites: atomic numbers of the non-equivalent sites of each sample of a model, where no
             composition is given.
         exclude: ids of known structures that must not be proposed.
@@ -90,11 +90,8 @@ class SamplingSettings:
             raise UserError(f"Sampling takes at most {MOST_STEPS} steps; not {self.steps}.")
         if self.space_group is not None and not 1 <= self.space_group <= 230:
             raise UserError(f"Space groups have numbers from 1 to 230; not {self.space_group}.")
-        if self.draw_space_groups and (self.space_group or self.method in ("retrieval", "refine")):
-            raise UserError(
-                "Space groups are drawn for samples of a model alone: with --method diffusion or "
-                "auto, and without a group of one's choice."
-            )
+        if self.draw_space_groups and self.space_group:
+            raise UserError("Space groups are drawn, or one is given: not both.")
         if self.cell not in (None, *CELLS):
             raise UserError(f"Cells are {' or '.join(CELLS)}; not {self.cell!r}.")
         if self.cell is not None and self.symmetrize is False:
@@ -110,7 +107,7 @@ class SamplingSettings:
 
     @property
     def gives_groups(self) -> bool:
-        """Whether samples of a model get space groups that are drawn."""
+        """Whether each sample of a model gets a space group of its own, which it has exactly."""
         return self.draw_space_groups or self.method == "wyckoff"
 
     @property

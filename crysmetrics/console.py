@@ -70,3 +70,8 @@ def console(
     if not made.is_terminal:
         made.width = piped_width
     return made
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number with its noun, which takes an s for more than one: `1 way`, `2 ways`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"

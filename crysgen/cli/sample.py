@@ -104,11 +104,20 @@ def _requests(call: SampleCall) -> list[CompositionRequest]:
 def _fitted(call: SampleCall, requests: list[CompositionRequest]) -> list[CompositionRequest]:
     """Request samples of a model in cells alone that the space group has places for."""
     number = call.settings().space_group
-    if number is None or call.method not in ("diffusion", "wyckoff"):
+    if number is None or call.method in ("retrieval", "refine"):
         return requests
     from crysgen.wyckoff.sizes import fit_sizes
+    from crysmetrics.errors import UserError
 
-    return [fit_sizes(request, number, call.max_atoms) for request in requests]
+    fitted = []
+    for request in requests:
+        try:
+            fitted.append(fit_sizes(request, number, call.max_atoms))
+        except UserError:
+            if call.method != "auto":
+                raise
+            fitted.append(request)  # the library may hold a structure in a larger cell
+    return fitted
 
 
 def _free(call: SampleCall) -> list[CompositionRequest]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crysmetrics.cli.options import json_option, overwrite_option, user_errors
-from crysmetrics.console import echo
+from crysmetrics.console import counted, echo
 
 if TYPE_CHECKING:
     from crysgen.compositions.formulas import Formula
@@ -121,13 +121,14 @@ def _show(formula: Formula, counts: dict[int, int], found: list[Filling]) -> Non
     group = found[0].space_group
     echo(f"{formula} in space group {group.number} ({group.symbol}, {group.crystal_system}):")
     for units, number in counts.items():
-        echo(f"  {units} formula unit(s) in the primitive cell: {number:,} way(s)")
+        size = counted(units, "formula unit")
+        echo(f"  {size} in the primitive cell: {counted(number, 'way')}")
     for rank, filling in enumerate(found, start=1):
         parts = [
             f"{SYMBOLS[element]} " + " + ".join(p.name for p in filling.positions_of(element))
             for element in dict.fromkeys(element for element, _ in filling.orbits)
         ]
         echo(
-            f"{rank:>4}. {', '.join(parts)}  ({filling.units} formula unit(s), "
-            f"{filling.num_free} free coordinate(s))"
+            f"{rank:>4}. {', '.join(parts)}  ({counted(filling.units, 'formula unit')}, "
+            f"{counted(filling.num_free, 'free coordinate')})"
         )

@@ -38,6 +38,8 @@ PREDICTED = "predicted"
 """Status of candidates that are no known structure of the very formula."""
 PREDICTED_TIER = 2
 """Tier of predictions: known structures have 1, and a prediction that stands before them has 0."""
+MORE_SYMMETRIC_TIER = PREDICTED_TIER + 1
+"""Tier of structures, known or not, that have more symmetry than the space group asked for."""
 
 CANDIDATE_PROPERTIES = {
     "request": "iu",

@@ -119,11 +119,15 @@ class Refine(Method):
             advance(1)
 
     def _starts(self, found: Sequence[Proposal]) -> list[_Start]:
-        """List proposals with their orbits, where a model is to keep to the wanted space group."""
+        """List proposals with their orbits, where a model is to keep to a space group.
+
+        That is the wanted one, or with `--space-group auto` the one of each proposal.
+        """
         from crysgen.models.base import RefinesOrbits
 
         group = self.settings.space_group
-        if group is None or not isinstance(self.samples.model, RefinesOrbits):
+        is_kept = group is not None or self.settings.draw_space_groups
+        if not is_kept or not isinstance(self.samples.model, RefinesOrbits):
             return [_Start(proposal) for proposal in found]
         starts = []
         for proposal in found:

@@ -12,6 +12,8 @@ import numpy as np
 
 from crysgen.proposers.base import Method
 from crysgen.requests import CompositionRequest
+from crysgen.wyckoff.sizes import fit_sizes
+from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals, Failure
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ POOLS = (24, POOL)
 """Numbers of proposals, of which the first that is large enough is made."""
 LOOKED_AT = 20
 """Number of the likeliest proposals that are relaxed, though fewer may be wanted."""
+NAMED_GROUPS = 6
+"""Space groups that a message names."""
 EXPLORED = 4
 """Number of the most plausible of the other proposals that are relaxed as well."""
 
@@ -120,13 +124,21 @@ class Retrieval(Method):
         """Say why nothing is proposed for a composition."""
         group = self.settings.space_group
         others = self.proposals(request, POOL, any_group=True) if group is not None else []
-        if not others:
+        if group is None or not others:
             return f"the library knows no structure that {request.formula} could have"
-        groups = ", ".join(map(str, dict.fromkeys(p.space_group for p in others)))
-        return (
-            f"no structure that {request.formula} could have is of space group {group}; "
-            f"those proposed are of {groups}, the likeliest first"
+        groups = list(dict.fromkeys(p.space_group for p in others))
+        named = ", ".join(map(str, groups[:NAMED_GROUPS]))
+        if len(groups) > NAMED_GROUPS:
+            named += f" and {len(groups) - NAMED_GROUPS} more"
+        reason = (
+            f"no structure that {request.formula} could have obeys space group {group}; those "
+            f"proposed are of {named}, the likeliest first"
         )
+        try:
+            fit_sizes(request, group, self.settings.max_atoms)
+        except UserError as error:  # no structure whatever could
+            reason += f". {str(error).removesuffix('.')}"
+        return reason
 
     def _units(self, request: CompositionRequest) -> tuple[int, ...]:
         """List the cell sizes that are proposed: of benchmarks those of models alone."""

@@ -17,11 +17,16 @@ import numpy as np
 from crysgen.retrieval.library.library import Library
 from crysgen.retrieval.library.prototypes import SYMPREC
 from crysgen.retrieval.proposals.decoration import decorated
-from crysgen.retrieval.proposals.known import polymorphs, with_known
+from crysgen.retrieval.proposals.known import Polymorph, polymorphs, with_known
 from crysgen.retrieval.proposals.merging import distinct, merged
 from crysgen.retrieval.proposals.proposal import Proposal, to_crystals
 from crysgen.retrieval.proposals.raising import raised_to
 from crysgen.retrieval.proposals.sizing import with_volumes
+from crysgen.retrieval.proposals.supergroups import (
+    is_supergroup,
+    of_supergroups,
+    ranked_behind,
+)
 from crysgen.retrieval.proposals.template_ranking import ranked_templates
 from crysgen.retrieval.scoring.probability import calibrated
 from crysmetrics.errors import UserError
@@ -68,8 +73,9 @@ def propose(
         units: cell sizes as multiples of `atoms`; proposals of all sizes compete.
         exclude_ids: entries that are not used.
         exclude_formula: leave out all entries of the very formula as well (any polymorph).
-        space_group: only structures of this space group; behind those that have it, structures of
-            its subgroups that are moved onto it (`proposals.raising`).
+        space_group: only structures that obey this space group; behind those that have it,
+            structures of its subgroups that are moved onto it (`proposals.raising`), and then those
+            of its supergroups (`proposals.supergroups`).
         decorate: use templates of other formulas where too few are known.
         any_cell: give known structures of the formula whatever their number of atoms, where the
             library holds everything that is known.
@@ -102,6 +108,7 @@ def propose(
         more = with_plausibility(with_volumes(library, more[TEMPLATES:]))
         # Order and probabilities of the others are those of any smaller number.
         found += _behind(calibrated(more, by_formula), found)
+    others: list[Proposal] = []
     if space_group is not None and len(found) < n:
         others = uncalibrated(
             library,
@@ -114,10 +121,17 @@ def propose(
         sizes = {unit * sum(atoms.values()) for unit in units}
         raised = distinct(raised_to(others, space_group, sizes), found)
         found += _behind(calibrated(with_plausibility(raised), by_formula), found)
+    known: list[Polymorph] = []
     if library.everything and not exclude_formula:
-        cells = None if any_cell else units
-        known = polymorphs(library, atoms, cells, excluded, space_group)
-        found = with_known(library, known, found)
+        known = polymorphs(library, atoms, None if any_cell else units, excluded)
+    if space_group is None:
+        return with_known(library, known, found)[:n]
+    own = [polymorph for polymorph in known if polymorph.cell.space_group == space_group]
+    found = with_known(library, own, found)
+    if len(found) < n:
+        higher = calibrated(with_plausibility(of_supergroups(others, space_group)), by_formula)
+        forms = [one for one in known if is_supergroup(one.cell.space_group, space_group)]
+        found += ranked_behind(with_known(library, forms, higher), found)
     return found[:n]
 
 

@@ -17,6 +17,7 @@ from itertools import count
 from math import comb
 
 from crysgen.compositions.formulas import Formula
+from crysmetrics.console import counted
 from crysmetrics.space_groups.groups import SpaceGroup, WyckoffPosition
 
 Score = Callable[[int, WyckoffPosition], float]
@@ -213,17 +214,20 @@ def possible_units(formula: Formula, space_group: SpaceGroup, most: int) -> list
     ]
 
 
-def why_impossible(formula: Formula, units: int, space_group: SpaceGroup) -> str:
+def why_impossible(
+    formula: Formula, units: int, space_group: SpaceGroup, or_fewer: bool = False
+) -> str:
     """Say in one sentence why a cell of `units` formulas has no filling, and which sizes have one.
 
     Args:
         formula: as written.
         units: formula units of the primitive cell, for which no filling exists.
         space_group: whose positions are filled.
+        or_fewer: whether no smaller cell has one either.
     """
     contents = contents_of(formula, units, space_group)
     reason = _reason(contents, space_group)
-    cell = f"{units} formula unit(s) of {formula}"
+    cell = f"{counted(units, 'formula unit')} of {formula}{' or fewer' * or_fewer}"
     text = f"Space group {space_group.number} ({space_group.symbol}) has no place for {cell}"
     if space_group.centring > 1:
         text += f" in its primitive cell ({contents} in the conventional one)"
@@ -240,9 +244,9 @@ def _reason(contents: Formula, space_group: SpaceGroup) -> str:
             shown = ", ".join(map(str, sizes))
             fixed = sorted(p.name for p in space_group.positions if not p.free)
             once = f", of which {', '.join(fixed)} can be taken once" if fixed else ""
-            return (
-                f"{atoms} atoms of {SYMBOLS[element]} are no sum of multiplicities ({shown}{once})"
-            )
+            what = f"{counted(atoms, 'atom')} of {SYMBOLS[element]}"
+            verb = "is" if atoms == 1 else "are"
+            return f"{what} {verb} no sum of multiplicities ({shown}{once})"
     names = ", ".join(p.name for p in space_group.positions if not p.free)
     return f"its elements would need the same of the positions that can be taken once ({names})"
 

@@ -51,7 +51,7 @@ def list_fillings(
         most = max(max_atoms // formula.num_atoms, 1)
         works = possible_units(formula, space_group, most)
         if not works:
-            raise UserError(why_impossible(formula, most, space_group))
+            raise UserError(why_impossible(formula, most, space_group, or_fewer=True))
         shares = likelihoods(formula, max(max_atoms, formula.num_atoms))
     else:
         works, shares = list(units), dict.fromkeys(units, 1.0)

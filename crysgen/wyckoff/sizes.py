@@ -43,7 +43,7 @@ def fit_sizes(
     if not request.any_cell and missing:
         raise UserError(why_impossible(formula, missing[0], group))
     if not works:
-        raise UserError(why_impossible(formula, most // formula.num_atoms, group))
+        raise UserError(why_impossible(formula, most // formula.num_atoms, group, or_fewer=True))
     kept = {unit: n for unit, n in request.sizes if unit in works}
     if not kept:
         likely = [unit for unit in request.units if unit in works] or works[:1]

@@ -72,6 +72,31 @@ def assign_orbits(cell: Cell, tolerance: float) -> OrbitCrystal:
         frac = cell.frac_coords - np.floor(cell.frac_coords)
         return OrbitCrystal(group, cell.lattice, cell.atomic_numbers, positions, frac)
     standard, unit = found
+    return _in_orbits(standard, unit)
+
+
+def assign_orbits_of(standard: StandardCell) -> OrbitCrystal:
+    """Find Wyckoff letters and free coordinates of a crystal in the standard setting of a group.
+
+    It may have more symmetry than that group.
+
+    Args:
+        standard: the crystal, exactly symmetric.
+
+    Raises:
+        ValueError: if it is not, or stands in another setting.
+    """
+    group = space_group(standard.space_group)
+    unit = asymmetric_unit(standard.cell, standard.hall_number)
+    if standard.hall_number != group.hall_number or unit is None:
+        raise ValueError(f"The crystal does not obey space group {group.number} as it stands.")
+    return _in_orbits(standard, unit)
+
+
+def _in_orbits(
+    standard: StandardCell, unit: tuple[NDArray[np.int64], NDArray[np.int64]]
+) -> OrbitCrystal:
+    """Find the positions of orbits, given an atom of each (k,) and their sizes (k,)."""
     group = space_group(standard.space_group)
     placed = [
         _position_of(standard.cell.frac_coords[atom], size, group, standard.cell.lattice)

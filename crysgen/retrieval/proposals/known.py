@@ -102,7 +102,6 @@ def polymorphs(
     atoms: Mapping[int, int],
     units: Sequence[int] | None,
     excluded: Collection[int] = (),
-    space_group: int | None = None,
 ) -> list[Polymorph]:
     """List the known structures of a formula, the most stable one first, each once.
 
@@ -113,7 +112,6 @@ def polymorphs(
         atoms: number of atoms of each element.
         units: cell sizes as multiples of `atoms` that primitive cells may have; None for any.
         excluded: indices of entries that are not used.
-        space_group: the only one that is wanted; None for any.
     """
     entries = library.entries
     sizes = None if units is None else {sum(atoms.values()) * unit for unit in units}
@@ -137,11 +135,7 @@ def polymorphs(
     lowest = min((polymorph.energy for polymorph in once), default=0.0)
     near = [polymorph for polymorph in once if polymorph.energy <= lowest + DEGENERATE]
     more = [form for polymorph in near for form in _undistorted(entries, polymorph)]
-    return [
-        polymorph
-        for polymorph in sorted([*once, *more], key=lambda polymorph: polymorph.order)
-        if space_group in (None, polymorph.cell.space_group)
-    ]
+    return sorted([*once, *more], key=lambda polymorph: polymorph.order)
 
 
 def _is_listed(entries: Entries, i: int) -> bool:

@@ -58,7 +58,9 @@ def test_samples_have_the_groups_that_were_drawn(way: tuple[str, ...], tmp_path:
     assert (table.space_group_tight.map(orders) >= min(map(orders.get, drawn))).all()
 
 
-@pytest.mark.parametrize(("formula", "number"), [("TiO2", 136), ("MgAl2O4", 227), ("BaTiO3", 99)])
+@pytest.mark.parametrize(
+    ("formula", "number"), [("TiO2", 136), ("MgAl2O4", 227), ("BaTiO3", 99), ("NaCl", 166)]
+)
 def test_refinement_keeps_to_the_group_that_is_asked_for(
     formula: str, number: int, tmp_path: Path
 ) -> None:
@@ -71,6 +73,23 @@ def test_refinement_keeps_to_the_group_that_is_asked_for(
     assert set(table.formula) == {formula}
     assert (table.space_group == number).all()
     assert (table.space_group_tight.map(point_group_order) >= point_group_order(number)).all()
+
+
+def test_refinement_keeps_the_groups_of_prototypes_where_none_is_given(tmp_path: Path) -> None:
+    args = ["--composition", "BaTiO3", "-n", "4", "--method", "refine", "--space-group", "auto"]
+    done = CliRunner().invoke(main, ["sample", "-o", str(tmp_path / "out"), *QUICK[2:], *args])
+    assert done.exit_code == 0, done.output
+    table = pd.read_csv(tmp_path / "out" / "samples.csv")
+    assert len(set(table.space_group_tight)) > 1
+    assert (table.space_group_tight == table.space_group).all()
+    assert 1 not in set(table.space_group_tight)
+
+
+def test_what_has_no_place_in_a_group_is_refused_by_every_method(tmp_path: Path) -> None:
+    for method in ("auto", "retrieval", "refine", "diffusion", "wyckoff"):
+        args = ("--composition", "TiO2", "--space-group", "230", "--method", method, "-n", "2")
+        said = sample(tmp_path / method, *args, status=2)
+        assert "nearest cells that work hold 8" in said
 
 
 def test_what_no_library_knows_gets_a_space_group() -> None:

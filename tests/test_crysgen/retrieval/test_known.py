@@ -6,7 +6,7 @@ from ase.data import chemical_symbols, reference_states
 
 from crysgen import SamplingSettings
 from crysgen.compositions.formulas import parse_formula
-from crysgen.proposers.base import PREDICTED_TIER
+from crysgen.proposers.base import MORE_SYMMETRIC_TIER, PREDICTED_TIER
 from crysgen.requests import ask_formulas
 from crysgen.retrieval.library.entries import Entries, load_entries, save_entries
 from crysgen.retrieval.library.library import Library, shipped_library
@@ -18,6 +18,7 @@ from crysgen.retrieval.proposals.proposal import Proposal, as_crystals, to_cryst
 from crysgen.retrieval.propose import propose
 from crysgen.retrieval.training.leave_one_out import held_out_entries
 from crysmetrics.errors import UserError
+from crysmetrics.space_groups.subgroups import is_subgroup
 
 
 @pytest.fixture(scope="module")
@@ -120,9 +121,18 @@ def test_excluded_structure_is_not_known(everything: Library) -> None:
     assert not first_for(everything, "NaCl", 4, exclude_ids=[*ids, "mp-22862"])[0].known
 
 
-def test_only_the_wanted_space_group_is_known(everything: Library) -> None:
-    found = polymorphs(everything, {22: 1, 8: 2}, None, space_group=141)
-    assert {p.cell.space_group for p in found} == {141}
+def test_known_structures_with_more_symmetry_come_behind_the_wanted_space_group(
+    everything: Library,
+) -> None:
+    found = propose(everything, {22: 1, 8: 2}, 40, units=(1, 2, 4), any_cell=True, space_group=58)
+    groups = [p.space_group for p in found]
+    exact = groups.count(58)
+    assert exact >= 1
+    assert groups[:exact] == [58] * exact
+    assert 136 in groups[exact:]
+    assert found[groups.index(136)].known
+    assert all(is_subgroup(58, of=number) for number in groups)
+    assert [p.tier for p in found] == sorted(p.tier for p in found)
 
 
 def test_every_element_has_its_structure(everything: Library) -> None:
@@ -170,7 +180,8 @@ def test_prototypes_have_names(everything: Library) -> None:
 
 
 def test_space_group_is_searched_in_every_source(everything: Library) -> None:
-    found = first_for(everything, "GaAs", 8, space_group=115)
+    every = first_for(everything, "GaAs", 8, space_group=115)
+    found = [p for p in every if p.tier < MORE_SYMMETRIC_TIER]
     assert found
     assert {p.space_group for p in found} == {115}
     # No template has it: two species of a richer one became the same element.
