@@ -1,9 +1,9 @@
 """Explore a chemical system: sample its compositions, relax, and look for what the hull lacks.
 
-Compositions are taken from the most plausible on, some at a time. Their crystals are proposed by
+Compositions are taken from the most plausible on. Their crystals are proposed by
 `crysgen.generation`, relaxed by each potential, and compared with the hull of known phases
-(`crysmetrics.above_hull`), then with one another. What is finished stays in the folder, so that
-a later call, or one with more time, goes on where this one stopped.
+(`crysmetrics.above_hull`), then with one another. Each composition that is finished stays in the
+folder, so that a later call, or one with more time, goes on where this one stopped.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from crysgen.compositions.systems import compositions
 from crysgen.generation import generate
 from crysgen.settings import Resources, SamplingSettings
 from crysmetrics.above_hull import StabilitySettings, stability
+from crysmetrics.device import torch_device
 from crysmetrics.errors import InputError, UserError
 from crysmetrics.hull import ConvexHull
 from crysmetrics.hull.diagram import FoundPhase, hull_diagram, hull_with
@@ -40,17 +41,19 @@ from crysmetrics.io.csv_files import write_csv
 from crysmetrics.io.json_files import write_json
 from crysmetrics.io.writing import cif_texts
 from crysmetrics.locking import locked
+from crysmetrics.parallel import cpu_count, in_processes
 from crysmetrics.progress import task
+from crysmetrics.relaxation import MOST_PROCESSES, DeadlinePassed
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA = "crysgen-explore/1"
+SCHEMA = "crysgen-explore/2"
 """Name and version of the format of records."""
 TABLE, RECORD = "candidates.csv", "explore.json"
 """Names of the table of candidates and of the record."""
-TOGETHER = 4
-"""Compositions that are finished together."""
+_AHEAD = 2
+"""Compositions that are proposed for each process before they are relaxed."""
 _PIECES = "pieces"
 _SHOWN = 0.1
 """eV/atom above the hull up to which candidates are written as CIF."""
@@ -95,7 +98,8 @@ def explore(
         settings: what is explored, and how.
         folder: new, or of the same exploration.
         resources: workers and device.
-        minutes: after which no further compositions are begun; None for all of them.
+        minutes: after which what is not finished is given up, and done again by a later call; None
+            for all compositions.
 
     Returns:
         Candidates, the lowest above the hull first; see `_candidates` for the columns.
@@ -103,31 +107,87 @@ def explore(
     Raises:
         UserError: if the system makes no sense, or the folder holds something else.
     """
-    deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    deadline = None if minutes is None else time.time() + 60 * minutes
     formulas = [
         f
         for f in compositions(settings.system, settings.max_atoms, subsystems=True)
         if len(f.elements) > 1
     ]
-    parts = [formulas[i : i + TOGETHER] for i in range(0, len(formulas), TOGETHER)]
     with _open(folder, settings) as pieces:
         with task("Exploring", len(formulas)) as advance:
-            for number, part in enumerate(parts):
-                path = pieces / f"{number:05d}.npz"
-                late = deadline is not None and time.monotonic() > deadline
-                if not path.exists() and not late:
-                    _piece(part, settings, resources).save(path)
-                advance(len(part))
+            missing = [i for i in range(len(formulas)) if not _piece_path(pieces, i).exists()]
+            advance(len(formulas) - len(missing))
+            for number, relaxed in _relaxed(formulas, missing, settings, resources, deadline):
+                relaxed.save(_piece_path(pieces, number))
+                advance(1)
         paths = sorted(pieces.glob("*.npz"))
         found = Crystals.concatenate([Crystals.empty(), *map(Crystals.load, paths)][bool(paths) :])
-        done = sum(len(parts[int(path.stem)]) for path in paths)
-        return _finish(found, settings, folder, done, len(formulas))
+        return _finish(found, settings, folder, len(paths), len(formulas))
 
 
-def _piece(
-    formulas: Sequence[Formula], settings: ExploreSettings, resources: Resources
-) -> Crystals:
-    """Make, relax and compare the crystals of some compositions."""
+def _piece_path(pieces: Path, number: int) -> Path:
+    return pieces / f"{number:05d}.npz"
+
+
+def _relaxed(
+    formulas: Sequence[Formula],
+    missing: Sequence[int],
+    settings: ExploreSettings,
+    resources: Resources,
+    deadline: float | None,
+) -> Iterator[tuple[int, Crystals]]:
+    """Propose and relax crystals of some compositions; yields each that ends before the deadline.
+
+    Compositions are relaxed side by side, each in a process of its own, so that results don't
+    depend on how many there are.
+    """
+    count = min(cpu_count(resources.workers), MOST_PROCESSES)
+    count = count if torch_device(resources.device) == "cpu" else 1
+    ahead = 1 if count == 1 else _AHEAD * count
+
+    def late() -> bool:
+        return deadline is not None and time.time() >= deadline
+
+    for start in range(0, len(missing), ahead):
+        jobs = []
+        for number in missing[start : start + ahead]:
+            if late():
+                break
+            proposed = _proposed(formulas[number], settings, resources)
+            jobs.append((number, proposed, settings.stability, resources.device, deadline))
+        for found in in_processes(_relax, jobs, count, in_order=False):
+            if found is not None:
+                yield found
+        if late():
+            return
+
+
+def _relax(
+    number: int,
+    proposed: Crystals,
+    settings: StabilitySettings,
+    device: str,
+    deadline: float | None,
+) -> tuple[int, Crystals] | None:
+    """Relax crystals of one composition and compare them with known phases; None if too late."""
+    if not len(proposed):
+        return number, proposed
+    limited = replace(settings.relaxation, deadline=deadline)
+    try:
+        found = stability(proposed, replace(settings, relaxation=limited), device=device)
+    except DeadlinePassed:
+        return None
+    properties = {
+        "above_known": found.e_above_hull,
+        **{f"formation_{name}": energies for name, energies in found.formation.items()},
+    }
+    kept = np.flatnonzero(np.isfinite(found.e_above_hull))
+    relaxed = _bare(found.relaxed, proposed.ids, properties)
+    return number, relaxed[kept] if len(kept) else Crystals.empty()
+
+
+def _proposed(asked: Formula, settings: ExploreSettings, resources: Resources) -> Crystals:
+    """Propose crystals of one composition; empty if there are none."""
     sampling = SamplingSettings(
         method=settings.method,
         model=settings.model,
@@ -135,29 +195,13 @@ def _piece(
         max_atoms=settings.max_atoms,
         energies=False,
     )
-    made = []
-    for asked in formulas:
-        try:
-            crystals = generate(
-                asked.text, settings.count, settings=sampling, resources=resources
-            ).crystals
-        except UserError:  # no known structure has such a formula, most often
-            continue
-        names = [f"{asked.text}_{i:02d}" for i in range(1, len(crystals) + 1)]
-        made.append(_bare(crystals, names))
-    if not made:
+    try:
+        crystals = generate(
+            asked.text, settings.count, settings=sampling, resources=resources
+        ).crystals
+    except UserError:  # no known structure has such a formula, most often
         return Crystals.empty()
-    together = Crystals.concatenate(made)
-    found = stability(
-        together, settings.stability, device=resources.device, workers=resources.workers
-    )
-    properties = {
-        "above_known": found.e_above_hull,
-        **{f"formation_{name}": energies for name, energies in found.formation.items()},
-    }
-    kept = np.flatnonzero(np.isfinite(found.e_above_hull))
-    relaxed = _bare(found.relaxed, together.ids, properties)
-    return relaxed[kept] if len(kept) else Crystals.empty()
+    return _bare(crystals, [f"{asked.text}_{i:02d}" for i in range(1, len(crystals) + 1)])
 
 
 def _bare(
@@ -257,7 +301,7 @@ def _candidates(
 @contextmanager
 def _open(folder: Path, settings: ExploreSettings) -> Iterator[Path]:
     """Open the folder of an exploration, new or to be continued; locked within this block."""
-    request = settings.request()
+    request = {"schema": SCHEMA, **settings.request()}
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file, where a folder should be written.")
     path = folder / _PIECES / "request.json"

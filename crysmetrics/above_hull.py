@@ -127,6 +127,7 @@ def stability(
 
     Raises:
         UserError: if a potential is not installed, or there is no such table.
+        DeadlinePassed: if the relaxation has a deadline.
     """
     settings.identity()  # what is missing is said before anything begins
     device = torch_device(device)

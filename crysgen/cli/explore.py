@@ -28,7 +28,7 @@ from crysmetrics.console import echo
     "--minutes",
     type=Finite(min=0, min_open=True),
     metavar="X",
-    help="Begin no further composition after X minutes.",
+    help="Stop after X minutes; what is not finished then is left to a later call.",
 )
 @click.option(
     "-n",

@@ -21,6 +21,7 @@ from crysmetrics.io.elements import SYMBOLS
 from crysmetrics.parallel import cpu_count, in_processes
 from crysmetrics.potentials.base import Potential
 from crysmetrics.potentials.registry import load_potential
+from crysmetrics.relaxation.descent import DeadlinePassed as DeadlinePassed
 from crysmetrics.relaxation.descent import End, RelaxationSettings, descend
 
 METHOD = 5
@@ -91,6 +92,7 @@ def relax(
 
     Raises:
         UserError: if the potential, or what computes dispersion, is not installed.
+        DeadlinePassed: if the settings have a deadline; batches done before it are yielded.
     """
     identity(potential, dispersion)  # what is missing is said before anything begins
     device = torch_device(device)

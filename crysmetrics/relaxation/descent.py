@@ -51,6 +51,7 @@ class RelaxationSettings:
         fixed_cell: whether the cell stays as it is.
         two_volumes: whether crystals with elements that have high and low spin start from two
             volumes.
+        deadline: time (as `time.time`) at which everything that is not finished is given up.
     """
 
     max_force: float = 0.03
@@ -59,6 +60,11 @@ class RelaxationSettings:
     keep_unfinished: bool = False
     fixed_cell: bool = False
     two_volumes: bool = True
+    deadline: float | None = None
+
+
+class DeadlinePassed(Exception):
+    """A relaxation was not finished at its deadline, and is given up."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +91,15 @@ class End:
 def descend(
     crystals: Sequence[Crystals], potential: Potential, settings: RelaxationSettings
 ) -> list[End]:
-    """Relax some crystals together; each comes to its own end."""
+    """Relax some crystals together; each comes to its own end.
+
+    Raises:
+        DeadlinePassed: at the deadline, if there is one.
+    """
     runs = [_Run(crystal, settings) for crystal in crystals]
     while active := [run for run in runs if run.end is None]:
+        if settings.deadline is not None and time.time() >= settings.deadline:
+            raise DeadlinePassed
         for run, found in zip(active, _predict(active, potential, settings), strict=True):
             run.take(found)
     return [run.end for run in runs if run.end is not None]

@@ -18,9 +18,11 @@ from crysmetrics.above_hull import Stability, StabilitySettings
 from crysmetrics.errors import UserError
 from crysmetrics.hull.table import HullTable, amounts_of, formula
 from crysmetrics.io import Crystals
+from crysmetrics.relaxation import DeadlinePassed
 
 ENERGIES = {"Li2O": -2.0, "LiO": -1.5, "LiO2": -0.9}
 """Formation energies in eV/atom of what is found; the others have 0.1."""
+HERE = ("--device", "cpu", "--workers", "1")
 
 
 @pytest.fixture
@@ -47,7 +49,6 @@ def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(exploring, "generate", generate)
     monkeypatch.setattr(exploring, "stability", stability)
     monkeypatch.setattr(exploring, "load_hull", lambda _: table)
-    monkeypatch.setattr(exploring, "TOGETHER", 2)
     monkeypatch.setattr(StabilitySettings, "identity", lambda self: {"potentials": ["chgnet"]})
     return asked
 
@@ -56,23 +57,25 @@ def test_what_lies_below_the_known_hull_is_first_and_drawn(
     made_up: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "out"
-    call = ["explore", "Li-O", "-o", str(folder), "--max-atoms", "4", "-n", "1", "--device", "cpu"]
-    piece = exploring._piece
-    pieces: list[int] = []
+    call = ["explore", "Li-O", "-o", str(folder), "--max-atoms", "4", "-n", "1", *HERE]
+    relax = exploring._relax
+    relaxed: list[int] = []
 
-    def interrupted(*arguments: object) -> Crystals:
-        pieces.append(1)
-        if len(pieces) == 2:
+    def interrupted(number: int, *arguments: object) -> object:
+        relaxed.append(number)
+        if len(relaxed) == 3:
             raise KeyboardInterrupt
-        return piece(*arguments)  # type: ignore[arg-type]
+        return relax(number, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(exploring, "_piece", interrupted)
+    monkeypatch.setattr(exploring, "_relax", interrupted)
     assert CliRunner().invoke(main, call).exit_code != 0
-    first = list(made_up)
+    assert len(list((folder / "pieces").glob("*.npz"))) == 2
     done = CliRunner().invoke(main, call)
     assert done.exit_code == 0, done.output
-    assert len(made_up) == len(set(made_up))
-    assert set(first) < set(made_up) >= {"Li2O", "LiO2", "Li3O"}
+    again = relaxed.pop(2)  # the interrupted one, and no other, was relaxed again
+    assert len(relaxed) == len(set(relaxed)) == len(set(made_up))
+    assert again in relaxed
+    assert set(made_up) >= {"Li2O", "LiO2", "Li3O"}
     table = pd.read_csv(folder / exploring.TABLE)
     assert table.e_above_hull[0] == pytest.approx(0)
     by_formula = table.set_index("formula")
@@ -101,7 +104,7 @@ def test_what_decomposes_into_phases_that_the_table_lacks_is_not_on_the_hull(
     monkeypatch.setitem(ENERGIES, "Li2O", 0.2)
     monkeypatch.setitem(ENERGIES, "LiO", 0.1)
     folder = tmp_path / "out"
-    call = ["explore", "Li-O", "-o", str(folder), "--max-atoms", "4", "-n", "1", "--device", "cpu"]
+    call = ["explore", "Li-O", "-o", str(folder), "--max-atoms", "4", "-n", "1", *HERE]
     done = CliRunner().invoke(main, call)
     assert done.exit_code == 0, done.output
     candidates = pd.read_csv(folder / exploring.TABLE)
@@ -112,6 +115,38 @@ def test_what_decomposes_into_phases_that_the_table_lacks_is_not_on_the_hull(
     assert "known energy of the hull, without a phase" in page
     assert "Li2O2" not in page[page.rindex("Plotly.newPlot") :]
     assert "LiO2" not in page[page.rindex("Plotly.newPlot") :]  # more than 0.2 above the hull
+
+
+def test_what_is_not_finished_in_time_is_left_to_the_next_call(
+    made_up: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    compute = exploring.stability
+    ended: list[str] = []
+
+    def slow(crystals: Crystals, settings: StabilitySettings, **options: object) -> Stability:
+        clock[0] += 25
+        if settings.relaxation.deadline is not None and clock[0] >= settings.relaxation.deadline:
+            raise DeadlinePassed
+        ended.extend(crystals.ids)
+        return compute(crystals, settings, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(exploring, "time", SimpleNamespace(time=lambda: clock[0]))
+    monkeypatch.setattr(exploring, "stability", slow)
+    folder = tmp_path / "out"
+    call = ["explore", "Li-O", "-o", str(folder), "--max-atoms", "4", "-n", "1", *HERE]
+    done = CliRunner().invoke(main, [*call, "--minutes", "1"])
+    assert done.exit_code == 0, done.output
+    assert clock[0] == 1075.0
+    record = json.loads((folder / exploring.RECORD).read_text())
+    assert record["result"]["compositions"] == len(ended) == 2
+    assert record["result"]["of"] > 2
+    assert (folder / "hull.html").exists()
+    done = CliRunner().invoke(main, call)
+    assert done.exit_code == 0, done.output
+    record = json.loads((folder / exploring.RECORD).read_text())
+    assert record["result"]["compositions"] == record["result"]["of"]
+    assert len(ended) == len(set(ended)) == record["result"]["candidates"]
 
 
 def test_what_makes_no_sense_is_refused(made_up: list[str], tmp_path: Path) -> None:

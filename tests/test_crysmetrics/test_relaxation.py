@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -34,6 +35,7 @@ from crysmetrics.relaxation import (
     RMSD,
     START_ENERGY,
     STEPS,
+    DeadlinePassed,
     RelaxationSettings,
     batches,
     displacement,
@@ -219,6 +221,18 @@ def test_what_breaks_or_hangs_does_no_harm_to_its_batch(monkeypatch: pytest.Monk
     reasons = {failure.file: failure.reason for failure in found.failures}
     assert reasons["19"] == "could not be relaxed: one step took more than 0.5 s"
     assert re.match(r"could not be relaxed: its volume became \d", reasons["11"])
+
+
+def test_at_a_deadline_relaxations_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.POTENTIALS, "rough", f"{__name__}:Rough")
+    cell = 5.0 / 2 * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]])
+    good = one([18], [[0, 0, 0]], cell, "argon")
+    settings = RelaxationSettings(max_force=0.001, deadline=time.time() + 60)
+    [found] = relax(good, dispersion=False, potential="rough", settings=settings)
+    assert found.properties[CONVERGED][0]
+    late = RelaxationSettings(max_force=0.001, deadline=time.time())
+    with pytest.raises(DeadlinePassed):
+        list(relax(good, dispersion=False, potential="rough", settings=late))
 
 
 def test_batches_hold_all_crystals_small_ones_first() -> None:
