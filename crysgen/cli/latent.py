@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crysgen.cli.latent_options import AT_LEAST_ONE, LatentCall, latent_options, output_option
+from crysgen.cli.latent_options import (
+    AT_LEAST_ONE,
+    LatentCall,
+    latent_options,
+    name_of,
+    output_option,
+)
 from crysmetrics.cli.options import refuse_other_ending
 
 if TYPE_CHECKING:
@@ -92,9 +98,16 @@ def encode(structures: str, output: Path, call: LatentCall) -> None:
     metavar="N",
     help="Decode N points of the line, both ends among them.",
 )
-@output_option
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER|FILE",
+    help="Write a folder of CIFs; or one .zip, .extxyz or .npz. By default a folder named after "
+    "both structures.",
+)
 @latent_options(decoder_steps="--decoder-steps")
-def interpolate(first: str, last: str, points: int, output: Path, call: LatentCall) -> None:
+def interpolate(first: str, last: str, points: int, output: Path | None, call: LatentCall) -> None:
     """Decode crystals along the straight line between two structures in latent space.
 
     An interrupted command goes on when it is given again.
@@ -102,6 +115,7 @@ def interpolate(first: str, last: str, points: int, output: Path, call: LatentCa
     from crysmetrics.errors import UserError
     from crysmetrics.io import write
 
+    output = output or Path(f"{name_of(first)}-to-{name_of(last)}")
     with call.running(output) as model:
         from crysgen.kept_decodings import keeping
         from crysgen.latent import between

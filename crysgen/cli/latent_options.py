@@ -135,6 +135,11 @@ class LatentCall:
             echo(text)
 
 
+def name_of(path: str) -> str:
+    """Return what an output is named after an input: the name before its endings."""
+    return Path(path).resolve().name.split(".")[0] or "structures"
+
+
 def latent_options(decoder_steps: str | None = None) -> Callable[[Command], Command]:
     """Give a command the shared options; it gets them as `call`, and user errors are caught.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from crysgen.cli.latent_options import AT_LEAST_ONE, LatentCall, latent_options
+from crysgen.cli.latent_options import AT_LEAST_ONE, LatentCall, latent_options, name_of
 from crysmetrics.cli.options import Finite
 
 
@@ -29,15 +29,14 @@ from crysmetrics.cli.options import Finite
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    required=True,
     metavar="FOLDER",
-    help="Write the best crystals and their table here.",
+    help="Write the best crystals and their table here; by default into a folder named after IN.",
 )
 @click.option(
     "--first",
     type=AT_LEAST_ONE,
     metavar="N",
-    help="Begin at the first N of them; at all by default.",
+    help="Begin at the first N of them; by default at all.",
 )
 @click.option(
     "--gradient-steps",
@@ -68,7 +67,7 @@ def optimize(
     wanted: str,
     minimize: bool,
     start: str,
-    output: Path,
+    output: Path | None,
     first: int | None,
     gradient_steps: int,
     step_size: float,
@@ -88,6 +87,7 @@ def optimize(
     from crysmetrics.io import write
     from crysmetrics.io.atomic import atomic_folder
 
+    output = output or Path(f"{name_of(start)}-optimized")
     if output.suffix:
         raise UserError(f"{output} must be a folder: it gets a table beside the structures.")
     if candidates > gradient_steps:

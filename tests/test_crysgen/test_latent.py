@@ -125,6 +125,22 @@ def test_a_way_between_two_crystals_is_straight_and_holds_both_ends(place):
     assert "an end is one" in done.output
 
 
+def test_outputs_without_a_name_are_named_after_the_inputs(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ends = ("@six/random-3-0.cif", "@NaCl.cif", "--steps", "2", "--decoder-steps", "2")
+    assert command(place, "interpolate", *ends).exit_code == 0
+    short = ("--gradient-steps", "2", "--candidates", "1", "--steps", "2", "--first", "1")
+    asked = ("--property", "formation_energy", "--from", "@six")
+    assert command(place, "optimize", *asked, *short).exit_code == 0
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [
+        "random-3-0-to-NaCl",
+        "six-optimized",
+    ]
+    again = command(place, "interpolate", *ends)
+    assert again.exit_code == 2
+    assert "random-3-0-to-NaCl exists" in again.output
+
+
 def test_gradients_lower_what_the_model_predicts(place):
     from crysgen.latent import encode, load_autoencoder
 
