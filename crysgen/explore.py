@@ -21,6 +21,7 @@ import numpy as np
 from crysgen.compositions.formulas import Formula
 from crysgen.compositions.systems import compositions
 from crysgen.generation import generate
+from crysgen.output import NothingMadeError
 from crysgen.settings import Resources, SamplingSettings
 from crysmetrics.above_hull import StabilitySettings, stability
 from crysmetrics.device import torch_device
@@ -199,7 +200,7 @@ def _proposed(asked: Formula, settings: ExploreSettings, resources: Resources) -
         crystals = generate(
             asked.text, settings.count, settings=sampling, resources=resources
         ).crystals
-    except UserError:  # no known structure has such a formula, most often
+    except NothingMadeError:  # no known structure has such a formula, most often
         return Crystals.empty()
     return _bare(crystals, [f"{asked.text}_{i:02d}" for i in range(1, len(crystals) + 1)])
 

@@ -99,8 +99,8 @@ def explore(
     from crysmetrics.interrupts import advice
     from crysmetrics.io.json_files import read_json_object
 
-    if method not in METHODS and method != "auto":
-        raise UserError(f"Methods are auto, {', '.join(METHODS)}; not {method!r}.")
+    if method not in METHODS:
+        raise UserError(f"Methods are {', '.join(METHODS)}; not {method!r}.")
     elements = parse_system(system)
     if len(elements) < 2:
         raise UserError(f"A system to explore has two elements at least; {system} has one.")
@@ -111,8 +111,8 @@ def explore(
         found = run(settings, Path(output), resources=resources, minutes=minutes)
     if quiet:
         return
-    record = read_json_object(Path(output) / RECORD)
-    for phase in record["result"]["on_hull"]:
+    result = read_json_object(Path(output) / RECORD)["result"]
+    for phase in result["on_hull"]:
         echo(f"on the hull: {phase['formula']} ({phase['phase']})")
     for row in found.drop_duplicates("formula").head(15).itertuples():
         known = "known composition" if row.known_composition else "new composition"
@@ -120,4 +120,8 @@ def explore(
             f"{row.formula}: {row.e_above_hull:.3f} eV/atom above the hull, "
             f"{row.e_above_known:+.3f} against known phases; {known}."
         )
-    echo(f"{len(found):,} candidates in {Path(output) / TABLE}; open {Path(output) / 'hull.html'}.")
+    done, total = result["compositions"], result["of"]
+    rest = "" if done == total else "; the same command goes on with the others"
+    echo(f"{done:,} of {total:,} compositions are finished{rest}.")
+    figure = f"; open {Path(output) / 'hull.html'}" if len(elements) <= 4 else ""
+    echo(f"{len(found):,} candidates in {Path(output) / TABLE}{figure}.")

@@ -14,8 +14,8 @@ from sets import one
 
 from crysgen import explore as exploring
 from crysgen.cli import main
+from crysgen.output import NothingMadeError
 from crysmetrics.above_hull import Stability, StabilitySettings
-from crysmetrics.errors import UserError
 from crysmetrics.hull.table import HullTable, amounts_of, formula
 from crysmetrics.io import Crystals
 from crysmetrics.relaxation import DeadlinePassed
@@ -33,7 +33,7 @@ def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def generate(text: str, count: int, **_: object) -> SimpleNamespace:
         asked.append(text)
         if text == "Li3O":
-            raise UserError("nothing has such a formula")
+            raise NothingMadeError("nothing has such a formula")
         atoms = [3] * 2 + [8] if text == "Li2O" else [3, 8] if text == "LiO" else [3, 8, 8]
         frac = np.linspace(0, 0.8, len(atoms))[:, None] * np.ones(3)
         return SimpleNamespace(crystals=one(atoms, frac.tolist(), 4.0, text))
@@ -147,6 +147,13 @@ def test_what_is_not_finished_in_time_is_left_to_the_next_call(
     record = json.loads((folder / exploring.RECORD).read_text())
     assert record["result"]["compositions"] == record["result"]["of"]
     assert len(ended) == len(set(ended)) == record["result"]["candidates"]
+
+
+def test_what_ails_every_composition_is_said(tmp_path: Path) -> None:
+    call = ["explore", "Na-Cl", "-o", str(tmp_path / "out"), *HERE, "--method", "diffusion"]
+    refused = CliRunner().invoke(main, [*call, "--model", "nowhere"])
+    assert refused.exit_code == 2
+    assert "nowhere" in refused.output
 
 
 def test_what_makes_no_sense_is_refused(made_up: list[str], tmp_path: Path) -> None:
