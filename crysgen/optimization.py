@@ -66,7 +66,7 @@ def property_name(model: Any, asked: str) -> str:
     name = model.config.property_name if known else ""
     if not name:
         raise UserError("This model was trained without a property to optimise.")
-    if asked in (name, name.removesuffix("_per_atom"), name.removesuffix("_all")):
+    if asked in (name, name.removesuffix("_per_atom"), name.removesuffix("_ref")):
         return str(name)
     raise UserError(f"This model predicts {name} from its latent space, not {asked}.")
 

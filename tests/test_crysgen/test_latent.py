@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,9 +16,10 @@ from crysgen.cli import main
 from crysgen.latent import between
 from crysgen.models.cdvae import CDVAE
 from crysgen.models.cdvae_config import CDVAEConfig
-from crysgen.optimization import OptimizationSettings, _best, way
+from crysgen.optimization import OptimizationSettings, _best, property_name, way
 from crysgen.training.batch import Batch
 from crysgen.training.data import canonical
+from crysmetrics.errors import UserError
 from crysmetrics.io import read, write
 
 CSP = {"channels": 16, "layers": 1, "frequencies": 3}
@@ -139,6 +142,22 @@ def test_outputs_without_a_name_are_named_after_the_inputs(place, tmp_path, monk
     again = command(place, "interpolate", *ends)
     assert again.exit_code == 2
     assert "random-3-0-to-NaCl exists" in again.output
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ("formation_energy", "formation_energy_per_atom"),
+        ("heat", "heat_ref"),
+        ("heat_ref", "heat_ref"),
+        ("energy", "energy_per_atom"),
+    ],
+)
+def test_properties_have_short_names(asked, name):
+    config = SimpleNamespace(property_name=name, property_std=1.0)
+    assert property_name(SimpleNamespace(config=config), asked) == name
+    with pytest.raises(UserError, match=f"predicts {name}.*not gap"):
+        property_name(SimpleNamespace(config=config), "gap")
 
 
 def test_gradients_lower_what_the_model_predicts(place):
