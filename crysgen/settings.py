@@ -30,7 +30,7 @@ class SamplingSettings:
         energies: whether ALIGNN predicts formation energies, which then rank samples from noise.
         relax: whether the likeliest structures are relaxed, and energies order them.
         unsure_only: relax only the compositions whose order is uncertain without energies.
-        potentials: that relax, each what the one before left; names of `POTENTIALS`.
+        potentials: that relax, each what the one before left; names of `known_potentials`.
         dispersion: whether relaxation adds dispersion (D3) where an element is no metal.
         symmetrize: None makes samples of models exactly symmetric in the cells they stand in, False
             leaves them as they are, True puts all crystals into conventional cells of the space
@@ -132,11 +132,12 @@ def refuse_potentials(names: tuple[str, ...]) -> None:
     Raises:
         UserError: if there is none, one is unknown, or one is named twice.
     """
-    from crysmetrics.potentials.registry import POTENTIALS
+    from crysmetrics.potentials.registry import known_potentials
 
-    unknown = [name for name in names if name not in POTENTIALS]
+    known = known_potentials()
+    unknown = [name for name in names if name not in known]
     if unknown or not names:
-        raise UserError(f"Potentials are {', '.join(POTENTIALS)}; not {', '.join(unknown)!r}.")
+        raise UserError(f"Potentials are {', '.join(known)}; not {', '.join(unknown)!r}.")
     if len(set(names)) < len(names):
         raise UserError(f"A potential is named twice: {', '.join(names)}.")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,12 +41,15 @@ class Potential(ABC):
         elements: atomic numbers that it knows.
         corrected: whether its energies hold the Materials Project's corrections for anions and for
             mixing PBE with PBE+U (Wang et al., Sci. Rep. 11, 15496 (2021)).
+        element_energies: atomic number -> energy in eV/atom that formation energies are relative
+            to; None for those that `potentials.formation` has for its weights.
     """
 
     name: str
     title: str
     elements: frozenset[int]
     corrected: bool = False
+    element_energies: Mapping[int, float] | None = None
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device

@@ -66,6 +66,8 @@ def element_energies(potential: Potential) -> dict[int, float]:
     Raises:
         UserError: if there are none for its weights.
     """
+    if potential.element_energies is not None:
+        return dict(potential.element_energies)
     known = _all_elements().get(potential.identity()["sha256"])
     if known is None:
         raise UserError(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from sets import one, rocksalt
 
+from crysmetrics.above_hull import StabilitySettings, stability
 from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals
 from crysmetrics.potentials import registry
@@ -148,3 +149,37 @@ def test_another_potential_is_a_class_and_a_line(monkeypatch: pytest.MonkeyPatch
     assert found.properties[ENERGY][0] == pytest.approx(-8.6 * 0.0103, rel=0.05)
     [failed] = relax(rocksalt(), "cpu", False, potential="springs")
     assert failed.failures[0].reason == "could not be relaxed: Springs knows no Na"
+
+
+def test_other_packages_add_potentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "soft_argon.py").write_text(
+        """
+from ase.calculators.lj import LennardJones
+from crysmetrics.potentials.base import AsePotential
+
+
+class Argon(AsePotential):
+    name, title, elements, sha256 = "argon 1", "Argon", frozenset({18}), "5" * 64
+    corrected, element_energies = True, {18: -0.05}
+
+    def calculator(self, crystal):
+        return LennardJones(sigma=3.4, epsilon=0.0103, rc=10.0, smooth=True)
+"""
+    )
+    added = tmp_path / "soft_argon-1.dist-info"
+    added.mkdir()
+    (added / "METADATA").write_text("Metadata-Version: 2.1\nName: soft-argon\nVersion: 1\n")
+    (added / "entry_points.txt").write_text(
+        "[crysmetrics.potentials]\nargon = soft_argon:Argon\nlost = soft_argon:Nothing\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    cell = 5.4 / 2 * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]])
+    solid = one([18], [[0, 0, 0]], cell, "argon")
+    settings = StabilitySettings(("argon",), relaxation=RelaxationSettings(max_force=0.001))
+    found = stability(solid, settings)
+    assert found.formation["argon"][0] == pytest.approx(-0.086 + 0.05, abs=0.01)
+    assert found.relaxed.volumes[0] == pytest.approx(5.25**3 / 4, rel=0.03)
+    with pytest.raises(UserError, match="can't be loaded from soft_argon:Nothing"):
+        load_potential("lost")
+    with pytest.raises(UserError, match="7net-l3i5, argon, lost; not 'magic'"):
+        load_potential("magic")
