@@ -126,20 +126,25 @@ def maker(method: str, model: str, steps: int) -> Maker:
 
     def refined(part: Crystals, groups: list[int | None], samples: int) -> Crystals:
         found, rows = retrieved(part, groups, samples), []
-        seeds = [derived_seed(0, one.atomic_numbers.tolist(), one.ids[0]) for one in found]
-        for i, cell in enumerate(cells_of(found)):
-            start, group = found[i], groups[int(found.ids[i]) // samples]
+        numbers = np.array([int(name) // samples for name in found.ids], dtype=int)
+        for i in np.unique(numbers).tolist():
+            starts = found[np.flatnonzero(numbers == i)]
+            seeds = [derived_seed(0, one.atomic_numbers.tolist(), one.ids[0]) for one in starts]
+            group = groups[i]
             if group is None:
-                made = network.refine(Batch.from_crystals(start, torch.float32), [seeds[i]])
+                made = network.refine(Batch.from_crystals(starts, torch.float32), seeds)
             else:
-                placed, own = placed_orbits(cell, group, SYMPREC)
-                start = Crystals(
-                    placed.atomic_numbers, placed.frac_coords, placed.lattice[None],
-                    [len(placed.atomic_numbers)], ["0"],
+                placed = [placed_orbits(cell, group, SYMPREC) for cell in cells_of(starts)]
+                cells = [cell for cell, _ in placed]
+                starts = Crystals(
+                    np.concatenate([cell.atomic_numbers for cell in cells]),
+                    np.concatenate([cell.frac_coords for cell in cells]),
+                    np.stack([cell.lattice for cell in cells]),
+                    [len(cell.atomic_numbers) for cell in cells], starts.ids,
                 )  # fmt: skip
-                batch = Batch.from_crystals(start, torch.float32)
-                made = network.refine_orbits(batch, [own], [seeds[i]])
-            rows.append(made.to_crystals([found.ids[i]]))
+                batch = Batch.from_crystals(starts, torch.float32)
+                made = network.refine_orbits(batch, [own for _, own in placed], seeds)
+            rows.append(made.to_crystals(starts.ids))
         return Crystals.concatenate(rows)
 
     return {"model": sampled, "retrieval": retrieved, "refine": refined}[method]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import spglib
 import torch
 from sets import random_crystals
 
+from crysgen.checkpoints import load_model
 from crysgen.compositions.formulas import parse_formula
 from crysgen.diffusion.space_groups import place_orbits, stack_orbits
 from crysgen.models.adaptive_cell import AdaptiveCell
@@ -221,13 +224,34 @@ GROUPS = (
 )  # fmt: skip
 
 
+def untrained_adaptive_cell() -> torch.nn.Module:
+    torch.manual_seed(0)
+    small = {"channels": 16, "edge_channels": 12, "triplet_channels": 4, "layers": 1, "k": 12}
+    config = AdaptiveCellConfig(network_settings=small | {"triplet_k": 6})
+    model = AdaptiveCell(config)
+    for layer in (model.score, model.contraction):
+        torch.nn.init.normal_(layer.weight, std=1.0)
+    return model
+
+
+OF_MANY_GROUPS: dict[str, Callable[[], torch.nn.Module]] = {
+    "untrained, path": lambda: model_of(KINDS["path"]),
+    "untrained, flow": lambda: model_of(KINDS["flow"]),
+    "untrained, adaptive cell": untrained_adaptive_cell,
+    "gemsdiff-mp-v3": lambda: load_model("gemsdiff-mp-v3", "cpu"),
+    "adaptive-cell": lambda: load_model("adaptive-cell", "cpu"),
+}
+"""Models, the shipped ones by their names, and what makes them."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["path", "flow", "adaptive cell"])
-def test_all_samples_of_fifty_groups_and_twenty_formulas_obey(kind: str) -> None:
+@pytest.mark.parametrize("name", OF_MANY_GROUPS)
+def test_all_samples_of_fifty_groups_and_twenty_formulas_obey(name: str) -> None:
     assert len(GROUPS) == 50
     assert len(FORMULAS) == 20
     assert len({space_group(n).crystal_system for n in GROUPS}) == 7
-    model = adaptive_model() if kind == "adaptive cell" else model_of(KINDS[kind])
+    model = OF_MANY_GROUPS[name]()
+    steps = 3 if name.startswith("untrained") else 10
     asked = []
     for number in GROUPS:
         for text in FORMULAS:
@@ -240,7 +264,7 @@ def test_all_samples_of_fifty_groups_and_twenty_formulas_obey(kind: str) -> None
     assert len({target.space_group for target in asked}) == 50
     for begin in range(0, len(asked), 50):
         targets = asked[begin : begin + 50]
-        made = model.sample(targets, 3)
+        made = model.sample(targets, steps)
         for row, target in enumerate(targets):
             check(made, row, target)
 
@@ -266,13 +290,3 @@ def check(made: Batch, row: int, target: Target) -> None:
 
 def centring(kind: spglib.SpaceGroupType) -> int:
     return {"P": 1, "F": 4, "R": 3}.get(kind.international_short[0], 2)
-
-
-def adaptive_model() -> torch.nn.Module:
-    torch.manual_seed(0)
-    small = {"channels": 16, "edge_channels": 12, "triplet_channels": 4, "layers": 1, "k": 12}
-    config = AdaptiveCellConfig(network_settings=small | {"triplet_k": 6})
-    model = AdaptiveCell(config)
-    for layer in (model.score, model.contraction):
-        torch.nn.init.normal_(layer.weight, std=1.0)
-    return model

@@ -1,0 +1,57 @@
+"""Files of `crysgen sample --space-group`: composition and group, as others read them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import spglib
+from ase.io import read
+from click.testing import CliRunner
+from pymatgen.core import Composition
+
+from crysgen.cli import main
+
+PAIRS = [  # two of each crystal family
+    ("CaCO3", 1), ("SiO2", 2), ("LiCoO2", 12), ("ZrO2", 14), ("GaFeO3", 33), ("CaTiO3", 62),
+    ("TiO2", 136), ("CuFeS2", 122), ("Al2O3", 167), ("ZnS", 186), ("MgAl2O4", 227), ("FeS2", 205),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["adaptive-cell", "gemsdiff"])
+@pytest.mark.parametrize(("formula", "number"), PAIRS)
+def test_every_file_has_the_composition_and_the_group_asked_for(
+    model: str, formula: str, number: int, tmp_path: Path
+) -> None:
+    group = ["--space-group", str(number), "--method", "diffusion", "-n", "4"]
+    options = ["--model", model, "--workers", "1", "--device", "cpu", "--no-energies", "--quiet"]
+    command = ["sample", "--composition", formula, *group, *options, "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+    files = sorted((tmp_path / "out").glob("*.cif"))
+    assert len(files) == 4
+    for path in files:
+        text = path.read_text()
+        assert int(re.search(r"Int_Tables_number\s+(\d+)", text)[1]) == number
+        atoms = read(path)
+        assert (
+            Composition(str(atoms.symbols)).reduced_formula == Composition(formula).reduced_formula
+        )
+        cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
+        found = spglib.get_symmetry_dataset(cell, symprec=0.001)
+        assert f"# space group {found.number} (" in text
+        asked = next(
+            spglib.get_spacegroup_type(hall)
+            for hall in range(1, 531)
+            if spglib.get_spacegroup_type(hall).number == number
+        )
+        assert order(found.hall_number) % order(asked.hall_number) == 0
+
+
+def order(hall: int) -> int:
+    """Count the operations of the crystal class of a setting."""
+    rotations = spglib.get_symmetry_from_database(hall)["rotations"]
+    return len(np.unique(rotations.reshape(-1, 9), axis=0))
