@@ -30,7 +30,7 @@ from crysgen.retrieval.library.library import Library
 from crysgen.retrieval.library.prototypes import SYMPREC
 from crysgen.retrieval.proposals.proposal import Proposal, to_crystals
 from crysgen.retrieval.propose import propose
-from crysgen.sampling import sample
+from crysgen.sampling import plan_batches, sample
 from crysgen.training.batch import Batch
 from crysgen.training.site_data import NUM_SITES, SPACE_GROUP
 from crysgen.wyckoff.groups import draw_space_group
@@ -106,7 +106,8 @@ def maker(method: str, model: str, steps: int) -> Maker:
                 seed = 1000 * int(part.properties[NUM_SITES][i]) + k + 7919 * i
                 target = Target(seed, atoms, space_group=group)
                 draws.append(Draw(len(draws), i, target, k, 0))
-        made = sample(network, [draws], steps=steps, device="cpu", workers=1)
+        batches = plan_batches(draws, "cpu", size_of=network.size_of)
+        made = sample(network, batches, steps=steps, device="cpu", workers=1)
         return Crystals.concatenate(list(made))
 
     def retrieved(part: Crystals, groups: list[int | None], samples: int) -> Crystals:
