@@ -139,7 +139,12 @@ def _free(call: SampleCall) -> list[CompositionRequest]:
             "relaxes those of a model's choice."
         )
     count = call.count or DEFAULT_COUNT
-    if call.sites or "atomic_numbers" not in model_class(kind_of(call.model)).requires:
+    model = model_class(kind_of(call.model))
+    # Wyckoff positions are those of atoms.
+    needs_atoms = "atomic_numbers" in model.requires or (
+        call.space_group is not None and {"atomic_numbers", "space_group"} <= model.accepts
+    )
+    if call.sites or not needs_atoms:
         return ask_free(count, call.num_atoms)
     from crysgen.compositions.distribution import draw_compositions
     from crysgen.compositions.formula_units import MAX_ATOMS
@@ -148,7 +153,12 @@ def _free(call: SampleCall) -> list[CompositionRequest]:
 
     # Of crystals that models may have been trained on, whatever --library says.
     drawn = draw_compositions(
-        Library.load(), count, call.seed, call.max_atoms or MAX_ATOMS, call.num_atoms
+        Library.load(),
+        count,
+        call.seed,
+        call.max_atoms or MAX_ATOMS,
+        call.num_atoms,
+        space_group=call.settings().space_group,
     )
     if not call.quiet:
         echo(drawn.summary(), err=True)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from crysgen.compositions.formulas import Formula
 from crysmetrics.errors import UserError
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def draw_compositions(
     max_atoms: int = 20,
     num_atoms: int | None = None,
     exchanged: float = _EXCHANGED,
+    space_group: int | None = None,
 ) -> Drawn:
     """Draw cells' compositions; equal for equal library and seed.
 
@@ -80,15 +82,19 @@ def draw_compositions(
         max_atoms: of a cell.
         num_atoms: of each cell; None for what known crystals have.
         exchanged: chance of each element to be exchanged; 0 draws known compositions alone.
+        space_group: whose positions have a place for the atoms; compositions are those of its
+            known crystals, if there are any. None for any.
 
     Raises:
-        UserError: if no known crystal has so many atoms.
+        UserError: if no known crystal has so many atoms, or none has a place in the group.
     """
     entries = library.entries
     sizes = entries.num_atoms
     rows = np.flatnonzero(sizes <= max_atoms if num_atoms is None else sizes == num_atoms)
     if not len(rows):
         raise UserError("No known crystal has so many atoms in its primitive cell.")
+    if space_group is not None:
+        rows = _within_group(library, rows, space_group)
     rng = np.random.default_rng(seed)
     offsets = entries.species_offsets
     possible = np.unique(entries.elements).astype(np.int64)
@@ -105,6 +111,38 @@ def draw_compositions(
     held = _formulas(library)
     known = np.array([_formula(*cell) in held for cell in cells])
     return Drawn(atoms, known, _balanced(cells))
+
+
+def _within_group(library: Library, rows: NDArray[np.int64], space_group: int) -> NDArray[np.int64]:
+    """Select known crystals of a space group; without any, those whose atoms have a place in it.
+
+    Raises:
+        UserError: if there are none either.
+    """
+    from crysgen.wyckoff.fillings import Fillings
+    from crysmetrics.space_groups.groups import space_group as look_up
+
+    entries, group = library.entries, look_up(space_group)
+    own: NDArray[np.int64] = rows[entries.space_groups[rows] == space_group]
+    if len(own):
+        return own
+    fits: dict[tuple[int, ...], bool] = {}
+    kept = []
+    for row in rows.tolist():
+        place = slice(entries.species_offsets[row], entries.species_offsets[row + 1])
+        amounts = tuple(entries.species_counts[place].tolist())
+        if amounts not in fits:
+            elements = tuple(range(1, len(amounts) + 1))
+            contents = Formula(elements, tuple(n * group.centring for n in amounts))
+            fits[amounts] = Fillings(group, contents).count > 0
+        if fits[amounts]:
+            kept.append(row)
+    if not kept:
+        raise UserError(
+            f"No known composition of so few atoms has a place in space group {space_group} "
+            f"({group.symbol}); --max-atoms allows more."
+        )
+    return np.array(kept, dtype=np.int64)
 
 
 _Formula = tuple[tuple[int, int], ...]

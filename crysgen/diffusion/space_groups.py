@@ -8,7 +8,7 @@ computed in double precision, whatever the precision of what is projected.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from torch import Tensor
 from crysgen.diffusion.torus import wrap
 from crysgen.matrices import symmetric_eigen
 from crysmetrics.space_groups.projection import NEAR_CELLS, Orbits
+
+if TYPE_CHECKING:
+    from crysgen.wyckoff.draws import DrawnOrbits
 
 _MOST_ROTATIONS = 24
 """Of a crystal class, without inversions. Always as many, so that batches have the same shapes."""
@@ -205,6 +208,13 @@ def stack_orbits(
         point_group=sent(point_group),
         weights=sent(weights),
         conventional=conventional,
+    )
+
+
+def stack_drawn(drawn: Sequence[DrawnOrbits], size: int, device: torch.device) -> GroupTensors:
+    """Stack the orbits that were drawn for B crystals; see `stack_orbits`."""
+    return stack_orbits(
+        [one.orbits for one in drawn], [one.elements for one in drawn], size, device
     )
 
 

@@ -2,7 +2,7 @@
 
 Khastagir et al., "CrysLDM: Latent Diffusion Model for Crystal Material Generation", AI4Mat at ICLR
 2025: Algorithms 1 and 2 with the corrections that CONTRIBUTING.md lists, and what it adds: exact
-compositions, deterministic steps, and refinement of given crystals.
+compositions, space groups, deterministic steps, and refinement of given crystals.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from torch import Tensor
 from crysgen.diffusion.noise import Noise, spread_steps
 from crysgen.diffusion.positions import uniform
 from crysgen.diffusion.schedules import step_tensor, steps_back
-from crysgen.diffusion.torus import remove_mean
+from crysgen.diffusion.space_groups import GroupTensors, place_orbits, stack_drawn
+from crysgen.diffusion.torus import remove_mean, shortest_path, wrap
 from crysgen.models.base import OnStep, walked
+from crysgen.models.crysldm_groups import allowed_latents, of_first_atoms
 from crysgen.models.crysldm_latents import (
     AUTOENCODER,
     DIFFUSION,
@@ -35,6 +37,7 @@ from crysgen.models.crysldm_process import WayBack
 from crysgen.models.targets import Target
 from crysgen.networks.precision import full_precision
 from crysgen.training.batch import Batch, pad_atomic_numbers
+from crysgen.wyckoff.draws import DrawnOrbits, draw_target
 
 _Drawn = TypeVar("_Drawn")
 _COUNT_STREAM = 1
@@ -86,6 +89,7 @@ class _State(NamedTuple):
         groups: (B, N) equal numbers for atoms of one element, with `stoichiometry`; 0 is padding.
         latents: noisy.
         frac_coords: (B, N, 3) noisy.
+        space_groups: that the crystals keep to, if any.
     """
 
     mask: Tensor
@@ -93,6 +97,7 @@ class _State(NamedTuple):
     groups: Tensor
     latents: Latents
     frac_coords: Tensor
+    space_groups: GroupTensors | tuple[()] = ()
 
 
 class CrysLDM(LatentModel):
@@ -107,7 +112,7 @@ class CrysLDM(LatentModel):
         "CrysLDM (Khastagir et al., CrysLDM: Latent Diffusion Model for Crystal Material "
         "Generation, 2025)"
     )
-    accepts = frozenset({"atomic_numbers", "num_atoms"})
+    accepts = frozenset({"atomic_numbers", "num_atoms", "space_group"})
     sampling_settings = frozenset(
         {"latent_noise", "position_noise", "corrector", "anti_annealing", "refine_strength"}
     )
@@ -264,6 +269,25 @@ class CrysLDM(LatentModel):
 
     def refine(self, batch: Batch, seeds: Sequence[int], strength: float | None = None) -> Batch:
         """See `Noises.refine`; atoms stay as they are."""
+        return self._refined(batch, None, seeds, strength)
+
+    def refine_orbits(
+        self,
+        batch: Batch,
+        orbits: Sequence[DrawnOrbits],
+        seeds: Sequence[int],
+        strength: float | None = None,
+    ) -> Batch:
+        """See `RefinesOrbits`."""
+        return self._refined(batch, orbits, seeds, strength)
+
+    def _refined(
+        self,
+        batch: Batch,
+        orbits: Sequence[DrawnOrbits] | None,
+        seeds: Sequence[int],
+        strength: float | None,
+    ) -> Batch:
         share = self.refine_strength if strength is None else strength
         if not 0 < share <= 1:
             raise ValueError(f"strength must be above 0 and at most 1, not {share}")
@@ -271,7 +295,7 @@ class CrysLDM(LatentModel):
         start = batch.to(like.device, like.dtype)
         first = max(1, round(share * self.num_steps))
         numbers = start.atomic_numbers
-        return walked(self, *self._begun(numbers, numbers, seeds, start, first))
+        return walked(self, *self._begun(numbers, numbers, seeds, start, first, drawn=orbits))
 
     # --- sampling -------------------------------------------------------------------------------
 
@@ -287,13 +311,20 @@ class CrysLDM(LatentModel):
     def begin(
         self, targets: Sequence[Target], steps: int | None = None
     ) -> tuple[_State, list[WayBack]]:
-        """See `Stepwise`. Atoms that nobody asked for are as many as training crystals have."""
+        """See `Stepwise`. Atoms that nobody asked for are as many as training crystals have.
+
+        With space groups, orbits are drawn for the atoms of each target.
+        """
+        seeds = [target.seed for target in targets]
+        if any(target.space_group for target in targets):
+            drawn = [draw_target(target) for target in targets]
+            atoms = pad_atomic_numbers([one.atomic_numbers for one in drawn]).to(self.device)
+            return self._begun(atoms, atoms, seeds, steps=steps, drawn=drawn)
         groups = [self._groups(target) for target in targets]
         told = [
             target.atomic_numbers or (0,) * len(group)
             for target, group in zip(targets, groups, strict=True)
         ]
-        seeds = [target.seed for target in targets]
         known, padded = (pad_atomic_numbers(rows).to(self.device) for rows in (told, groups))
         return self._begun(known, padded, seeds, steps=steps)
 
@@ -329,27 +360,48 @@ class CrysLDM(LatentModel):
         start: Batch | None = None,
         first: int | None = None,
         steps: int | None = None,
+        drawn: Sequence[DrawnOrbits] | None = None,
     ) -> tuple[_State, list[WayBack]]:
-        """Begin at pure noise, or at `start` noised to the step `first`."""
+        """Begin at pure noise, or at `start` noised to the step `first`; on the orbits `drawn`."""
         plan = steps_back(self.num_steps, first, steps)
         mask = groups > 0
         weights = next(self.parameters())
         zeros = torch.zeros(*mask.shape, 3, dtype=weights.dtype, device=mask.device)
         draws = self._noise(seeds, mask, 1 + len(plan)).rest(zeros)
         latents, moves, _ = self._split(next(draws))
+        group: GroupTensors | tuple[()] = ()
+        if drawn is not None:
+            group = stack_drawn(drawn, mask.shape[1], mask.device)
+            latents = latents._replace(atoms=of_first_atoms(latents.atoms, group))
         if start is None:
             frac = uniform(moves) * mask[..., None]
+            if drawn is not None:
+                frac = place_orbits([one.orbits for one in drawn], frac)
         else:
             now = torch.full((len(mask),), plan[0], device=mask.device)
             latents = self.process.noised_latents(self.encoded(start), now, latents)
             noisy = self.process.noised_positions(start.frac_coords, told, now, moves)
             frac = noisy.frac_coords
+            if group:
+                way_there = group.project_displacements(shortest_path(start.frac_coords, frac))
+                frac = wrap(group.project_frac_coords(start.frac_coords + way_there))
+        if group:
+            latents = self._allowed(latents, mask, group)
         way = []
         for (t, s), draw in zip(pairwise(plan), draws, strict=False):
             noise, moves, correction = self._split(draw)
+            if group:
+                noise = noise._replace(atoms=of_first_atoms(noise.atoms, group))
+                moves, correction = (
+                    group.project_displacements(remove_mean(each, mask))
+                    for each in (moves, correction)
+                )
             now, then = (step_tensor(step, mask.device) for step in (t, s))
             way.append(WayBack(now, then, noise, moves, correction))
-        return _State(mask, told, groups, latents, frac), way
+        return _State(mask, told, groups, latents, frac, group), way
+
+    def _allowed(self, latents: Latents, mask: Tensor, group: GroupTensors) -> Latents:
+        return allowed_latents(latents, self.scale, self.form, mask.sum(1), group)
 
     def _noise(self, seeds: Sequence[int], mask: Tensor, draws: int) -> Noise:
         """Make the random numbers of crystals: each draw for latents, positions and corrector."""
@@ -364,7 +416,7 @@ class CrysLDM(LatentModel):
     @torch.no_grad()
     def step(self, state: _State, inputs: WayBack) -> _State:
         """See `Stepwise`. The corrector comes first, at the noise that latents have, too."""
-        mask, told, groups, latents, frac = state
+        mask, told, groups, latents, frac, group = state
         process = self.process
         steps, _ = inputs.rows(len(mask))
         if self.config.corrector:
@@ -377,25 +429,32 @@ class CrysLDM(LatentModel):
         most = inputs.step / (inputs.step - inputs.earlier)
         faster = (1 + self.config.anti_annealing * near).minimum(most)
         displacement = faster.to(frac) * displacement
-        return _State(
-            mask,
-            told,
-            groups,
-            process.latents_before(latents, velocities, inputs, self.config.latent_noise),
-            process.positions_before(frac, displacement, inputs, mask, self.config.position_noise),
+        latents = process.latents_before(latents, velocities, inputs, self.config.latent_noise)
+        frac = process.positions_before(
+            frac, displacement, inputs, mask, self.config.position_noise
         )
+        if group:
+            latents = self._allowed(latents, mask, group)
+            frac = wrap(group.project_frac_coords(frac))
+        return _State(mask, told, groups, latents, frac, group)
 
     def _predicted(self, state: _State, steps: Tensor) -> tuple[Latents, Tensor]:
         """Predict velocities of latents and displacements (B, N, 3) of positions."""
-        mask, told, groups, latents, frac = state
+        mask, told, groups, latents, frac, group = state
         velocities, moves = self.denoised(latents, frac, steps, told, mask, groups)
-        return velocities, remove_mean(moves, mask) * self.process.sizes(steps, frac)
+        displacement = remove_mean(moves, mask) * self.process.sizes(steps, frac)
+        if group:
+            displacement = group.project_displacements(displacement)
+        return velocities, displacement
 
     @torch.no_grad()
     def finish(self, state: _State) -> Batch:
-        """See `Stepwise`."""
+        """See `Stepwise`; crystals of a space group come in its conventional cells."""
         groups = state.groups if self.config.stoichiometry else None
-        return self.decoded(state.latents, state.frac_coords, state.mask, state.told, groups)
+        made = self.decoded(state.latents, state.frac_coords, state.mask, state.told, groups)
+        if state.space_groups:
+            return Batch(*state.space_groups.conventional_cells(made.frac_coords, made.lattices))
+        return made
 
 
 def _drawn(counts: Mapping[_Drawn, int], chance: float) -> _Drawn:

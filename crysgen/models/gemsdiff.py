@@ -21,7 +21,7 @@ from crysgen.diffusion.lattice import (
 from crysgen.diffusion.noise import Noise, kept_channels, spread_steps
 from crysgen.diffusion.positions import ScoreProcess
 from crysgen.diffusion.schedules import step_tensor, steps_back
-from crysgen.diffusion.space_groups import GroupTensors, place_orbits, stack_orbits
+from crysgen.diffusion.space_groups import GroupTensors, place_orbits, stack_drawn
 from crysgen.diffusion.torus import remove_mean, shortest_path, wrap
 from crysgen.models.base import OnStep, walked
 from crysgen.models.gemsdiff_config import (
@@ -361,11 +361,9 @@ class GemsDiff(CrystalPredictor):
             frac = self.of_positions.noised(placed, atomic_numbers, now, moves).frac_coords
         group: GroupTensors | tuple[()] = ()
         if drawn is not None:
-            orbits = [one.orbits for one in drawn]
-            elements = [one.elements for one in drawn]
-            group = stack_orbits(orbits, elements, mask.shape[1], mask.device)
+            group = stack_drawn(drawn, mask.shape[1], mask.device)
             if start is None:
-                frac = place_orbits(orbits, frac)
+                frac = place_orbits([one.orbits for one in drawn], frac)
             else:
                 moved = group.project_displacements(shortest_path(start.frac_coords, frac))
                 frac = wrap(group.project_frac_coords(start.frac_coords + moved)).to(frac)

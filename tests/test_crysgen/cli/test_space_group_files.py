@@ -21,7 +21,7 @@ PAIRS = [  # two of each crystal family
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["adaptive-cell", "gemsdiff"])
+@pytest.mark.parametrize("model", ["adaptive-cell", "gemsdiff", "crysldm"])
 @pytest.mark.parametrize(("formula", "number"), PAIRS)
 def test_every_file_has_the_composition_and_the_group_asked_for(
     model: str, formula: str, number: int, tmp_path: Path

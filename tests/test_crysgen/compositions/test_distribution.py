@@ -12,6 +12,7 @@ from crysgen.cli import main
 from crysgen.compositions.distribution import draw_compositions
 from crysgen.requests import ask_cells
 from crysgen.retrieval.library.library import Library
+from crysgen.wyckoff.draws import draw_orbits
 from crysmetrics.errors import UserError
 from crysmetrics.io import read
 
@@ -55,6 +56,18 @@ def test_cells_may_be_of_one_size(library):
     assert set(map(len, drawn.atoms)) == {5}
     with pytest.raises(UserError, match="so many atoms"):
         draw_compositions(library, 1, num_atoms=9999)
+
+
+@pytest.mark.parametrize("number", [136, 225, 208])
+def test_compositions_have_a_place_in_a_space_group(library, number):
+    drawn = draw_compositions(library, 20, space_group=number)
+    for atoms in drawn.atoms:
+        assert sorted(draw_orbits(number, atoms, 0).atomic_numbers) == sorted(atoms)
+
+
+def test_no_composition_has_a_place_in_a_space_group_that_is_too_large(library):
+    with pytest.raises(UserError, match="space group 230"):
+        draw_compositions(library, 3, max_atoms=4, space_group=230)
 
 
 def test_equal_cells_are_one_request():

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import small_crysldm
 import spglib
 import torch
 from sets import random_crystals
@@ -15,6 +16,8 @@ from crysgen.compositions.formulas import parse_formula
 from crysgen.diffusion.space_groups import place_orbits, stack_orbits
 from crysgen.models.adaptive_cell import AdaptiveCell
 from crysgen.models.adaptive_cell_config import AdaptiveCellConfig
+from crysgen.models.crysldm import CrysLDM
+from crysgen.models.crysldm_config import CrysLDMConfig
 from crysgen.models.gemsdiff import GemsDiff, GemsDiffConfig
 from crysgen.models.targets import Target
 from crysgen.training.batch import Batch
@@ -97,9 +100,20 @@ def furthest_image(lattice: np.ndarray, frac: np.ndarray, numbers: np.ndarray, h
     return worst
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def untrained(kind: str) -> torch.nn.Module:
+    """Make a small model with random weights that moves things visibly."""
+    if kind in KINDS:
+        return model_of(KINDS[kind])
+    return crysldm(small_crysldm.FLOW if "flow" in kind else small_crysldm.CONFIG)
+
+
+def crysldm(config: CrysLDMConfig) -> CrysLDM:
+    return small_crysldm.model_of(small_crysldm.crystals_of(8), config).float()
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "CrysLDM", "CrysLDM, flow"])
 def test_every_sample_obeys_its_space_group(kind: str) -> None:
-    model = model_of(KINDS[kind])
+    model = untrained(kind)
     targets = [Target(7 * i, atoms, space_group=number) for i, (number, atoms) in enumerate(CASES)]
     made = model.sample(targets, 6)
     for row, (number, atoms) in enumerate(CASES):
@@ -112,14 +126,14 @@ def test_every_sample_obeys_its_space_group(kind: str) -> None:
         assert furthest_image(lattice, frac, numbers, group.hall_number) < 1e-6 * len(numbers)
 
 
-@pytest.mark.parametrize("kind", ["path", "flow"])
+@pytest.mark.parametrize("kind", ["path", "flow", "CrysLDM", "CrysLDM, flow"])
 def test_refined_crystals_keep_their_space_groups(kind: str) -> None:
     starts = [crystal_of(number, atoms) for number, atoms in CASES]
     batch = Batch.from_crystals(Crystals.concatenate([cell for cell, _ in starts]), torch.float32)
-    model, seeds = model_of(KINDS[kind]), list(range(len(CASES)))
+    model, seeds = untrained(kind), list(range(len(CASES)))
     made = [
         model.refine_orbits(batch, [own for _, own in starts], seeds, share)
-        for share in (0.001, 0.02)
+        for share in (0.001, 0.2)
     ]
     for few in made:
         for row, (number, atoms) in enumerate(CASES):
@@ -240,6 +254,7 @@ OF_MANY_GROUPS: dict[str, Callable[[], torch.nn.Module]] = {
     "untrained, adaptive cell": untrained_adaptive_cell,
     "gemsdiff-mp-v3": lambda: load_model("gemsdiff-mp-v3", "cpu"),
     "adaptive-cell": lambda: load_model("adaptive-cell", "cpu"),
+    "crysldm-mp-v1": lambda: load_model("crysldm-mp-v1", "cpu"),
 }
 """Models, the shipped ones by their names, and what makes them."""
 
