@@ -2,8 +2,8 @@
 
 Xie, Fu, Ganea, Barzilay and Jaakkola, "Crystal Diffusion Variational Autoencoder for Periodic
 Material Generation", ICLR 2022: Section 4, Algorithm 1 and Appendices B and D, and what it adds:
-faster samplers, and a flow as prior of the latents. Equation 2 and Algorithm 1 are taken as the
-authors' program has them: α_j = ε (σ_j / σ_L)², half the squared error of scores.
+faster samplers, a flow as prior of the latents, and space groups. Equation 2 and Algorithm 1 are
+taken as the authors' program has them: α_j = ε (σ_j / σ_L)², half the squared error of scores.
 """
 
 from __future__ import annotations
@@ -16,17 +16,20 @@ from torch import Tensor
 
 from crysgen.diffusion.noise import Noise
 from crysgen.diffusion.positions import uniform
+from crysgen.diffusion.space_groups import GroupTensors, place_orbits, stack_drawn
 from crysgen.diffusion.torus import remove_mean, wrap
 from crysgen.matrices import inverses
 from crysgen.models.base import OnStep, walked
 from crysgen.models.cdvae_config import CDVAEConfig
 from crysgen.models.cdvae_decoders import Denoised
+from crysgen.models.cdvae_groups import atoms_of_compositions, fitting_latent
 from crysgen.models.cdvae_process import drawn_types, move_sizes, plan
 from crysgen.models.cdvae_training import TrainableAutoencoder
 from crysgen.models.cdvae_types import assigned_types
 from crysgen.models.targets import Target
 from crysgen.networks.embedding import MAX_ATOMIC_NUMBER
-from crysgen.training.batch import Batch
+from crysgen.training.batch import Batch, pad_atomic_numbers
+from crysgen.wyckoff.draws import draw_orbits
 
 
 class _State(NamedTuple):
@@ -39,6 +42,7 @@ class _State(NamedTuple):
         latents: (B, D).
         composition: (B, 118) shares that z predicts.
         lattices: (B, 3, 3) in Å.
+        space_groups: that the crystals keep to, if any; atoms then stay on their orbits.
     """
 
     atomic_numbers: Tensor
@@ -47,6 +51,7 @@ class _State(NamedTuple):
     latents: Tensor
     composition: Tensor
     lattices: Tensor
+    space_groups: GroupTensors | tuple[()] = ()
 
 
 class _Step(NamedTuple):
@@ -80,7 +85,7 @@ class CDVAE(TrainableAutoencoder):
         "Generation, ICLR 2022)"
     )
     Config = CDVAEConfig
-    accepts = frozenset({"num_atoms", "latent"})
+    accepts = frozenset({"num_atoms", "latent", "space_group"})
     sampling_settings = frozenset(
         {
             "sampler",
@@ -127,7 +132,10 @@ class CDVAE(TrainableAutoencoder):
     def begin(
         self, targets: Sequence[Target], steps: int | None = None
     ) -> tuple[_State, list[_Step]]:
-        """See `Stepwise`. z comes from the prior where it is not told (lines 1 to 4)."""
+        """See `Stepwise`. z comes from the prior where it is not told (lines 1 to 4).
+
+        With space groups, the atoms that z predicts are placed on orbits, where they stay.
+        """
         like = next(self.parameters())
         latents = self._latents(targets, like)
         counts = self._counts(targets, latents)
@@ -145,6 +153,17 @@ class CDVAE(TrainableAutoencoder):
         drawn = drawn_types(composition[:, None], uniform(first[..., 3]))
         logits = zeros.new_zeros(*mask.shape, MAX_ATOMIC_NUMBER)
         cells = self.cells(latents, counts)
+        group: GroupTensors | tuple[()] = ()
+        if any(target.space_group for target in targets):
+            atoms = atoms_of_compositions(composition, counts)
+            placed = [
+                draw_orbits(target.space_group or 1, numbers, target.seed)
+                for target, numbers in zip(targets, atoms, strict=True)
+            ]
+            drawn = pad_atomic_numbers([one.atomic_numbers for one in placed]).to(like.device)
+            group = stack_drawn(placed, size, like.device)
+            frac = place_orbits([one.orbits for one in placed], frac)
+            cells = group.project_lattices(cells)
         way = []
         for numbers_of_step, (_, draw) in zip(numbers, draws, strict=True):
             jitter = draw[..., :3]
@@ -152,7 +171,7 @@ class CDVAE(TrainableAutoencoder):
                 jitter = remove_mean(jitter, mask)
             share, gain, width, sigma = (zeros.new_full((), x) for x in numbers_of_step)
             way.append(_Step(share, gain, sigma, width * jitter, uniform(draw[..., 3])))
-        return _State(drawn * mask, frac, logits, latents, composition, cells), way
+        return _State(drawn * mask, frac, logits, latents, composition, cells, group), way
 
     def _latents(self, targets: Sequence[Target], like: Tensor) -> Tensor:
         """Return z (B, D) as told, or drawn."""
@@ -163,14 +182,30 @@ class CDVAE(TrainableAutoencoder):
                     raise ValueError(f"latents have {self.config.latent_channels} numbers")
                 rows.append(torch.tensor(target.latent, dtype=torch.float32))
             else:
-                # Apart from the noise of positions, which begins anew with the same seed.
-                generator = torch.Generator().manual_seed(target.seed ^ _LATENT_STREAM)
-                rows.append(torch.randn(self.config.latent_channels, generator=generator))
+                rows.append(self._latent_noise(target, like))
         noise = torch.stack(rows).to(like)
         told = torch.tensor([target.latent is not None for target in targets], device=like.device)
         if bool(told.all()):
             return noise
         return torch.where(told[:, None], noise, self.draw_latents(noise))
+
+    def _latent_noise(self, target: Target, like: Tensor) -> Tensor:
+        """Draw normal numbers (D,) of a z; with a space group, one whose atoms have a place."""
+        # Apart from the noise of positions, which begins anew with the same seed.
+        generator = torch.Generator().manual_seed(target.seed ^ _LATENT_STREAM)
+        channels = self.config.latent_channels
+        if target.space_group is None:
+            return torch.randn(channels, generator=generator)
+
+        def atoms_of(noise: Tensor) -> list[tuple[int, ...]]:
+            latents = self.draw_latents(noise.to(like))
+            counts = self._counts([target] * len(noise), latents)
+            return atoms_of_compositions(self.of_composition(latents).softmax(-1), counts)
+
+        return fitting_latent(
+            target.space_group, lambda count: torch.randn(count, channels, generator=generator),
+            atoms_of,
+        )  # fmt: skip
 
     def size_of(self, target: Target) -> int | None:
         """See `Model`: what z predicts, where that is not asked of a GPU crystal by crystal."""
@@ -194,7 +229,12 @@ class CDVAE(TrainableAutoencoder):
         mask = state.atomic_numbers > 0
         moves, logits = self._denoised(state, inputs.share)
         moved = (inputs.gain * moves + inputs.jitter)[..., None, :]
-        frac = wrap(state.frac_coords + (moved @ inverses(state.lattices)[:, None])[..., 0, :])
+        steps = (moved @ inverses(state.lattices)[:, None])[..., 0, :]
+        if state.space_groups:
+            group = state.space_groups
+            frac = state.frac_coords + group.project_displacements(steps)
+            return state._replace(frac_coords=wrap(group.project_frac_coords(frac)), logits=logits)
+        frac = wrap(state.frac_coords + steps)
         if self.config.type_steps == "likeliest":
             types = logits.argmax(-1) + 1
         else:
@@ -224,7 +264,13 @@ class CDVAE(TrainableAutoencoder):
 
     @torch.no_grad()
     def finish(self, state: _State) -> Batch:
-        """See `Stepwise`. The types are the likeliest of the last prediction (line 13)."""
+        """See `Stepwise`. The types are the likeliest of the last prediction (line 13).
+
+        Crystals of a space group come in its conventional cells.
+        """
+        if state.space_groups:
+            cells = state.lattices.double()
+            return Batch(*state.space_groups.conventional_cells(state.frac_coords, cells))
         mask = state.atomic_numbers > 0
         types = state.logits.argmax(-1) + 1
         if self.config.predicted_composition:

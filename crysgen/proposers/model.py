@@ -103,8 +103,8 @@ class ModelSamples(Method):
     def group_of(self, draw: Draw) -> int | None:
         """Choose the space group of a draw: the same for a seed, whatever else is drawn."""
         atoms = draw.target.atomic_numbers
-        if self.settings.draw_space_groups and atoms:
-            return draw_space_group(atoms, draw.seed)
+        if self.settings.draw_space_groups:
+            return draw_space_group(atoms or (), draw.seed)
         return self.settings.space_group
 
     def total(self, pieces: Sequence[str]) -> int:

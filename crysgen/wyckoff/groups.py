@@ -23,7 +23,7 @@ def draw_space_group(atomic_numbers: Sequence[int], seed: int) -> int:
     the training data alone, and a little as among all.
 
     Args:
-        atomic_numbers: of the cell.
+        atomic_numbers: of the cell; without any, the group is drawn among those of all crystals.
         seed: of the draw.
     """
     atoms = Formula.of_atoms(np.array(atomic_numbers))
@@ -35,7 +35,7 @@ def draw_space_group(atomic_numbers: Sequence[int], seed: int) -> int:
     order = rng.choice(numbers, size=len(numbers), replace=False, p=weights / weights.sum())
     for number in order.tolist():
         group = space_group(number)
-        if Fillings(group, contents_of(atoms, 1, group)).count:
+        if not len(atomic_numbers) or Fillings(group, contents_of(atoms, 1, group)).count:
             return int(number)
     return 1
 

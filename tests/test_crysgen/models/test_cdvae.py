@@ -33,6 +33,9 @@ from crysgen.training.batch import Batch
 from crysgen.training.configs import config_names, load_config
 from crysgen.training.data import canonical
 from crysmetrics.errors import UserError
+from crysmetrics.space_groups.groups import space_group
+from crysmetrics.symmetrize import impose_setting
+from crysmetrics.symmetry import Cell
 
 CSP = {"channels": 16, "layers": 1, "frequencies": 3, "radial": 4}
 PAIRS = {"channels": 16, "pair_channels": 8, "triangle_channels": 8, "layers": 1, "heads": 2}
@@ -468,3 +471,55 @@ def test_the_prior_s_flow_is_a_choice_of_sampling():
     assert torch.allclose(model.draw_latents(noise), noise + 0.7)
     model.config = replace(model.config, prior="normal")
     assert torch.equal(model.draw_latents(noise), noise)
+
+
+# --- space groups --------------------------------------------------------------------------------
+
+
+def model_of_few_elements(**settings):
+    """Make a model whose compositions have a place in many groups; at random, none would."""
+    model = model_of(levels=6, **settings)
+    with torch.no_grad():
+        for weights in model.of_composition.parameters():
+            weights *= 20
+    return model
+
+
+@pytest.mark.parametrize("decoder", ["cspnet", "pairformer", "gemsnet"])
+def test_every_sample_obeys_its_space_group(decoder):
+    model = model_of_few_elements(decoder=decoder)
+    targets = [Target(7 * i, space_group=n) for i, n in enumerate((1, 14, 62, 136, 166, 194, 225))]
+    made = model.sample(targets, 6)
+    for row, target in enumerate(targets):
+        there = made.atomic_numbers[row] > 0
+        numbers = made.atomic_numbers[row][there].numpy()
+        group = space_group(target.space_group)
+        assert len(numbers) == group.centring * model.size_of(target)
+        lattice, frac = made.lattices[row].numpy(), made.frac_coords[row][there].numpy()
+        cell = Cell(lattice, frac, numbers)
+        exact = impose_setting(cell, group.hall_number, 1e-6)
+        assert exact is not None
+        np.testing.assert_allclose(exact.lattice @ exact.lattice.T, lattice @ lattice.T, atol=1e-6)
+
+
+def test_a_sample_in_a_space_group_follows_from_its_seed_alone():
+    model = model_of_few_elements()
+    one, other = Target(3, space_group=136), Target(4, space_group=225)
+    alone, among = model.sample([one], 6), model.sample([other, one], 6)
+    size = alone.atomic_numbers.shape[1]
+    assert torch.equal(alone.atomic_numbers[0], among.atomic_numbers[1][:size])
+    torch.testing.assert_close(alone.frac_coords[0], among.frac_coords[1][:size])
+    torch.testing.assert_close(alone.lattices[0], among.lattices[1])
+
+
+def test_graphs_keep_to_space_groups_as_the_model_does():
+    model = model_of_few_elements()
+    targets = [Target(3, space_group=136), Target(4, space_group=225)]
+    wanted, found = model.sample(targets, 6), StepGraphs(model).sample(targets, 6)
+    assert torch.equal(found.atomic_numbers, wanted.atomic_numbers)
+    torch.testing.assert_close(found.frac_coords, wanted.frac_coords)
+
+
+def test_numbers_of_atoms_that_have_no_place_are_refused():
+    with pytest.raises(UserError, match=r"has a place in space group 230 \(Ia-3d\)"):
+        model_of().sample([Target(0, num_atoms=3, space_group=230)], 4)
