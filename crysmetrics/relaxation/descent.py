@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -109,14 +110,13 @@ class _Run:
     """One crystal on its way."""
 
     def __init__(self, crystal: Crystals, settings: RelaxationSettings) -> None:
-        from ase.filters import FrechetCellFilter
         from ase.optimize import BFGS
 
         self.start, self.settings = crystal, settings
         self.atoms = ase_atoms(crystal)
         self.volume = self.atoms.get_volume()
         # For ASE, the cell's forces are compared with those on atoms.
-        self.moved = self.atoms if settings.fixed_cell else FrechetCellFilter(self.atoms)
+        self.moved = self.atoms if settings.fixed_cell else _cell_filter()(self.atoms)
         self.optimizer = BFGS(self.moved, logfile=None)
         self.steps, self.seconds = 0, 0.0
         self.energy = self.start_energy = float("nan")
@@ -195,6 +195,23 @@ class _Run:
             self.optimizer.step()
         self.steps += 1
         return None
+
+
+@cache
+def _cell_filter() -> Any:
+    """Make ASE's filter of cells, that computes the forces of a step only once."""
+    from ase.filters import FrechetCellFilter
+
+    class CellFilter(FrechetCellFilter):
+        known: tuple[Any, Any] = (None, None)
+
+        def get_forces(self, **options: Any) -> Any:
+            """Return the forces that were found with the present calculator, one for each step."""
+            if self.known[0] is not self.atoms.calc:
+                self.known = self.atoms.calc, super().get_forces(**options)
+            return self.known[1].copy()
+
+    return CellFilter
 
 
 def _predict(
