@@ -125,7 +125,9 @@ class Retrieval(Method):
         group = self.settings.space_group
         others = self.proposals(request, POOL, any_group=True) if group is not None else []
         if group is None or not others:
-            return f"the library knows no structure that {request.formula} could have"
+            hint = "; --method wyckoff places its atoms on Wyckoff positions"
+            none = f"the library knows no structure that {request.formula} could have"
+            return none + hint * (self.settings.method == "retrieval")
         groups = list(dict.fromkeys(p.space_group for p in others))
         named = ", ".join(map(str, groups[:NAMED_GROUPS]))
         if len(groups) > NAMED_GROUPS:
