@@ -254,10 +254,10 @@ SYMMETRY: tuple[Option, ...] = (
         "--space-group",
         metavar="SG|auto",
         help="Give only crystals that obey this space group: a number, or a symbol such as Fm-3m. "
-        "Samples of models obey it exactly, also with refine. Known structures have it, or a subgroup "
-        "and are moved onto it, or more symmetry (last). With auto, each sample of a model gets a "
-        "space group that is likely for its atoms, and a refined structure keeps that of its "
-        "prototype.",
+        "Samples of models obey it exactly, also with refine. Known structures have it, or a "
+        "subgroup and are moved onto it, or more symmetry (last). With auto, a sample of a model "
+        "gets a space group that is likely for its atoms, and a refined structure keeps that of "
+        "its prototype.",
     ),
     click.option(
         "--sites",
