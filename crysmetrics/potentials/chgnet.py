@@ -22,6 +22,7 @@ from crysmetrics.errors import UserError
 from crysmetrics.io import Crystals
 from crysmetrics.io.parsed import one_line
 from crysmetrics.packages import require
+from crysmetrics.parallel import flushed_denormals
 from crysmetrics.potentials.base import Potential, Prediction, file_sha256
 from crysmetrics.torch_files import load_tensors
 
@@ -50,7 +51,8 @@ class CHGNet(Potential):
 
         model = _model(self.device)
         graphs = [_graph(crystal, model).to(self.device) for crystal in crystals]
-        with warnings.catch_warnings(), torch.enable_grad():
+        # Its features fade out through denormals, which take a CPU as long as half of the rest.
+        with warnings.catch_warnings(), torch.enable_grad(), flushed_denormals():
             warnings.simplefilter("ignore")
             energies, slopes = _energies_and_slopes(model, graphs)
         forces = [-_array(slope) for slope in slopes[: len(graphs)]]
