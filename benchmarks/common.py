@@ -32,23 +32,30 @@ def once(function: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def peak_memory(function: Callable[..., Any], *args: Any) -> tuple[float, float]:
-    """(seconds, MB by which the peak grew) of `function(*args)` in a process of its own."""
+def peak_memory(
+    function: Callable[..., Any], *args: Any, clock: Callable[[], float] = time.perf_counter
+) -> tuple[float, float]:
+    """(seconds, MB by which the peak grew) of `function(*args)` in a process of its own.
+
+    `clock` may be `time.process_time`, whose seconds depend less on what runs beside.
+    """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measured, args=(sender, function, args))
+    process = context.Process(target=_measured, args=(sender, function, args, clock))
     process.start()
     result: tuple[float, float] = receiver.recv()
     process.join()
     return result
 
 
-def _measured(sender: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+def _measured(
+    sender: Any, function: Callable[..., Any], args: tuple[Any, ...], clock: Callable[[], float]
+) -> None:
     # The peak of getrusage is inherited from the parent; that of /proc belongs to this program.
     before = _high_water_mark()
-    start = time.perf_counter()
+    start = clock()
     function(*args)
-    elapsed = time.perf_counter() - start
+    elapsed = clock() - start
     sender.send((elapsed, _high_water_mark() - before))
 
 
