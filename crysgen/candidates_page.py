@@ -180,7 +180,7 @@ def _links(stem: str, settings: SamplingSettings) -> list[tuple[str, str]]:
 _MODEL_METHODS = {
     "diffusion": "Drawn from noise by a diffusion model.",
     "wyckoff": "Drawn from noise by a model within a space group that is likely for the formula.",
-    "refine": "A proposal that a diffusion model has noised a little and denoised.",
+    "refine": "A proposal that a diffusion model has noised and denoised.",
 }
 
 

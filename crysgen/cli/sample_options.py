@@ -220,7 +220,7 @@ SOURCES: tuple[Option, ...] = (
         show_default=True,
         help="Take candidates from known structures (retrieval), from noise (diffusion), from "
         "proposals that are noised and denoised (refine), from likely space groups and Wyckoff "
-        "positions whose coordinates a model finds (wyckoff), or from the first two (auto).",
+        "positions whose coordinates a model finds (wyckoff), or from the first three (auto).",
     ),
     click.option(
         "--library",

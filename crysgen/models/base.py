@@ -208,8 +208,21 @@ class Noises(Protocol):
     def noise(self, batch: Batch, step: int, seeds: Sequence[int]) -> Batch:
         """Return crystals after `step` steps, 0 to T, of the forward process."""
 
-    def refine(self, batch: Batch, seeds: Sequence[int], strength: float | None = None) -> Batch:
-        """Noise crystals by a share of the steps, `refine_strength` by default, and denoise them.
+    def refine(
+        self,
+        batch: Batch,
+        seeds: Sequence[int],
+        strength: float | None = None,
+        steps: int | None = None,
+    ) -> Batch:
+        """Noise crystals by a share of the steps, and denoise them.
+
+        Args:
+            batch: B crystals.
+            seeds: B, one for each crystal.
+            strength: share of the steps, `refine_strength` by default.
+            steps: that the whole way from pure noise would take, of which this is a share; all by
+                default.
 
         Raises:
             ValueError: unless 0 < strength <= 1.

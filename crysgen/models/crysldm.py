@@ -267,9 +267,15 @@ class CrysLDM(LatentModel):
         made = self.decoded(latents, frac, mask)
         return made.to(batch.lattices.device, batch.lattices.dtype)
 
-    def refine(self, batch: Batch, seeds: Sequence[int], strength: float | None = None) -> Batch:
+    def refine(
+        self,
+        batch: Batch,
+        seeds: Sequence[int],
+        strength: float | None = None,
+        steps: int | None = None,
+    ) -> Batch:
         """See `Noises.refine`; atoms stay as they are."""
-        return self._refined(batch, None, seeds, strength)
+        return self._refined(batch, None, seeds, strength, steps)
 
     def refine_orbits(
         self,
@@ -287,6 +293,7 @@ class CrysLDM(LatentModel):
         orbits: Sequence[DrawnOrbits] | None,
         seeds: Sequence[int],
         strength: float | None,
+        steps: int | None = None,
     ) -> Batch:
         share = self.refine_strength if strength is None else strength
         if not 0 < share <= 1:
@@ -295,7 +302,7 @@ class CrysLDM(LatentModel):
         start = batch.to(like.device, like.dtype)
         first = max(1, round(share * self.num_steps))
         numbers = start.atomic_numbers
-        return walked(self, *self._begun(numbers, numbers, seeds, start, first, drawn=orbits))
+        return walked(self, *self._begun(numbers, numbers, seeds, start, first, steps, orbits))
 
     # --- sampling -------------------------------------------------------------------------------
 

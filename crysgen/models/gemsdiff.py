@@ -132,6 +132,7 @@ class GemsDiff(CrystalPredictor):
             "corrector",
             "sampling_steps",
             "farthest_cell",
+            "volume_scale",
             "refine_strength",
         }
     )
@@ -280,9 +281,15 @@ class GemsDiff(CrystalPredictor):
         """Sample crystals of the given atoms by Algorithm 2; see `Model.sample`."""
         return walked(self, *self.begin(targets, steps), on_step)
 
-    def refine(self, batch: Batch, seeds: Sequence[int], strength: float | None = None) -> Batch:
+    def refine(
+        self,
+        batch: Batch,
+        seeds: Sequence[int],
+        strength: float | None = None,
+        steps: int | None = None,
+    ) -> Batch:
         """See `Noises.refine`."""
-        return self._refined(batch, None, seeds, strength)
+        return self._refined(batch, None, seeds, strength, steps)
 
     def refine_orbits(
         self,
@@ -300,12 +307,13 @@ class GemsDiff(CrystalPredictor):
         orbits: Sequence[DrawnOrbits] | None,
         seeds: Sequence[int],
         strength: float | None,
+        steps: int | None = None,
     ) -> Batch:
         share = self.refine_strength if strength is None else strength
         if not 0 < share <= 1:
             raise ValueError(f"strength must be above 0 and at most 1, not {share}")
         first = max(1, round(share * self.num_steps))
-        state, way = self._begun(batch.atomic_numbers, seeds, batch, first, drawn=orbits)
+        state, way = self._begun(batch.atomic_numbers, seeds, batch, first, steps, orbits)
         for inputs in way:
             state = self.step(state, inputs)
         # Not `finish`: an unusual cell that was given is not a lost one.
@@ -457,14 +465,15 @@ class GemsDiff(CrystalPredictor):
         asked draws them again.
         """
         made = self._crystals(state)
+        lattices = made.lattices * self.config.volume_scale ** (1 / 3)
         if self.config.farthest_cell is None:
-            return made
+            return made.with_geometry(made.frac_coords, lattices)
         far = state.vectors.abs()
         if state.group:
             # Cells of a group are not reduced: their shapes may be unusual, but not their volumes.
             far = far[:, -1:]
         lost = ~(far.amax(1) <= self.config.farthest_cell)
-        lattices = made.lattices.masked_fill(lost[:, None, None], torch.nan)
+        lattices = lattices.masked_fill(lost[:, None, None], torch.nan)
         return made.with_geometry(made.frac_coords, lattices)
 
     def _crystals(self, state: _State) -> Batch:

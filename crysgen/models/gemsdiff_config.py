@@ -89,6 +89,8 @@ class GemsDiffConfig(ModelConfig):
             None.
         farthest_cell: standard deviations of the training data within which cells lie; one farther
             out has run away and is drawn again. None lets all pass.
+        volume_scale: factor of the volumes of crystals that were drawn from noise. Amplified steps
+            end at likely volumes, which lie below the mean ones.
         refine_strength: share of the steps by which refinement noises a crystal. On `val`, matches
             of the shipped model are lost from 0.4 on, and the RMSE is lowest at 0.1
             (benchmarks/csp/strength.py).
@@ -128,6 +130,7 @@ class GemsDiffConfig(ModelConfig):
     corrector: float = 0.0
     sampling_steps: int | None = None
     farthest_cell: float | None = None
+    volume_scale: float = 1.0
     refine_strength: float = 0.1
 
     def __post_init__(self) -> None:
@@ -144,6 +147,7 @@ class GemsDiffConfig(ModelConfig):
             positive("farthest_cell", self.farthest_cell, _LARGEST_POWER)
             if not self.standardize_lattice:
                 raise ValueError("farthest_cell counts the deviations of standardised cells")
+        positive("volume_scale", self.volume_scale, _LARGEST_POWER)
         for name in ("lattice_power", "position_power"):
             if (power := getattr(self, name)) is not None:
                 positive(name, power, _LARGEST_POWER)

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from crysmetrics.progress import Advance
 
 METHODS: dict[str, tuple[str, ...]] = {
-    "auto": ("crysgen.proposers.retrieval:Retrieval", "crysgen.proposers.auto:ModelShare"),
+    "auto": (
+        "crysgen.proposers.retrieval:Retrieval",
+        "crysgen.proposers.auto:ModelShare",
+        "crysgen.proposers.variations:Variations",
+    ),
     "retrieval": ("crysgen.proposers.retrieval:Retrieval",),
     "diffusion": ("crysgen.proposers.model:ModelSamples",),
     "wyckoff": ("crysgen.proposers.wyckoff:WyckoffSamples",),

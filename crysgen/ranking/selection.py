@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysgen.ranking.energy import RELAXED_MOST, complexities, lowest, reweighed, simplest_first
-from crysgen.ranking.merge import rank
+from crysgen.ranking.merge import OWN_PLACES, rank
 from crysgen.ranking.relaxing import DISAGREEMENT
 from crysgen.requests import CompositionRequest
 from crysmetrics.io import Crystals
@@ -129,6 +129,7 @@ def _ranked(
         tiers=tiers,
         shown=shown,
         probabilities=chances,
+        own_places=None if symmetry is not None else OWN_PLACES,
     )
     best = ranking.order
     if complexity is not None and not is_exact:

@@ -318,6 +318,22 @@ def test_cells_that_run_away_are_not_finite_unless_they_were_given(crystals: Cry
     assert model.refine(batch, list(range(len(batch))), strength=0.01).lattices.isfinite().all()
 
 
+def test_volumes_of_draws_are_scaled_and_those_of_given_crystals_are_not(
+    crystals: Crystals,
+) -> None:
+    batch = Batch.from_crystals(crystals, torch.float64)
+    model = model_of(VARIANTS["flow of cells"], batch, double=True)
+    targets, seeds = targets_of(batch.atomic_numbers), list(range(len(batch)))
+    drawn, refined = model.sample(targets, 3), model.refine(batch, seeds)
+    model.config = replace(model.config, volume_scale=1.5)
+    again = model.sample(targets, 3)
+    assert torch.allclose(again.lattices.det(), 1.5 * drawn.lattices.det())
+    assert torch.equal(again.frac_coords, drawn.frac_coords)
+    assert torch.equal(model.refine(batch, seeds).lattices, refined.lattices)
+    with pytest.raises(ValueError, match="volume_scale"):
+        replace(model.config, volume_scale=0.0)
+
+
 def test_sampling_takes_its_own_number_of_steps_unless_told(crystals: Crystals) -> None:
     batch = Batch.from_crystals(crystals, torch.float64)
     model = model_of(OURS, batch, double=True)

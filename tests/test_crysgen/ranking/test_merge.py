@@ -9,10 +9,11 @@ import pytest
 from sets import one, rocksalt
 
 from crysgen.ranking.energy import lowest
-from crysgen.ranking.merge import DECAY, NOVEL, completed, rank, same_structures
+from crysgen.ranking.merge import DECAY, MOST_NOVEL, NOVEL, completed, rank, same_structures
 from crysmetrics.io import Crystals
 
 NAN = float("nan")
+FLAT = [[0, 0, 0], [0.5, 0.5, 0.1]]
 
 
 def zinc_blende(a: float = 5.64, name: str = "zb") -> Crystals:
@@ -76,10 +77,35 @@ def test_unmerged_keeps_all() -> None:
 
 
 def test_new_structures_share_what_proposals_leave_by_energy() -> None:
-    scores, labels = np.array([0.6, 0.2, NAN, NAN, NAN, NAN]), np.array([0, 1, 2, 3, 3, 0])
-    found = completed(scores, labels, np.array([NAN, NAN, -0.9, -1.0, -0.95, -2.0]))
+    scores, labels = np.array([0.6, 0.2, NAN, NAN, NAN]), np.array([0, 1, 2, 3, 0])
+    found = completed(scores, labels, np.array([NAN, NAN, -0.9, -1.0, -2.0]))
     assert found[:2] == pytest.approx([0.6, 0.2])
-    assert found[2:] == pytest.approx([0.4 * NOVEL * DECAY, 0.4 * NOVEL, 0, 0])
+    assert found[2:] == pytest.approx([0.4 * NOVEL * DECAY, 0.4 * NOVEL, 0])
+
+
+def test_structures_that_several_samples_agree_on_come_before_others() -> None:
+    scores, labels = np.array([0.6, NAN, NAN, NAN, NAN]), np.array([0, 1, 2, 2, 2])
+    found = completed(scores, labels, np.array([NAN, -2.0, -0.9, -1.0, -0.8]))
+    assert found == pytest.approx([0.6, 0.4 * NOVEL * DECAY, 0, 0.4 * NOVEL * 9, 0])
+    agreed = completed(np.r_[scores, [NAN] * 5], np.r_[labels, [2] * 5])
+    assert agreed.sum() == pytest.approx(0.6 + 0.4 * (NOVEL * DECAY + MOST_NOVEL))
+
+
+def test_from_some_place_on_structures_of_samples_come_first() -> None:
+    crystals = Crystals.concatenate(
+        [rocksalt(5.6, "a"), caesium_chloride(), zinc_blende(), one([11, 17], FLAT, 4.0, "flat")]
+    )
+    scores = np.array([0.6, 0.2, 0.1, NAN])
+    ranking = rank(crystals, scores, own_places=2)
+    assert ranking.order.tolist() == [0, 1, 3, 2]
+    assert ranking.scores == pytest.approx([0.6, 0.2, 0.2, 0.1])
+    assert ranking.probabilities == pytest.approx([0.6, 0.2, 0.2, 0.1])
+    for places, last in ((3, 0.1), (None, 0.4 * NOVEL)):
+        ranking = rank(crystals, scores, own_places=places)
+        assert ranking.order.tolist() == [0, 1, 2, 3]
+        assert ranking.scores[3] == pytest.approx(last)
+    tiers = np.array([1, 1, 1, 2])  # known structures stay before
+    assert rank(crystals, scores, tiers=tiers, own_places=2).order.tolist() == [0, 1, 2, 3]
 
 
 def test_without_scores_and_energies_all_are_equal() -> None:
