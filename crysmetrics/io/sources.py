@@ -16,8 +16,8 @@ from crysmetrics.io.parsed import printable
 
 SAMPLES_TABLE = "samples.csv"
 """Stands beside structures: which was made for what (see `crysmetrics.matching.pairing`)."""
-COMPANIONS = (SAMPLES_TABLE, "request.json", "candidates.html")
-"""What `crysgen sample` writes beside structures: that these are not read is not worth a word."""
+COMPANIONS = (SAMPLES_TABLE, "request.json", "candidates.html", "optimized.csv")
+"""What crysgen writes beside structures: that these are not read is not worth a word."""
 
 
 def is_hidden(part: str) -> bool:

@@ -107,7 +107,7 @@ def test_compressed_files_in_a_folder(tmp_path):
 def test_what_stands_beside_samples_is_not_worth_a_word(tmp_path, caplog):
     caplog.set_level("INFO", logger="crysmetrics")
     folder = folder_of(tmp_path / "x", {"a.cif": cif()})
-    for name in ("samples.csv", "request.json"):
+    for name in ("samples.csv", "request.json", "optimized.csv"):
         (folder / name).write_text("{}")
     assert read(folder).ids == ("a",)
     assert not caplog.messages
@@ -118,7 +118,7 @@ def test_what_stands_beside_samples_is_not_worth_a_word(tmp_path, caplog):
     with pytest.raises(InputError, match="only other ones such as notes"):
         read(folder)
     (folder / "notes.txt").unlink()
-    with pytest.raises(InputError, match="only other ones such as request"):
+    with pytest.raises(InputError, match="only other ones such as optimized"):
         read(folder)
 
 
