@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -275,13 +276,21 @@ def test_all_samples_of_fifty_groups_and_twenty_formulas_obey(name: str) -> None
             if units:
                 atoms = formula.times(units[0]).atoms
                 asked.append(Target(len(asked), atoms, space_group=number))
-    assert len(asked) > 600
+    count = len(asked)
+    assert count > 600
     assert len({target.space_group for target in asked}) == 50
-    for begin in range(0, len(asked), 50):
-        targets = asked[begin : begin + 50]
+    lost = 0
+    while asked:
+        targets, asked = asked[:50], asked[50:]
         made = model.sample(targets, steps)
+        finite = made.lattices.isfinite().all(dim=(1, 2)).tolist()
         for row, target in enumerate(targets):
-            check(made, row, target)
+            if finite[row]:
+                check(made, row, target)
+            else:  # a cell has run away: it is drawn again, as in sampling
+                lost += 1
+                asked.append(replace(target, seed=target.seed + 10_000, failed=target.failed + 1))
+    assert lost < 0.1 * count
 
 
 def check(made: Batch, row: int, target: Target) -> None:
