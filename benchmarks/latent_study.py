@@ -4,8 +4,9 @@
     python benchmarks/latent_study.py packed.npz --model run/ --way langevin:5000
 
 One reconstruction for each crystal, with the same seeds for each way: `ancestral`, `deterministic`
-or `langevin` (Algorithm 1 of CDVAE, types by the likeliest) with so many calls; `+exact` after the
-number gives atoms the composition that z predicts. Of packed crystals those marked `val` are taken.
+or `langevin` (Algorithm 1 of CDVAE, types by the likeliest) with so many calls. Atoms get the
+composition that z predicts as the model is set, for `langevin` not; `+exact` after the number says
+that they do, `+free` that they don't. Of packed crystals those marked `val` are taken.
 """
 
 from __future__ import annotations
@@ -54,9 +55,9 @@ def main(
     sizes = model.sizes(as_tensor(vectors, device)).cpu().numpy()
     right = np.mean(sizes == wanted.num_atoms)
     click.echo(f"{len(wanted)} crystals; numbers of atoms right for {right:.3f}")
-    rows = []
+    rows, own = [], model.config
     for text in ways:
-        model.config = replace(model.config, **settings_of(text, model.config.levels))
+        model.config = replace(own, **settings_of(text, own.levels))
         started = time.perf_counter()
         made = decode(model, vectors, wanted.ids, seed=seed, workers=workers)
         seconds = time.perf_counter() - started
@@ -89,15 +90,21 @@ def chosen(crystals: Crystals, limit: int | None, max_atoms: int | None) -> Crys
 
 def settings_of(text: str, levels: int) -> dict[str, Any]:
     """Return the settings of sampling that a way stands for."""
-    sampler, _, calls = text.removesuffix("+exact").partition(":")
-    if int(calls) % levels:
-        raise click.UsageError(f"{text}: calls must be a multiple of {levels} levels.")
-    return {
+    way, _, composition = text.partition("+")
+    sampler, _, calls = way.partition(":")
+    if not calls.isdecimal() or int(calls) % levels or composition not in ("", "exact", "free"):
+        raise click.UsageError(
+            f"{text}: a way is a sampler, a colon and calls, a multiple of {levels} levels, then "
+            "+exact, +free or nothing."
+        )
+    settings = {
         "sampler": sampler,
         "steps_per_level": int(calls) // levels,
         "type_steps": "likeliest" if sampler == "langevin" else "drawn",
-        "predicted_composition": text.endswith("+exact"),
     }
+    if composition or sampler == "langevin":
+        settings["predicted_composition"] = composition == "exact"
+    return settings
 
 
 def same_compositions(made: Crystals, wanted: Crystals) -> float:
