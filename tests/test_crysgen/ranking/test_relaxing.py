@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from sets import rocksalt
 
+from crysgen.generation import generate
 from crysgen.ranking.relaxing import (
     AT_END,
     FAILED,
@@ -17,9 +19,11 @@ from crysgen.ranking.relaxing import (
     best_of_each,
     hopeless,
     staged,
+    unrelaxed,
     weighed,
     with_compressed,
 )
+from crysgen.settings import Resources, SamplingSettings
 from crysmetrics.io import Crystals, Failure
 from crysmetrics.relaxation import COMPRESSED, CONVERGED, ENERGY
 
@@ -123,3 +127,23 @@ def test_potentials_are_averaged_above_their_own_lowest() -> None:
     )
     np.testing.assert_allclose(energies, [-0.98, -0.99, -0.7, -3.0])
     np.testing.assert_allclose(spread, [0.04, 0.02, NAN, NAN])
+
+
+def test_samples_are_relaxed_before_they_are_made_symmetric(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Crystals] = []
+
+    def kept(candidates: Crystals, *args: Any) -> tuple[Crystals, list[Any]]:
+        seen.append(candidates)
+        return unrelaxed(candidates), []
+
+    monkeypatch.setattr("crysgen.generation.relax", kept)
+    settings = SamplingSettings(method="diffusion", energies=False, steps=5)
+    where = Resources(device="cpu", workers=1)
+    plain = generate("NaCl", 3, settings=replace(settings, symmetrize=False), resources=where)
+    generate("NaCl", 3, settings=replace(settings, relax=True), resources=where)
+    made = {c.lattices.round(6).tobytes() for c in seen[0]}
+    assert made == {c.lattices.round(6).tobytes() for c in plain.crystals}
+    tidy = generate("NaCl", 3, settings=settings, resources=where)
+    assert made != {c.lattices.round(6).tobytes() for c in tidy.crystals}
