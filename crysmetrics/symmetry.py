@@ -27,6 +27,9 @@ SHARES = (1.0, 0.3, 0.1)
 MIN_THICKNESS = 1.0
 """Å, smallest singular value of a cell that moyo is given; in flatter ones its search may not end,
 so that spglib takes these."""
+MOST_SLENDER = 50.0
+"""Largest ratio of a cell's singular values that moyo is given: it took 24 GB of memory, within
+0.1 Å, for a cell of 137 Å by 3 Å by 1.3 Å. Spglib takes such cells, too."""
 SHORTEST_DISTANCE = 0.1
 """Å; crystals with closer atoms are not symmetrised, whatever the tolerance."""
 _SAME_ATOM = 1e-4
@@ -351,7 +354,8 @@ def _dataset(cell: Cell, tolerance: float) -> _Dataset:
     """
     import moyopy
 
-    if np.linalg.svd(cell.lattice, compute_uv=False)[-1] < MIN_THICKNESS:
+    widths = np.linalg.svd(cell.lattice, compute_uv=False)
+    if widths[-1] < MIN_THICKNESS or widths[0] > MOST_SLENDER * widths[-1]:
         return _dataset_by_spglib(cell, tolerance)
     found = moyopy.MoyoDataset(
         moyopy.Cell(cell.lattice.tolist(), cell.frac_coords.tolist(), cell.atomic_numbers.tolist()),

@@ -313,11 +313,25 @@ class GemsDiff(CrystalPredictor):
         if not 0 < share <= 1:
             raise ValueError(f"strength must be above 0 and at most 1, not {share}")
         first = max(1, round(share * self.num_steps))
-        state, way = self._begun(batch.atomic_numbers, seeds, batch, first, steps, orbits)
+        begun, way = self._begun(batch.atomic_numbers, seeds, batch, first, steps, orbits)
+        # An unusual cell that was given is not a lost one.
+        like = begun.vectors
+        given = self.cells.encode(batch.lattices.to(like), batch.num_atoms.to(like.device))
+        is_usual = ~self._has_run_away(begun._replace(vectors=given))
+        state = self._walked(begun, way)
+        for limit in _CAREFUL[1:]:
+            lost = self._has_run_away(state) & is_usual
+            if not lost.any():
+                break
+            slower = begun._replace(cell_amplification=begun.cell_amplification.clamp_max(limit))
+            state = _replaced(state, self._walked(slower, way), lost)
+        return self._without_lost(self._crystals(state), self._has_run_away(state) & is_usual)
+
+    def _walked(self, state: _State, way: Sequence[_Step]) -> _State:
+        """Go all steps of a way."""
         for inputs in way:
             state = self.step(state, inputs)
-        # Not `finish`: an unusual cell that was given is not a lost one.
-        return self._crystals(state)
+        return state
 
     def begin(
         self, targets: Sequence[Target], steps: int | None = None
@@ -465,15 +479,23 @@ class GemsDiff(CrystalPredictor):
         asked draws them again.
         """
         made = self._crystals(state)
-        lattices = made.lattices * self.config.volume_scale ** (1 / 3)
-        if self.config.farthest_cell is None:
-            return made.with_geometry(made.frac_coords, lattices)
+        scaled = made.lattices * self.config.volume_scale ** (1 / 3)
+        made = made.with_geometry(made.frac_coords, scaled)
+        return self._without_lost(made, self._has_run_away(state))
+
+    def _has_run_away(self, state: _State) -> Tensor:
+        """Say which cells (B,) lie beyond `farthest_cell`."""
         far = state.vectors.abs()
         if state.group:
             # Cells of a group are not reduced: their shapes may be unusual, but not their volumes.
             far = far[:, -1:]
-        lost = ~(far.amax(1) <= self.config.farthest_cell)
-        lattices = lattices.masked_fill(lost[:, None, None], torch.nan)
+        limit = self.config.farthest_cell
+        return ~(far.amax(1) <= (torch.inf if limit is None else limit))
+
+    @staticmethod
+    def _without_lost(made: Batch, lost: Tensor) -> Batch:
+        """Make the cells that are lost (B,) not finite."""
+        lattices = made.lattices.masked_fill(lost[:, None, None], torch.nan)
         return made.with_geometry(made.frac_coords, lattices)
 
     def _crystals(self, state: _State) -> Batch:
@@ -482,6 +504,14 @@ class GemsDiff(CrystalPredictor):
         if state.group:
             return Batch(*state.group.conventional_cells(state.frac_coords, lattices))
         return Batch(state.atomic_numbers, state.frac_coords * mask[..., None], lattices)
+
+
+def _replaced(kept: _State, other: _State, rows: Tensor) -> _State:
+    """Take crystals on their way from another state where `rows` (B,) says so."""
+    return kept._replace(
+        frac_coords=torch.where(rows[:, None, None], other.frac_coords, kept.frac_coords),
+        vectors=torch.where(rows[:, None], other.vectors, kept.vectors),
+    )
 
 
 def _every_other(values: Any) -> Any:

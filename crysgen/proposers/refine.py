@@ -187,11 +187,8 @@ class Refine(Method):
             "status": np.full(count, PREDICTED),
             "tier": np.full(count, PREDICTED_TIER, dtype=np.int64),
         }
-        return Crystals(
-            crystals.atomic_numbers,
-            crystals.frac_coords,
-            crystals.lattices,
-            crystals.num_atoms,
-            crystals.ids,
-            properties,
-        )
+        found = replace(crystals, properties=properties)
+        kept = np.flatnonzero(np.isfinite(found.lattices).all(axis=(1, 2)))
+        if not len(kept):
+            return Crystals.empty([Failure(piece, "every cell ran away")])
+        return found[kept]

@@ -63,3 +63,18 @@ def test_extractor_agrees_with_spglib_on_disordered_cells():
         )
         found = spglib.get_symmetry_dataset(cell, symprec=0.1)
         assert (i in failures) or values[i, 0] == found.number
+
+
+def test_slender_cells_are_not_given_to_moyo(monkeypatch: pytest.MonkeyPatch) -> None:
+    # For such a cell, with twelve atoms, it took 24 GB of memory.
+    cell = np.array([[2.138, -0.752, -0.401], [-0.752, 1.903, 1.116], [-0.401, 1.116, 137.189]])
+    crystal = one([42, 16], [[0, 0, 0], [0.3, 0.2, 0.3]], cell)
+    assert find_space_groups(crystal)[0][0] == 1
+
+    def refuse(*args: object, **options: object) -> None:
+        raise AssertionError("moyo was asked")
+
+    monkeypatch.setattr("moyopy.MoyoDataset", refuse)
+    assert find_space_groups(crystal)[0][0] == 1
+    with pytest.raises(AssertionError, match="moyo was asked"):
+        find_space_groups(rocksalt())

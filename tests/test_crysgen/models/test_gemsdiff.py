@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -316,6 +317,32 @@ def test_cells_that_run_away_are_not_finite_unless_they_were_given(crystals: Cry
     assert lost.nonzero().flatten().tolist() == [2]
     batch = batch.with_geometry(batch.frac_coords, 30 * batch.lattices)
     assert model.refine(batch, list(range(len(batch))), strength=0.01).lattices.isfinite().all()
+
+
+def test_refined_cells_that_run_away_are_refined_again_with_less(
+    crystals: Crystals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = Batch.from_crystals(crystals, torch.float64)
+    settings = {"standardize_lattice": True, "farthest_cell": 6.5}
+    model = model_of(VARIANTS["flow of cells"] | settings, batch, double=True)
+    seeds = list(range(len(batch)))
+    plain = model.refine(batch, seeds, 0.5).lattices
+    model.config = replace(model.config, cell_anti_annealing=5.0)
+    step, least = model.step, [0.0]
+
+    def runs_away(state: Any, inputs: Any) -> Any:
+        made = step(state, inputs)
+        far = made.vectors.clone()
+        far[1, 0] += 100 * (state.cell_amplification[1, 0] > least[0])
+        return made._replace(vectors=far)
+
+    monkeypatch.setattr(model, "step", runs_away)
+    made = model.refine(batch, seeds, 0.5).lattices
+    assert torch.allclose(made[1], plain[1])
+    assert not torch.allclose(made[0], plain[0])
+    least[0] = -1.0  # with any steps at all
+    lost = ~model.refine(batch, seeds, 0.5).lattices.isfinite().all(-1).all(-1)
+    assert lost.nonzero().flatten().tolist() == [1]
 
 
 def test_volumes_of_draws_are_scaled_and_those_of_given_crystals_are_not(
