@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from crysmetrics.errors import UserError
 from crysmetrics.packages import require
 
@@ -63,6 +65,23 @@ probability that the structure is the right one (NaN if none; higher is better),
 seed, how many draws before it were no crystals, how many calls of a model it took in all, whether
 it is predicted or known (and as what), and its tier: those of a lower one come first, whatever the
 scores."""
+
+
+def predicted(count: int, **given: Any) -> dict[str, Any]:
+    """Fill in the properties of predicted candidates that nothing is known of.
+
+    Args:
+        count: B of candidates.
+        given: values (B,) of other properties, or of these, by name.
+    """
+    unknown = {
+        "score": np.full(count, np.nan),
+        "probability": np.full(count, np.nan),
+        "redrawn": np.zeros(count, dtype=np.int64),
+        "status": np.full(count, PREDICTED),
+        "tier": np.full(count, PREDICTED_TIER, dtype=np.int64),
+    }
+    return unknown | given
 
 
 class Method(ABC):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crysgen.proposers.base import PREDICTED, PREDICTED_TIER, Method
+from crysgen.proposers.base import Method, predicted
 from crysgen.requests import CompositionRequest, Draw, draws
 from crysgen.wyckoff.groups import draw_space_group
 from crysgen.wyckoff.sizes import fit_sizes
@@ -138,15 +138,12 @@ class ModelSamples(Method):
         positions = [self.request_of(name) for name in crystals.ids]
         steps = self.settings.steps or self.model.default_steps
         draws = 1 + np.asarray(crystals.properties.get("redrawn", np.zeros(count)), dtype=np.int64)
-        properties = {
+        properties = predicted(
+            count,
             **crystals.properties,
-            "steps": steps * draws,
-            "request": np.array(positions, dtype=np.int64),
-            "method": np.full(count, self.name),
-            "prototype_id": np.full(count, "", dtype="<U1"),
-            "score": np.full(count, np.nan),
-            "probability": np.full(count, np.nan),
-            "status": np.full(count, PREDICTED),
-            "tier": np.full(count, PREDICTED_TIER, dtype=np.int64),
-        }
+            steps=steps * draws,
+            request=np.array(positions, dtype=np.int64),
+            method=np.full(count, self.name),
+            prototype_id=np.full(count, "", dtype="<U1"),
+        )
         return replace(crystals, properties=properties)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from crysgen.proposers.base import PREDICTED, PREDICTED_TIER, Method
+from crysgen.proposers.base import Method, predicted
 from crysgen.proposers.model import ModelSamples
 from crysgen.proposers.retrieval import Retrieval
 from crysgen.requests import CompositionRequest, derived_seed
@@ -174,19 +174,17 @@ class Refine(Method):
             parts.append(made.to_crystals([f"{piece}/{start + i}" for i in range(len(part))]))
         crystals = Crystals.concatenate(parts)
         count = len(chosen)
-        properties = {
-            "request": np.full(count, int(piece), dtype=np.int64),
-            "method": np.full(count, self.name),
-            "prototype_id": np.array([p.template_id for p in chosen]),
+        properties = predicted(
+            count,
+            request=np.full(count, int(piece), dtype=np.int64),
+            method=np.full(count, self.name),
+            prototype_id=np.array([p.template_id for p in chosen]),
             # A little noise takes nothing from how likely the start was.
-            "score": np.array([p.score for p in chosen]) / np.bincount(places)[places],
-            "probability": np.array([p.probability for p in chosen]),
-            "seed": np.array(seeds, dtype=np.int64),
-            "redrawn": np.zeros(count, dtype=np.int64),
-            "steps": np.full(count, self._steps, dtype=np.int64),
-            "status": np.full(count, PREDICTED),
-            "tier": np.full(count, PREDICTED_TIER, dtype=np.int64),
-        }
+            score=np.array([p.score for p in chosen]) / np.bincount(places)[places],
+            probability=np.array([p.probability for p in chosen]),
+            seed=np.array(seeds, dtype=np.int64),
+            steps=np.full(count, self._steps, dtype=np.int64),
+        )
         found = replace(crystals, properties=properties)
         kept = np.flatnonzero(np.isfinite(found.lattices).all(axis=(1, 2)))
         if not len(kept):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crysgen.proposers.base import PREDICTED, PREDICTED_TIER, Method
+from crysgen.proposers.base import PREDICTED, Method, predicted
 from crysgen.proposers.model import ModelSamples
 from crysgen.requests import CompositionRequest, derived_seed
 from crysmetrics.io import Crystals, Failure
@@ -119,7 +119,9 @@ class Variations(Method):
             names = [f"{piece}/{k}" for k in range(len(starts))]
             parts.append(starts.with_ids(names).with_failures(()))
         starts = canonical(Crystals.concatenate(parts), primitive=False)
-        made = Crystals.concatenate([self._denoised(starts, share) for share in STRENGTHS])
+        made = Crystals.empty()
+        if len(starts):
+            made = Crystals.concatenate([self._denoised(starts, share) for share in STRENGTHS])
         found = {name.partition("/")[0] for name in made.ids}
         empty = [Failure(piece, "no variation is a crystal") for piece in pieces]
         return made.with_failures([one for one in empty if one.file not in found])
@@ -155,16 +157,12 @@ class Variations(Method):
         kept = kept[min_distances(crystals[kept], workers=1) > SHORTEST_DISTANCE]
         crystals, rows, count = crystals[kept], order[kept], len(kept)
         taken = max(1, round(share * steps))
-        properties = {
-            "request": np.asarray(starts.properties["request"])[rows],
-            "method": np.full(count, "refine"),
-            "prototype_id": np.asarray(starts.properties["prototype_id"])[rows],
-            "score": np.full(count, np.nan),
-            "probability": np.full(count, np.nan),
-            "seed": np.array(seeds, dtype=np.int64)[rows],
-            "redrawn": np.zeros(count, dtype=np.int64),
-            "steps": np.full(count, taken, dtype=np.int64),
-            "status": np.full(count, PREDICTED),
-            "tier": np.full(count, PREDICTED_TIER, dtype=np.int64),
-        }
+        properties = predicted(
+            count,
+            request=np.asarray(starts.properties["request"])[rows],
+            method=np.full(count, "refine"),
+            prototype_id=np.asarray(starts.properties["prototype_id"])[rows],
+            seed=np.array(seeds, dtype=np.int64)[rows],
+            steps=np.full(count, taken, dtype=np.int64),
+        )
         return replace(crystals, properties=properties)
