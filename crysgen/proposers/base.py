@@ -13,8 +13,6 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from crysmetrics.errors import UserError
 from crysmetrics.packages import require
 
@@ -74,6 +72,8 @@ def predicted(count: int, **given: Any) -> dict[str, Any]:
         count: B of candidates.
         given: values (B,) of other properties, or of these, by name.
     """
+    import numpy as np  # here: the table of methods is read for help, which imports nothing heavy
+
     unknown = {
         "score": np.full(count, np.nan),
         "probability": np.full(count, np.nan),
