@@ -240,7 +240,7 @@ class GemsDiff(CrystalPredictor):
     @torch.no_grad()
     def _first_estimate(self, prepared: _Prepared) -> Estimate:
         """Predict every other crystal of a batch once, as sampling has done a step before."""
-        some = _every_other(prepared)
+        some = _selected(prepared, slice(None, None, 2))
         numbers, counts = some.clean[0], (some.clean[0] > 0).sum(1)
         displacement, cell = self._predicted(
             numbers, some.frac_coords, some.steps, some.lattices, some.neighbours
@@ -320,11 +320,12 @@ class GemsDiff(CrystalPredictor):
         is_usual = ~self._has_run_away(begun._replace(vectors=given))
         state = self._walked(begun, way)
         for limit in _CAREFUL[1:]:
-            lost = self._has_run_away(state) & is_usual
-            if not lost.any():
+            lost = torch.nonzero(self._has_run_away(state) & is_usual).squeeze(1)
+            if not len(lost):
                 break
             slower = begun._replace(cell_amplification=begun.cell_amplification.clamp_max(limit))
-            state = _replaced(state, self._walked(slower, way), lost)
+            again = [_selected(inputs, lost) for inputs in way]
+            state = _replaced(state, self._walked(_selected(slower, lost), again), lost)
         return self._without_lost(self._crystals(state), self._has_run_away(state) & is_usual)
 
     def _walked(self, state: _State, way: Sequence[_Step]) -> _State:
@@ -507,16 +508,16 @@ class GemsDiff(CrystalPredictor):
 
 
 def _replaced(kept: _State, other: _State, rows: Tensor) -> _State:
-    """Take crystals on their way from another state where `rows` (B,) says so."""
+    """Put crystals on their way (K) in the place of those at `rows` (K,)."""
     return kept._replace(
-        frac_coords=torch.where(rows[:, None, None], other.frac_coords, kept.frac_coords),
-        vectors=torch.where(rows[:, None], other.vectors, kept.vectors),
+        frac_coords=kept.frac_coords.index_copy(0, rows, other.frac_coords),
+        vectors=kept.vectors.index_copy(0, rows, other.vectors),
     )
 
 
-def _every_other(values: Any) -> Any:
-    """Take every other row of tensors in nested tuples."""
+def _selected(values: Any, rows: Tensor | slice) -> Any:
+    """Take rows of tensors in nested tuples; a number is the same for all rows."""
     if isinstance(values, Tensor):
-        return values[::2]
-    parts = [_every_other(value) for value in values]
+        return values[rows] if values.ndim else values
+    parts = [_selected(value, rows) for value in values]
     return type(values)(*parts) if hasattr(values, "_fields") else tuple(parts)

@@ -328,18 +328,21 @@ def test_refined_cells_that_run_away_are_refined_again_with_less(
     seeds = list(range(len(batch)))
     plain = model.refine(batch, seeds, 0.5).lattices
     model.config = replace(model.config, cell_anti_annealing=5.0)
-    step, least = model.step, [0.0]
+    step, least, sizes = model.step, [0.0], list[int]()
 
     def runs_away(state: Any, inputs: Any) -> Any:
         made = step(state, inputs)
         far = made.vectors.clone()
-        far[1, 0] += 100 * (state.cell_amplification[1, 0] > least[0])
+        one = min(1, len(far) - 1)  # the second of all; alone when it is refined again
+        far[one, 0] += 100 * (state.cell_amplification[one, 0] > least[0])
+        sizes.append(len(far))
         return made._replace(vectors=far)
 
     monkeypatch.setattr(model, "step", runs_away)
     made = model.refine(batch, seeds, 0.5).lattices
     assert torch.allclose(made[1], plain[1])
     assert not torch.allclose(made[0], plain[0])
+    assert set(sizes) == {len(batch), 1}
     least[0] = -1.0  # with any steps at all
     lost = ~model.refine(batch, seeds, 0.5).lattices.isfinite().all(-1).all(-1)
     assert lost.nonzero().flatten().tolist() == [1]
