@@ -22,7 +22,7 @@ from crysgen.matrices import inverses
 from crysgen.models.base import OnStep, walked
 from crysgen.models.cdvae_config import CDVAEConfig
 from crysgen.models.cdvae_decoders import Denoised
-from crysgen.models.cdvae_groups import atoms_of_compositions, fitting_latent
+from crysgen.models.cdvae_groups import atoms_of, fitting_latent
 from crysgen.models.cdvae_process import drawn_types, move_sizes, plan
 from crysgen.models.cdvae_training import TrainableAutoencoder
 from crysgen.models.cdvae_types import assigned_types
@@ -40,7 +40,8 @@ class _State(NamedTuple):
         frac_coords: (B, N, 3).
         logits: (B, N, 118) of the last prediction of types.
         latents: (B, D).
-        composition: (B, 118) shares that z predicts.
+        composition: (B, 118) shares of elements that z predicts.
+        amounts: (B, 118) int64 atoms of each element of the likeliest formula.
         lattices: (B, 3, 3) in Å.
         space_groups: that the crystals keep to, if any; atoms then stay on their orbits.
     """
@@ -50,6 +51,7 @@ class _State(NamedTuple):
     logits: Tensor
     latents: Tensor
     composition: Tensor
+    amounts: Tensor
     lattices: Tensor
     space_groups: GroupTensors | tuple[()] = ()
 
@@ -138,7 +140,8 @@ class CDVAE(TrainableAutoencoder):
         """
         like = next(self.parameters())
         latents = self._latents(targets, like)
-        counts = self._counts(targets, latents)
+        amounts = self._amounts(targets, latents)
+        counts = amounts.sum(1)
         chosen = plan(self.levels, self.config, self.num_steps if steps is None else steps)
         numbers = list(chosen)
         size = int(counts.max())
@@ -155,10 +158,9 @@ class CDVAE(TrainableAutoencoder):
         cells = self.cells(latents, counts)
         group: GroupTensors | tuple[()] = ()
         if any(target.space_group for target in targets):
-            atoms = atoms_of_compositions(composition, counts)
             placed = [
                 draw_orbits(target.space_group or 1, numbers, target.seed)
-                for target, numbers in zip(targets, atoms, strict=True)
+                for target, numbers in zip(targets, atoms_of(amounts), strict=True)
             ]
             drawn = pad_atomic_numbers([one.atomic_numbers for one in placed]).to(like.device)
             group = stack_drawn(placed, size, like.device)
@@ -171,7 +173,7 @@ class CDVAE(TrainableAutoencoder):
                 jitter = remove_mean(jitter, mask)
             share, gain, width, sigma = (zeros.new_full((), x) for x in numbers_of_step)
             way.append(_Step(share, gain, sigma, width * jitter, uniform(draw[..., 3])))
-        return _State(drawn * mask, frac, logits, latents, composition, cells, group), way
+        return _State(drawn * mask, frac, logits, latents, composition, amounts, cells, group), way
 
     def _latents(self, targets: Sequence[Target], like: Tensor) -> Tensor:
         """Return z (B, D) as told, or drawn."""
@@ -197,14 +199,13 @@ class CDVAE(TrainableAutoencoder):
         if target.space_group is None:
             return torch.randn(channels, generator=generator)
 
-        def atoms_of(noise: Tensor) -> list[tuple[int, ...]]:
+        def decoded(noise: Tensor) -> list[tuple[int, ...]]:
             latents = self.draw_latents(noise.to(like))
-            counts = self._counts([target] * len(noise), latents)
-            return atoms_of_compositions(self.of_composition(latents).softmax(-1), counts)
+            return atoms_of(self._amounts([target] * len(noise), latents))
 
         return fitting_latent(
             target.space_group, lambda count: torch.randn(count, channels, generator=generator),
-            atoms_of,
+            decoded,
         )  # fmt: skip
 
     def size_of(self, target: Target) -> int | None:
@@ -218,10 +219,10 @@ class CDVAE(TrainableAutoencoder):
             self._known_sizes[key] = int(self.sizes(latents)[0])
         return self._known_sizes[key]
 
-    def _counts(self, targets: Sequence[Target], latents: Tensor) -> Tensor:
-        """Return the numbers of atoms (B,) as told, or predicted."""
+    def _amounts(self, targets: Sequence[Target], latents: Tensor) -> Tensor:
+        """Return how many atoms (B, Z) of each element there are, of as many as is told."""
         told = torch.tensor([target.num_atoms or 0 for target in targets], device=latents.device)
-        return torch.where(told > 0, told, self.sizes(latents))
+        return self.contents(latents, told)
 
     @torch.no_grad()
     def step(self, state: _State, inputs: _Step) -> _State:
@@ -274,7 +275,7 @@ class CDVAE(TrainableAutoencoder):
         mask = state.atomic_numbers > 0
         types = state.logits.argmax(-1) + 1
         if self.config.predicted_composition:
-            types = assigned_types(state.logits, state.composition, mask)
+            types = assigned_types(state.logits, state.amounts, mask)
         return Batch(types * mask, state.frac_coords * mask[..., None], state.lattices.double())
 
 

@@ -15,11 +15,14 @@ from crysgen.diffusion.lattice import (
 )
 from crysgen.models.base import Model
 from crysgen.models.cdvae_config import CDVAEConfig
+from crysgen.models.cdvae_contents import likeliest_amounts
 from crysgen.models.cdvae_decoders import DECODERS
 from crysgen.models.cdvae_encoders import ENCODERS
 from crysgen.models.cdvae_inputs import perceptron
 from crysgen.models.cdvae_latents import Distribution, Flow, LatentHead
 from crysgen.models.cdvae_process import NoiseLevels
+from crysgen.models.cdvae_types import whole_amounts
+from crysgen.models.stoichiometries import parsed
 from crysgen.networks.embedding import MAX_ATOMIC_NUMBER
 from crysgen.training.batch import Batch
 
@@ -66,6 +69,7 @@ class CrystalAutoencoder(Model):
         self.of_count = perceptron(width, hidden, config.most_atoms)
         self.of_property = perceptron(width, hidden, 1) if config.property_name else None
         self.prior = Flow(width, config.prior_channels)
+        self._formulas = parsed(config.formulas)
         self.levels = NoiseLevels(config.levels, config.position_sigmas, config.type_sigmas)
 
     @property
@@ -121,10 +125,24 @@ class CrystalAutoencoder(Model):
         return found * self.config.property_std + self.config.property_mean
 
     @torch.no_grad()
+    def contents(self, latents: Tensor, num_atoms: Tensor | None = None) -> Tensor:
+        """Predict how many atoms (B, Z) of each element there are.
+
+        Args:
+            latents: (B, D).
+            num_atoms: (B,) int64 of all elements, 0 where they are predicted as well.
+        """
+        shares, sizes = self.of_composition(latents), self.of_count(latents)
+        told = torch.zeros_like(sizes.argmax(-1)) if num_atoms is None else num_atoms
+        if self.config.predicted_composition and self._formulas:
+            logarithms = shares.log_softmax(-1), sizes.log_softmax(-1)
+            return likeliest_amounts(*logarithms, self._formulas, told)
+        counts = torch.where(told > 0, told, sizes.argmax(-1) + 1)
+        return whole_amounts(shares.softmax(-1), counts)
+
     def sizes(self, latents: Tensor) -> Tensor:
         """Predict the numbers of atoms (B,) of latents (B, D)."""
-        found: Tensor = self.of_count(latents).argmax(-1) + 1
-        return found
+        return self.contents(latents).sum(1)
 
     @torch.no_grad()
     def cells(self, latents: Tensor, counts: Tensor) -> Tensor:

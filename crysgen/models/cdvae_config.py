@@ -12,6 +12,7 @@ from crysgen.config_values import MOST_STEPS, at_least, positive
 from crysgen.models.base import ModelConfig
 from crysgen.models.cdvae_decoders import DECODERS
 from crysgen.models.cdvae_encoders import ENCODERS
+from crysgen.models.stoichiometries import check_stoichiometries
 from crysgen.networks.base import LARGEST_NETWORK
 
 _LARGEST = 1e6
@@ -65,8 +66,10 @@ class CDVAEConfig(ModelConfig):
         step_size: ε of Algorithm 1, in Å².
         noise: factor of the random numbers of sampling.
         type_steps: `likeliest` is Algorithm 1; `drawn` types keep the noise of their level.
-        predicted_composition: whether the atoms decoded are those of the composition and the number
-            of atoms that z predicts, each where it is likeliest; False is Algorithm 1.
+        predicted_composition: whether the atoms decoded are those of the likeliest formula, by what
+            z predicts and by `formulas`, each where it is likeliest; False is Algorithm 1.
+        formulas: training crystals by numbers of atoms of their elements, the largest first, as in
+            `3 1 1` (set by training); without any, what z predicts is rounded.
         prior: `normal` draws z from N(0, 1), as the paper; `flow` as training crystals' are.
         prior_channels: width of the flow.
     """
@@ -103,6 +106,7 @@ class CDVAEConfig(ModelConfig):
     noise: float = 1.0
     type_steps: TypeSteps = "drawn"
     predicted_composition: bool = False
+    formulas: dict[str, int] = field(default_factory=dict)
     prior: Prior = "flow"
     prior_channels: int = 256
 
@@ -143,6 +147,7 @@ class CDVAEConfig(ModelConfig):
         ):
             at_least(name, getattr(self, name), 0, _LARGEST)
         positive("step_size", self.step_size, _LARGEST)
+        check_stoichiometries(self.formulas)
         at_least("property_std", self.property_std, 0, _LARGEST)
         for name in ("lattice_mean", "lattice_std"):
             if len(getattr(self, name)) not in (0, 6):

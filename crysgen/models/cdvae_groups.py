@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from crysgen.compositions.formulas import Formula
-from crysgen.models.cdvae_types import whole_amounts
 from crysgen.wyckoff.fillings import Fillings, contents_of
 from crysmetrics.errors import UserError
 from crysmetrics.space_groups.groups import space_group
@@ -50,10 +49,7 @@ def fitting_latent(
     )
 
 
-def atoms_of_compositions(composition: Tensor, counts: Tensor) -> list[tuple[int, ...]]:
-    """List the atomic numbers of crystals by shares (B, Z) of elements and numbers of atoms (B,).
-
-    They are rounded by largest remainders.
-    """
-    amounts = whole_amounts(composition, counts).tolist()
-    return [tuple(z for z, n in enumerate(row, start=1) for _ in range(n)) for row in amounts]
+def atoms_of(amounts: Tensor) -> list[tuple[int, ...]]:
+    """List the atomic numbers of crystals by how many atoms (B, Z) of each element they have."""
+    rows = amounts.tolist()
+    return [tuple(z for z, n in enumerate(row, start=1) for _ in range(n)) for row in rows]

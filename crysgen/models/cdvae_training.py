@@ -20,6 +20,7 @@ from crysgen.models.cdvae_autoencoder import (
 from crysgen.models.cdvae_config import CDVAEConfig
 from crysgen.models.cdvae_process import move_sizes, noised_types
 from crysgen.models.crysldm_networks import atom_means
+from crysgen.models.stoichiometries import count_stoichiometries
 from crysgen.networks.embedding import MAX_ATOMIC_NUMBER
 from crysgen.networks.precision import full, full_precision
 from crysgen.training.batch import Batch
@@ -79,7 +80,7 @@ class TrainableAutoencoder(CrystalAutoencoder):
 
     @classmethod
     def fitted(cls, config: CDVAEConfig, train: Batch) -> CDVAEConfig:
-        """Return the configuration with the statistics of cells, sizes and the property."""
+        """Return the configuration with the statistics of cells, formulas and the property."""
         parameters = scaled_parameters(train.lattices.double(), train.num_atoms)
         known = train.properties.get(config.property_name, train.lattices.new_zeros(0)).double()
         known = known[known.isfinite()]
@@ -89,6 +90,7 @@ class TrainableAutoencoder(CrystalAutoencoder):
             lattice_mean=tuple(parameters.mean(0).tolist()),
             lattice_std=tuple(_std(parameters).clamp_min(_LEAST_STD).tolist()),
             most_atoms=max(config.most_atoms, int(train.num_atoms.max())),
+            formulas=count_stoichiometries(train.atomic_numbers),
             property_mean=float(known.mean()) if some else 0.0,
             property_std=max(float(_std(known)), 1e-6) if some else 0.0,
         )

@@ -28,21 +28,20 @@ def whole_amounts(composition: Tensor, counts: Tensor) -> Tensor:
     return (found + (rank < missing[:, None])).long()
 
 
-def assigned_types(logits: Tensor, composition: Tensor, mask: Tensor) -> Tensor:
+def assigned_types(logits: Tensor, amounts: Tensor, mask: Tensor) -> Tensor:
     """Give the atoms of each crystal the types of its composition, where they are likeliest.
 
     Args:
         logits: (B, N, Z) of atomic numbers from 1 on.
-        composition: (B, Z) shares.
+        amounts: (B, Z) int64 atoms of each element.
         mask: (B, N) where atoms are.
 
     Returns:
         (B, N) atomic numbers with the largest product of chances; 0 on padding.
     """
-    amounts = whole_amounts(composition, mask.sum(1))
     places = torch.arange(mask.shape[1], device=mask.device).expand_as(mask).contiguous()
     types = torch.searchsorted(amounts.cumsum(1), places, right=True)
-    types = types.clamp_max(composition.shape[1] - 1)
+    types = types.clamp_max(amounts.shape[1] - 1)
     chances = logits.log_softmax(-1)
     cost = -chances.gather(2, types[:, None].expand(-1, mask.shape[1], -1))
     # Atoms and padding don't mix.

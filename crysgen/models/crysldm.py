@@ -8,7 +8,6 @@ compositions, space groups, deterministic steps, and refinement of given crystal
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import ClassVar, NamedTuple, TypeVar
@@ -34,6 +33,7 @@ from crysgen.models.crysldm_networks import (
     atom_means,
 )
 from crysgen.models.crysldm_process import WayBack
+from crysgen.models.stoichiometries import of_size, parsed
 from crysgen.models.targets import Target
 from crysgen.networks.precision import full_precision
 from crysgen.training.batch import Batch, pad_atomic_numbers
@@ -350,9 +350,9 @@ class CrysLDM(LatentModel):
         if not self.config.stoichiometry:
             counts = dict(enumerate(self.config.atom_counts or (1,), start=1))
             return (1,) * (target.num_atoms or int(_drawn(counts, chance)))
-        parts = {tuple(map(int, text.split())): n for text, n in self.config.formulas.items()}
+        parts = parsed(self.config.formulas)
         if target.num_atoms is not None:
-            parts = _formulas_of_size(parts, target.num_atoms)
+            parts = of_size(parts, target.num_atoms)
         if not parts:  # untrained
             return (1,) * (target.num_atoms or 1)
         drawn = _drawn(parts, chance)
@@ -468,15 +468,3 @@ def _drawn(counts: Mapping[_Drawn, int], chance: float) -> _Drawn:
     """Return the key at a share from 0 to 1 of all counts."""
     upper = np.cumsum(np.array(list(counts.values()), dtype=np.float64))
     return list(counts)[int(np.searchsorted(upper / upper[-1], chance, side="right"))]
-
-
-def _formulas_of_size(parts: dict[tuple[int, ...], int], size: int) -> dict[tuple[int, ...], int]:
-    """Select stoichiometries of cells of `size` atoms, or multiples of smaller ones."""
-    of_size = {part: n for part, n in parts.items() if sum(part) == size}
-    if of_size:
-        return of_size
-    found: Counter[tuple[int, ...]] = Counter()
-    for part, n in parts.items():
-        if size % sum(part) == 0:
-            found[tuple(size // sum(part) * k for k in part)] += n
-    return found or {(size,): 1}

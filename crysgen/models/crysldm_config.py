@@ -20,6 +20,7 @@ from crysgen.diffusion.schedules import (
 from crysgen.models.base import ModelConfig
 from crysgen.models.crysldm_cells import MatrixCells, VectorCells
 from crysgen.models.crysldm_process import LatentDiffusion
+from crysgen.models.stoichiometries import check_stoichiometries
 from crysgen.networks.base import LARGEST_NETWORK, check_settings
 from crysgen.networks.cspnet import CSPNet
 
@@ -140,12 +141,7 @@ class CrysLDMConfig(ModelConfig):
             raise ValueError("radial and alike are settings of the denoiser alone")
         if "same" in self.denoiser_settings:
             raise ValueError("whether it is told which atoms are the same is `stoichiometry`")
-        for formula, count in self.formulas.items():
-            parts = formula.split()
-            if not parts or not all(p.isdecimal() and 0 < int(p) < 1e4 for p in parts) or count < 1:
-                raise ValueError(
-                    f"formulas must be numbers of atoms such as '3 1 1', not {formula!r}"
-                )
+        check_stoichiometries(self.formulas)
         if self.denoiser_settings.get("radial") and self.cell_form != "vector":
             raise ValueError("radial functions need the cell_form 'vector'")
         if (len(self.lattice_mean), len(self.lattice_std)) != (6, 6) or min(self.lattice_std) <= 0:

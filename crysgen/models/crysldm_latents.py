@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -20,6 +19,7 @@ from crysgen.models.crysldm_networks import (
     LatentScale,
     group_means,
 )
+from crysgen.models.stoichiometries import count_stoichiometries
 from crysgen.networks.cspnet import CSPNet
 from crysgen.networks.precision import full_precision
 from crysgen.training.batch import Batch
@@ -67,7 +67,7 @@ class LatentModel(Model):
             lattice_mean=tuple(logarithms.mean(0).tolist()),
             lattice_std=tuple(logarithms.std(0, correction=0).clamp_min(1e-3).tolist()),
             atom_counts=tuple(torch.bincount(train.num_atoms)[1:].tolist()),
-            formulas=formulas_of(train.atomic_numbers) if config.stoichiometry else {},
+            formulas=count_stoichiometries(train.atomic_numbers) if config.stoichiometry else {},
         )
 
     def parameters_of(self, stage: str) -> Iterable[nn.Parameter]:
@@ -149,12 +149,3 @@ class LatentModel(Model):
     def cells_of(self, batch: Batch) -> Tensor:
         """Return cells (B, R, C) as networks see them."""
         return self.form.encode(batch.lattices, batch.num_atoms)
-
-
-def formulas_of(atomic_numbers: Tensor) -> dict[str, int]:
-    """Count crystals (B, N) by numbers of atoms of their elements, the largest first: `3 1 1`."""
-    found: Counter[str] = Counter()
-    for row in atomic_numbers.tolist():
-        counts = Counter(z for z in row if z)
-        found[" ".join(map(str, sorted(counts.values(), reverse=True)))] += 1
-    return dict(sorted(found.items()))

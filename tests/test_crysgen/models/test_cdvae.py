@@ -212,9 +212,9 @@ def test_atoms_get_the_types_of_the_composition_where_they_are_likeliest():
     logits[0, :3, 7] = torch.tensor([3.0, 1.0, 2.0])  # all three would be oxygen
     logits[0, :, 11] = 0.0
     mask = torch.tensor([[True, True, True, False]])
-    shares = torch.zeros(1, 118)
-    shares[0, [7, 11]] = torch.tensor([0.66, 0.34])
-    assert assigned_types(logits, shares, mask).tolist() == [[8, 12, 8, 0]]
+    amounts = torch.zeros(1, 118, dtype=torch.int64)
+    amounts[0, [7, 11]] = torch.tensor([2, 1])
+    assert assigned_types(logits, amounts, mask).tolist() == [[8, 12, 8, 0]]
 
 
 # --- invariances ---------------------------------------------------------------------------------

@@ -1,0 +1,99 @@
+"""The likeliest formula of a latent vector, against what every formula would have."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+
+from crysgen.checkpoints import load_model
+from crysgen.models.cdvae_contents import _BALANCED, _TRUST, likeliest_amounts
+from crysgen.models.stoichiometries import check_stoichiometries, of_size, parsed
+from crysmetrics.metrics.oxidation import valid_compositions
+
+FORMULAS = {(1,): 3, (1, 1): 40, (2, 1): 30, (3, 1): 5, (3, 1, 1): 50, (2, 2, 1): 4, (2, 2, 2): 9}
+
+
+def shares_of(*pairs: tuple[int, float]) -> torch.Tensor:
+    """Return logarithms (1, 118) of shares by atomic number."""
+    found = torch.full((1, 118), 1e-4)
+    for number, share in pairs:
+        found[0, number - 1] = share
+    return (found / found.sum()).log()
+
+
+def formula_of(amounts: torch.Tensor) -> dict[int, int]:
+    return {z: n for z, n in enumerate(amounts.tolist(), start=1) if n}
+
+
+FREE = torch.zeros(1, dtype=torch.int64)
+
+
+def test_a_share_that_is_a_little_wrong_does_not_make_another_formula():
+    """A perovskite, whose rounded shares would be Sr1 Ti2 O2."""
+    shares = shares_of((38, 0.17), (22, 0.32), (8, 0.51))
+    sizes = torch.zeros(1, 6).log_softmax(-1)
+    five = torch.tensor([5])
+    assert formula_of(likeliest_amounts(shares, sizes, FORMULAS, five)[0]) == {8: 3, 22: 1, 38: 1}
+
+
+def test_of_like_shares_the_formula_whose_charges_balance_is_the_likelier():
+    shares, sizes = shares_of((12, 0.4), (17, 0.6)), torch.zeros(1, 3).log_softmax(-1)
+    formulas = {(1, 1): 10, (2, 1): 10}
+    assert formula_of(likeliest_amounts(shares, sizes, formulas, FREE)[0]) == {12: 1, 17: 2}
+
+
+def test_the_number_of_atoms_is_evidence_unless_it_is_told():
+    shares = shares_of((12, 0.5), (8, 0.5))
+    sizes = torch.tensor([[0.01, 0.5, 0.01, 0.01, 0.01, 0.46]]).log()
+    assert likeliest_amounts(shares, sizes, FORMULAS, FREE).sum() == 2
+    for size in (2, 4, 5, 6, 7):  # of 7 there is no stoichiometry: one element is left
+        found = likeliest_amounts(shares, sizes, FORMULAS, torch.tensor([size]))
+        assert found.sum() == size
+    found = likeliest_amounts(shares, sizes, FORMULAS, torch.tensor([2]))
+    assert formula_of(found[0]) == {8: 1, 12: 1}
+
+
+def test_no_formula_has_a_higher_score_than_the_chosen_one():
+    """Every stoichiometry, with every choice of elements that leaves out at most one."""
+    generator = torch.Generator().manual_seed(0)
+    shares = (3 * torch.randn(40, 118, generator=generator)).log_softmax(-1)
+    sizes = torch.randn(40, 6, generator=generator).log_softmax(-1)
+    found = likeliest_amounts(shares, sizes, FORMULAS, torch.zeros(40, dtype=torch.int64))
+    for row, amounts in enumerate(found):
+        order = shares[row].argsort(descending=True)[:4].tolist()
+        best = (-np.inf, {})
+        for parts, count in FORMULAS.items():
+            total = sum(parts)
+            for places in combinations(range(len(parts) + 1), len(parts)):
+                cell = np.zeros((1, 119), dtype=np.int64)
+                score = float(sizes[row, total - 1]) + np.log(count)
+                for place, n in zip(places, parts, strict=True):
+                    cell[0, order[place] + 1] = n
+                    score -= _TRUST * n * (np.log(n / total) - float(shares[row, order[place]]))
+                score += _BALANCED * valid_compositions(cell, "smact14")[0]
+                best = max(best, (score, formula_of(torch.tensor(cell[0, 1:]))), key=lambda x: x[0])
+        assert formula_of(amounts) == best[1]
+
+
+def test_the_shipped_model_knows_the_stoichiometries_of_its_training_crystals():
+    model = load_model("cdvae-mp-v2", "cpu")
+    known = parsed(model.config.formulas)
+    assert sum(known.values()) == 19_509
+    z = torch.zeros(2, model.config.latent_channels)
+    amounts = model.contents(z, torch.tensor([0, 10]))
+    assert amounts[1].sum() == 10
+    for row in amounts.tolist():
+        assert tuple(sorted((n for n in row if n), reverse=True)) in known
+    assert model.sizes(z).tolist() == [int(amounts[0].sum())] * 2
+
+
+def test_stoichiometries_are_those_of_a_size_or_multiples_of_smaller_ones():
+    assert of_size(FORMULAS, 2) == {(1, 1): 40}
+    assert of_size(FORMULAS, 10) == {(10,): 3, (5, 5): 40, (6, 2, 2): 50, (4, 4, 2): 4}
+    assert of_size({(3, 1): 2}, 5) == {(5,): 1}
+    check_stoichiometries({"3 1": 2})
+    with pytest.raises(ValueError, match="not '3 x'"):
+        check_stoichiometries({"3 x": 2})
