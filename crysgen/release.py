@@ -34,6 +34,8 @@ SOURCES = (
     "Niggli cells; entries more than 0.3 eV/atom above the hull are left out where that is known. "
     "Rows marked `val` chose the checkpoint. No row of a published test split was used."
 )
+_LONGEST_TABLE = 20
+"""Entries of a setting that a card for people lists."""
 _SHOWN_METRICS = {
     "struct_validity": "Structural validity",
     "comp_validity": "Composition validity",
@@ -129,6 +131,7 @@ def card_text(card: dict[str, Any]) -> str:
     """Write the card for people, from the facts."""
     cls = model_class(card["kind"])
     config, progress, training = card["config"], card["progress"], card["training"]
+    shown = {key: _short(value) for key, value in config.items()}
     told = ", ".join(name.replace("_", " ") for name in sorted(cls.accepts)) or "nothing"
     steps = cls(cls.Config.from_json(config)).default_steps
     lines = [f"# {card['name']}", "", f"{cls.paper}. Can be told: {told}.", ""]
@@ -143,7 +146,7 @@ def card_text(card: dict[str, Any]) -> str:
         f"{progress['minutes']:.1f} minutes on {card['hardware']}, seed {training['seed']} |",
         f"| Validation loss | {progress['val_loss']['loss']:.4f} |",
         f"| Calls of the network a sample | {steps} |",
-        f"| Configuration | `{json.dumps(config)}` |",
+        f"| Configuration | `{json.dumps(shown)}` |",
         f"| SHA-256 | `{card['sha256']}` |",
         "",
         card["sources"],
@@ -151,6 +154,13 @@ def card_text(card: dict[str, Any]) -> str:
     for one in card["measured"]:
         lines += ["", f"## Measured: {one['on']}", "", *_metrics_table(one["metrics"])]
     return "\n".join(lines) + "\n"
+
+
+def _short(value: Any) -> Any:
+    """Replace a table that has no place in a line of the card."""
+    if isinstance(value, dict) and len(value) > _LONGEST_TABLE:
+        return f"{len(value)} entries, in the card for programs"
+    return value
 
 
 def _metrics_table(metrics: dict[str, Any]) -> list[str]:
