@@ -8,65 +8,27 @@ is configuration here, and so is what this implementation adds to the paper.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from crysgen.diffusion.lattice import (
-    lattice_parameters,
-)
-from crysgen.diffusion.noise import Noise, kept_channels, spread_steps
+from crysgen.diffusion.noise import Noise
 from crysgen.diffusion.positions import ScoreProcess
 from crysgen.diffusion.schedules import step_tensor, steps_back
 from crysgen.diffusion.space_groups import GroupTensors, place_orbits, stack_drawn
 from crysgen.diffusion.torus import remove_mean, shortest_path, wrap
 from crysgen.models.base import OnStep, walked
-from crysgen.models.gemsdiff_config import (
-    GemsDiffConfig,
-    cell_statistics,
-)
-from crysgen.models.gemsdiff_network import CrystalPredictor
+from crysgen.models.gemsdiff_training import TrainableGemsDiff, selected
 from crysgen.models.targets import Target
 from crysgen.networks.base import Estimate
-from crysgen.networks.precision import full_precision
 from crysgen.training.batch import Batch, pad_atomic_numbers
 from crysgen.wyckoff.draws import DrawnOrbits, draw_target
-
-_SMALLEST_SIGMA = 0.02
-"""Of the lattice: below it errors are no longer divided by the noise."""
 
 _CAREFUL = (torch.inf, 1.8, 0.0)
 """Largest amplification of steps of cells after no, one and more draws that came to nothing: with
 OMatG's 1.8 few cells run away, and without any none did."""
-
-
-class _Prepared(NamedTuple):
-    """A batch with noise, and what the network sees of it.
-
-    Attributes:
-        clean: atomic numbers (B, N), positions (B, N, 3), cells (B, 3, 3) in Å.
-        vectors: (B, D) clean cells in the cell space.
-        noisy: (B, D) noisy ones.
-        frac_coords: (B, N, 3) noisy.
-        displacement: (B, N, 3) that is to be predicted.
-        steps: (B,) int.
-        lattices: (B, 3, 3) in Å, that the network sees.
-        neighbours: of the noisy crystals.
-        kept: channels that dropout leaves, see `Network.forward`; () without dropout.
-    """
-
-    clean: tuple[Tensor, Tensor, Tensor]
-    vectors: Tensor
-    noisy: Tensor
-    frac_coords: Tensor
-    displacement: Tensor
-    steps: Tensor
-    lattices: Tensor
-    neighbours: Any
-    kept: Any
 
 
 class _State(NamedTuple):
@@ -108,7 +70,7 @@ class _Step(NamedTuple):
     corrector_noise: Any
 
 
-class GemsDiff(CrystalPredictor):
+class GemsDiff(TrainableGemsDiff):
     """The process over a network.
 
     Args:
@@ -120,7 +82,6 @@ class GemsDiff(CrystalPredictor):
         "GemsDiff (Klipfel et al., Vector Field Oriented Diffusion Model for Crystal Material "
         "Generation, AAAI 2024)"
     )
-    Config = GemsDiffConfig
     accepts = frozenset({"atomic_numbers", "space_group", "sites"})
     requires = frozenset({"atomic_numbers"})
     sampling_settings = frozenset(
@@ -147,12 +108,6 @@ class GemsDiff(CrystalPredictor):
         """See `Noises`."""
         return self.config.refine_strength
 
-    @classmethod
-    def fitted(cls, config: GemsDiffConfig, train: Batch) -> GemsDiffConfig:
-        """Return the configuration with mean and standard deviation of the cells."""
-        mean, std = cell_statistics(config, train)
-        return replace(config, lattice_mean=tuple(mean), lattice_std=tuple(std))
-
     # --- forward process -------------------------------------------------------------------
 
     def noise(self, batch: Batch, step: int, seeds: Sequence[int]) -> Batch:
@@ -174,101 +129,6 @@ class GemsDiff(CrystalPredictor):
             noisy = self.of_cells.noised(vectors, steps, draw)
             lattices = self.cells.decode(noisy, batch.num_atoms)
         return batch.with_geometry(moved.frac_coords, lattices)
-
-    # --- training -----------------------------------------------------------------------------
-
-    def loss(
-        self, batch: Batch, generator: torch.Generator | None = None, stage: str = "model"
-    ) -> dict[str, Tensor]:
-        """Compute `loss` by Algorithm 1, and its parts `position` and `lattice`; see `Model`."""
-        return self.prepared_loss(self.prepare(batch, generator, stage), stage)
-
-    @torch.no_grad()
-    def prepare(
-        self,
-        batch: Batch,
-        generator: torch.Generator | None = None,
-        stage: str = "model",
-        parts: int = 1,
-    ) -> _Prepared:
-        """See `Prepares`. Steps are spread evenly over each part, each still uniform on 1 to T."""
-        device = batch.lattices.device
-        with full_precision(batch.lattices):
-            size = len(batch) // parts
-            drawn = [spread_steps(size, self.num_steps, generator, device) for _ in range(parts)]
-            steps = torch.cat(drawn)
-            vectors = self.cells.encode(batch.lattices, batch.num_atoms)
-            cell_noise = torch.randn(vectors.shape, generator=generator, device=device).to(vectors)
-            shape = batch.frac_coords.shape
-            moves = torch.randn(shape, generator=generator, device=device).to(vectors)
-            noisy = self.of_cells.noised(vectors, steps, cell_noise)
-            frac, displacement = self.of_positions.noised(
-                batch.frac_coords, batch.atomic_numbers, steps, moves
-            )
-            lattices = self._seen_cells(noisy, steps, batch.num_atoms)
-            neighbours = self.network.search(frac, lattices, batch.mask)
-            kept: Any = ()
-            if self.config.dropout:
-                share = self.config.dropout if self.training else 0.0
-                kept = kept_channels(len(batch), self.network.droppable, share, generator, vectors)
-        clean = (batch.atomic_numbers, batch.frac_coords, batch.lattices)
-        return _Prepared(
-            clean, vectors, noisy, frac, displacement, steps, lattices, neighbours, kept
-        )
-
-    def prepared_loss(self, prepared: _Prepared, stage: str = "model") -> dict[str, Tensor]:
-        """See `Prepares`."""
-        batch, steps = Batch(*prepared.clean), prepared.steps
-        displacement, cell = self._predicted(
-            batch.atomic_numbers,
-            prepared.frac_coords,
-            steps,
-            prepared.lattices,
-            prepared.neighbours,
-            estimate=self._first_estimate(prepared) if self.config.self_conditioning else None,
-            kept=prepared.kept if self.config.dropout else None,
-        )
-        with full_precision(batch.lattices):
-            errors = remove_mean(prepared.displacement - displacement, batch.mask)
-            if self.config.position_loss == "scaled":
-                errors = errors / self.of_positions.unknown(steps).to(errors)
-            # Eq. 20, its mean over atoms. A shift of all atoms is nobody's error.
-            position = (errors.square().sum(-1) * batch.mask).sum() / batch.mask.sum()
-            lattice = self._lattice_loss(batch, prepared.vectors, prepared.noisy, cell, steps)
-        return {"loss": position + lattice, "position": position, "lattice": lattice}
-
-    @torch.no_grad()
-    def _first_estimate(self, prepared: _Prepared) -> Estimate:
-        """Predict every other crystal of a batch once, as sampling has done a step before."""
-        some = _selected(prepared, slice(None, None, 2))
-        numbers, counts = some.clean[0], (some.clean[0] > 0).sum(1)
-        displacement, cell = self._predicted(
-            numbers, some.frac_coords, some.steps, some.lattices, some.neighbours
-        )
-        lattices = self.cells.decode(self._clean_vectors(cell, numbers), counts)
-        known = torch.zeros_like(prepared.vectors[:, 0])
-        known[::2] = 1
-        moved, cells = torch.zeros_like(prepared.frac_coords), prepared.lattices.clone()
-        moved[::2], cells[::2] = displacement, lattices
-        return Estimate(moved, cells, known)
-
-    def _lattice_loss(
-        self, batch: Batch, vectors: Tensor, noisy: Tensor, cell: Tensor, steps: Tensor
-    ) -> Tensor:
-        if self.config.lattice_loss == "vector":
-            errors = (self._clean_vectors(cell, batch.atomic_numbers) - vectors).square().mean(-1)
-            if self.config.lattice_diffusion:
-                sigma = self.of_cells.schedule.sigma(steps).to(errors)
-                errors = errors / sigma.clamp_min(_SMALLEST_SIGMA).square()
-            return errors.mean()
-        ones = torch.ones_like(batch.num_atoms)
-        if self.config.cell_decoder == "residual":
-            cell = self.cells.decode(cell, ones)
-        target = vectors
-        if self.config.lattice_loss == "posterior":
-            target = self.of_cells.posterior_mean(vectors, noisy, steps)
-        goal = lattice_parameters(self.cells.decode(target, ones))
-        return (lattice_parameters(cell) - goal).norm(dim=-1).mean()
 
     # --- sampling -------------------------------------------------------------------------------
 
@@ -324,8 +184,8 @@ class GemsDiff(CrystalPredictor):
             if not len(lost):
                 break
             slower = begun._replace(cell_amplification=begun.cell_amplification.clamp_max(limit))
-            again = [_selected(inputs, lost) for inputs in way]
-            state = _replaced(state, self._walked(_selected(slower, lost), again), lost)
+            again = [selected(inputs, lost) for inputs in way]
+            state = _replaced(state, self._walked(selected(slower, lost), again), lost)
         return self._without_lost(self._crystals(state), self._has_run_away(state) & is_usual)
 
     def _walked(self, state: _State, way: Sequence[_Step]) -> _State:
@@ -513,11 +373,3 @@ def _replaced(kept: _State, other: _State, rows: Tensor) -> _State:
         frac_coords=kept.frac_coords.index_copy(0, rows, other.frac_coords),
         vectors=kept.vectors.index_copy(0, rows, other.vectors),
     )
-
-
-def _selected(values: Any, rows: Tensor | slice) -> Any:
-    """Take rows of tensors in nested tuples; a number is the same for all rows."""
-    if isinstance(values, Tensor):
-        return values[rows] if values.ndim else values
-    parts = [_selected(value, rows) for value in values]
-    return type(values)(*parts) if hasattr(values, "_fields") else tuple(parts)

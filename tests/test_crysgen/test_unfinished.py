@@ -9,7 +9,8 @@ from sets import random_crystals
 
 from crysgen import sampling
 from crysgen.compositions.formulas import parse_formula
-from crysgen.models.gemsdiff import GemsDiff, GemsDiffConfig
+from crysgen.models.gemsdiff import GemsDiff
+from crysgen.models.gemsdiff_config import GemsDiffConfig
 from crysgen.output import open_run
 from crysgen.requests import ask_formulas, draws
 from crysgen.sampling import plan_batches, sample

@@ -11,7 +11,8 @@ from sets import random_crystals
 
 from crysgen.graphs import Captured
 from crysgen.graphs.stepwise import StepGraphs
-from crysgen.models.gemsdiff import GemsDiff, GemsDiffConfig
+from crysgen.models.gemsdiff import GemsDiff
+from crysgen.models.gemsdiff_config import GemsDiffConfig
 from crysgen.models.targets import Target
 from crysgen.training.batch import Batch
 from crysgen.training.fabric import launch

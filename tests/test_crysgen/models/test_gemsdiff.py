@@ -11,7 +11,8 @@ import torch
 
 from crysgen.diffusion.lattice import lattice_parameters
 from crysgen.models.base import Encodes, Noises, Prepares
-from crysgen.models.gemsdiff import GemsDiff, GemsDiffConfig
+from crysgen.models.gemsdiff import GemsDiff
+from crysgen.models.gemsdiff_config import GemsDiffConfig
 from crysgen.models.targets import Target
 from crysgen.networks.base import Estimate
 from crysgen.training.batch import Batch, pad_atomic_numbers

@@ -19,7 +19,8 @@ from crysgen.models.adaptive_cell import AdaptiveCell
 from crysgen.models.adaptive_cell_config import AdaptiveCellConfig
 from crysgen.models.crysldm import CrysLDM
 from crysgen.models.crysldm_config import CrysLDMConfig
-from crysgen.models.gemsdiff import GemsDiff, GemsDiffConfig
+from crysgen.models.gemsdiff import GemsDiff
+from crysgen.models.gemsdiff_config import GemsDiffConfig
 from crysgen.models.targets import Target
 from crysgen.training.batch import Batch
 from crysgen.wyckoff.draws import DrawnOrbits, draw_orbits

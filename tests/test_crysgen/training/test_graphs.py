@@ -13,7 +13,8 @@ from sets import random_crystals
 
 from crysgen.graphs import Captured, map_tensors, part_of, tensors_of
 from crysgen.models.base import Prepares
-from crysgen.models.gemsdiff import GemsDiff, GemsDiffConfig
+from crysgen.models.gemsdiff import GemsDiff
+from crysgen.models.gemsdiff_config import GemsDiffConfig
 from crysgen.training.classes import ClassOrder, size_classes
 from crysgen.training.graphs import GraphSteps, steps_of
 from crysgen.training.optimizer import GeneratorOptimizer

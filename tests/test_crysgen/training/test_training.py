@@ -16,7 +16,8 @@ from sets import one, random_crystals, rocksalt
 from crysgen.checkpoints import find_model, load_model, save_model
 from crysgen.cli import main
 from crysgen.models import MODELS, model_class
-from crysgen.models.gemsdiff import GemsDiff, GemsDiffConfig
+from crysgen.models.gemsdiff import GemsDiff
+from crysgen.models.gemsdiff_config import GemsDiffConfig
 from crysgen.models.targets import Target
 from crysgen.training.configs import config_names, load_config
 from crysgen.training.data import (
