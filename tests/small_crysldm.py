@@ -9,8 +9,9 @@ import pytest
 import torch
 from sets import random_crystals
 
-from crysgen.models.crysldm import AUTOENCODER, DIFFUSION, CrysLDM
+from crysgen.models.crysldm import CrysLDM
 from crysgen.models.crysldm_config import CrysLDMConfig
+from crysgen.models.crysldm_latents import AUTOENCODER, DIFFUSION
 from crysgen.training.batch import Batch
 
 SMALL = {"channels": 16, "layers": 1, "frequencies": 3}

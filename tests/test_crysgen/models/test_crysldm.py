@@ -9,8 +9,8 @@ import torch
 from small_crysldm import BOTH, CONFIG, FLOW, FORMS, crystals_of, model_of, seeded, turns
 
 from crysgen.graphs import map_tensors
-from crysgen.models.crysldm import AUTOENCODER, DIFFUSION
 from crysgen.models.crysldm_config import CrysLDMConfig, diffusion
+from crysgen.models.crysldm_latents import AUTOENCODER, DIFFUSION
 from crysgen.models.crysldm_networks import Latents
 from crysgen.models.crysldm_process import WayBack
 from crysgen.training.batch import Batch

@@ -13,8 +13,9 @@ from sets import random_crystals
 from small_crysldm import BOTH, CONFIG, FLOW, FORMS, crystals_of, model_of, seeded
 
 from crysgen.graphs import tensors_of
-from crysgen.models.crysldm import AUTOENCODER, DIFFUSION, CrysLDM
+from crysgen.models.crysldm import CrysLDM
 from crysgen.models.crysldm_config import CrysLDMConfig
+from crysgen.models.crysldm_latents import AUTOENCODER, DIFFUSION
 from crysgen.training.batch import Batch
 from crysgen.training.configs import config_names, load_config
 from crysgen.training.settings import TrainingSettings
