@@ -1,7 +1,8 @@
 """Train generators on a GPU for minutes each, sample with each, and bring back small files.
 
 What to type with a card for ten minutes, beside this repository, PyTorch, NumPy, safetensors and
-lightning-fabric (`--check` of coupled processes on a CPU wants SciPy, too):
+lightning-fabric (`--check` of coupled processes on a CPU wants SciPy, too; SMACT and pandas, where
+they are there, keep the charges of CDVAE's formulas balanced):
 
     python -m crysgen.training.data ../shared/data -o packed.npz          # anywhere, once
     crysmetrics convert ../shared/data/mp20/test.csv.gz test.npz          # anywhere, once

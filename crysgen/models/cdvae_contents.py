@@ -9,6 +9,7 @@ encoded crystals are right, and 0.41 by rounding.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from crysgen.models.stoichiometries import Amounts, of_size
 from crysmetrics.metrics.oxidation import valid_compositions
+from crysmetrics.packages import is_installed
 
 _TRUST = 2.0
 """Weight of the shares for each atom, in units of their relative entropy: chosen on `val`."""
@@ -101,7 +103,17 @@ def _likeliest(
     numbers = np.concatenate(elements, axis=1)[rows, chosen] + 1
     counts = np.concatenate([tried] * (width + 1), axis=1)[rows, chosen]
     np.put_along_axis(cells, numbers, counts, axis=2)
-    balanced = valid_compositions(cells.reshape(-1, cells.shape[2]), _STATES)
-    final = score[rows, chosen] + _BALANCED * balanced.reshape(chosen.shape)
+    final = score[rows, chosen] + _BALANCED * _are_balanced(cells)
     winners: NDArray[np.int64] = cells[rows[:, 0], final.argmax(1), 1:]
     return winners
+
+
+def _are_balanced(cells: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell which compositions (B, K, 119) can be charge-neutral; all, where SMACT is missing.
+
+    Machines that only train and sample may lack it (benchmarks/gpu_training.py).
+    """
+    if not (is_installed("smact") and is_installed("pandas")):
+        warnings.warn("formulas are chosen whatever their charges: smact is missing", stacklevel=2)
+        return np.ones(cells.shape[:2], dtype=np.bool_)
+    return valid_compositions(cells.reshape(-1, cells.shape[2]), _STATES).reshape(cells.shape[:2])
