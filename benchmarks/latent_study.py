@@ -3,10 +3,11 @@
     crysgen train cdvae --data packed.npz --config mp20 -o run/
     python benchmarks/latent_study.py packed.npz --model run/ --way langevin:5000
 
-One reconstruction for each crystal, with the same seeds for each way: `ancestral`, `deterministic`
-or `langevin` (Algorithm 1 of CDVAE, types by the likeliest) with so many calls. Atoms get the
-composition that z predicts as the model is set, for `langevin` not; `+exact` after the number says
-that they do, `+free` that they don't. Of packed crystals those marked `val` are taken.
+One reconstruction for each crystal, with the same seeds for each way: `renoised`, `ancestral`,
+`deterministic` or `langevin` (Algorithm 1 of CDVAE, types by the likeliest) with so many calls.
+Atoms get the composition that z predicts as the model is set, for `langevin` not; `+exact` after
+the number says that they do, `+free` that they don't. Of packed crystals those marked `val` are
+taken.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from crysgen.latent import decode, encode, load_autoencoder
 from crysgen.training.data import SPLIT, canonical
 from crysmetrics.io import Crystals, read
 
-WAYS = ("ancestral:100", "deterministic:100", "langevin:100", "ancestral:500", "langevin:500")
+WAYS = ("renoised:100", "ancestral:100", "deterministic:100", "renoised:500", "langevin:500")
 METRICS = ("match_rate", "rmse", "struct_validity", "comp_validity", "emd_density")
 
 

@@ -19,7 +19,7 @@ _LARGEST = 1e6
 
 Encoder = Literal["cspnet", "pairformer", "gemsnet", "dimenet"]
 Decoder = Literal["cspnet", "pairformer", "gemsnet"]
-Sampler = Literal["langevin", "ancestral", "deterministic"]
+Sampler = Literal["langevin", "renoised", "ancestral", "deterministic"]
 TypeWeights = Literal["inverse", "uniform"]
 TypeSteps = Literal["likeliest", "drawn"]
 Prior = Literal["normal", "flow"]
@@ -60,8 +60,10 @@ class CDVAEConfig(ModelConfig):
         most_atoms: of a training crystal (set by training).
         property_mean: of the property (set by training).
         property_std: its standard deviation; 0 where no crystal has it (set by training).
-        sampler: `langevin` is Algorithm 1; `ancestral` and `deterministic` go from level to level
-            in one step each, and `steps` may be any number of levels.
+        sampler: `langevin` is Algorithm 1; the others go from level to level in one step each, and
+            `steps` may be any number of levels. `renoised` moves atoms all the way to where the
+            decoder sees them, and adds new noise of the next level; `ancestral` keeps a part of the
+            noise, and `deterministic` adds none.
         steps_per_level: T of Algorithm 1.
         step_size: ε of Algorithm 1, in Å².
         noise: factor of the random numbers of sampling.
@@ -100,7 +102,7 @@ class CDVAEConfig(ModelConfig):
     most_atoms: int = 20
     property_mean: float = 0.0
     property_std: float = 0.0
-    sampler: Sampler = "ancestral"
+    sampler: Sampler = "renoised"
     steps_per_level: int = 2
     step_size: float = 1e-4
     noise: float = 1.0

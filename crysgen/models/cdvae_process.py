@@ -198,6 +198,10 @@ def plan(levels: NoiseLevels, config: CDVAEConfig, steps: int) -> Iterator[StepN
         sigma, _ = levels.at(place)
         then, types = levels.at(following) if following is not None else (0.0, 0.0)
         jitter = 0.0
+        if config.sampler == "renoised":
+            # Of what is left of earlier noise, the decoder's earlier errors are a part.
+            yield StepNumbers(place, sigma, config.noise * then, types)
+            continue
         if config.sampler == "ancestral":
             jitter = config.noise * then * math.sqrt(1 - (then / sigma) ** 2)
         left = math.sqrt(max(0.0, then**2 - jitter**2))

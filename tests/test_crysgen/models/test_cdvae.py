@@ -178,7 +178,7 @@ def test_a_way_back_visits_all_levels_from_the_most_noise_to_none():
     first = langevin[0]
     assert first.gain == pytest.approx(1e-4 * (10 / 0.01) ** 2 / 10)
     assert first.jitter == pytest.approx((2 * 1e-4 * (10 / 0.01) ** 2) ** 0.5)
-    for sampler in ("ancestral", "deterministic"):
+    for sampler in ("renoised", "ancestral", "deterministic"):
         for count in (1, 7, 100):
             steps = list(plan(levels, config(sampler=sampler), count))
             assert len(steps) == count
@@ -188,6 +188,7 @@ def test_a_way_back_visits_all_levels_from_the_most_noise_to_none():
         sigmas = [levels.at(step.share)[0] for step in steps]
         for step, now, then in zip(steps, sigmas, sigmas[1:], strict=False):
             assert (now - step.gain) ** 2 + step.jitter**2 == pytest.approx(then**2)
+            assert (step.gain == now) == (sampler == "renoised")
     assert all(step.jitter == 0 for step in steps)
     few = list(plan(levels, config(sampler="langevin"), 20))
     assert len({step.share for step in few}) == 20
@@ -406,7 +407,7 @@ def test_nothing_in_a_step_of_sampling_waits_for_the_device(decoder, type_steps,
 # --- sampling ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sampler", ["ancestral", "deterministic", "langevin"])
+@pytest.mark.parametrize("sampler", ["renoised", "ancestral", "deterministic", "langevin"])
 @pytest.mark.parametrize("type_steps", ["drawn", "likeliest"])
 def test_samples_follow_from_their_seeds_alone(sampler, type_steps):
     model = model_of(sampler=sampler, type_steps=type_steps)
