@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from crysgen.settings import Resources, SamplingSettings
     from crysmetrics.io import Crystals
 
-SHARE = 0.6
+SHARE = 0.25
 """Share of the requested structures that are also drawn from noise: a formula may have a structure
 that no library knows."""
 

@@ -27,7 +27,7 @@ MOST_NOVEL = 0.5
 """The same share at most, of a structure that several samples agree on: it grows as the square of
 their number. On `val`, of the structures that no proposal equals, those found once are alone in
 being right for 0.02 of what is left to 1, those found three times or more for 0.10 (3 of 70)."""
-OWN_PLACES = 12
+OWN_PLACES = 10
 """Number of places after which such structures come before the proposals that are left. Both are
 right about as often, but a late proposal resembles earlier ones, and so is seldom right where
 these are wrong: on `val`, simulated, 0.910 of the compositions have a right structure within
