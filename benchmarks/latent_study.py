@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import numpy as np
@@ -23,6 +23,7 @@ import pandas as pd
 
 import crysmetrics
 from crysgen.latent import decode, encode, load_autoencoder
+from crysgen.models.cdvae_config import Sampler
 from crysgen.training.data import SPLIT, canonical
 from crysmetrics.io import Crystals, read
 
@@ -93,10 +94,12 @@ def settings_of(text: str, levels: int) -> dict[str, Any]:
     """Return the settings of sampling that a way stands for."""
     way, _, composition = text.partition("+")
     sampler, _, calls = way.partition(":")
-    if not calls.isdecimal() or int(calls) % levels or composition not in ("", "exact", "free"):
+    known = get_args(Sampler)
+    whole = calls.isdecimal() and int(calls) % levels == 0
+    if sampler not in known or not whole or composition not in ("", "exact", "free"):
         raise click.UsageError(
-            f"{text}: a way is a sampler, a colon and calls, a multiple of {levels} levels, then "
-            "+exact, +free or nothing."
+            f"{text}: a way is a sampler ({', '.join(known)}), a colon and calls, a multiple of "
+            f"{levels} levels, then +exact, +free or nothing."
         )
     settings = {
         "sampler": sampler,

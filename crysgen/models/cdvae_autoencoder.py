@@ -133,12 +133,12 @@ class CrystalAutoencoder(Model):
             num_atoms: (B,) int64 of all elements, 0 where they are predicted as well.
         """
         shares, sizes = self.of_composition(latents), self.of_count(latents)
-        told = torch.zeros_like(sizes.argmax(-1)) if num_atoms is None else num_atoms
+        likeliest = sizes.argmax(-1) + 1
+        told = torch.zeros_like(likeliest) if num_atoms is None else num_atoms
         if self.config.predicted_composition and self._formulas:
             logarithms = shares.log_softmax(-1), sizes.log_softmax(-1)
             return likeliest_amounts(*logarithms, self._formulas, told)
-        counts = torch.where(told > 0, told, sizes.argmax(-1) + 1)
-        return whole_amounts(shares.softmax(-1), counts)
+        return whole_amounts(shares.softmax(-1), torch.where(told > 0, told, likeliest))
 
     def sizes(self, latents: Tensor) -> Tensor:
         """Predict the numbers of atoms (B,) of latents (B, D)."""

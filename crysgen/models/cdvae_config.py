@@ -12,7 +12,7 @@ from crysgen.config_values import MOST_STEPS, at_least, positive
 from crysgen.models.base import ModelConfig
 from crysgen.models.cdvae_decoders import DECODERS
 from crysgen.models.cdvae_encoders import ENCODERS
-from crysgen.models.stoichiometries import check_stoichiometries
+from crysgen.models.stoichiometries import check_stoichiometries, parsed
 from crysgen.networks.base import LARGEST_NETWORK
 
 _LARGEST = 1e6
@@ -150,6 +150,9 @@ class CDVAEConfig(ModelConfig):
             at_least(name, getattr(self, name), 0, _LARGEST)
         positive("step_size", self.step_size, _LARGEST)
         check_stoichiometries(self.formulas)
+        sizes = [sum(amounts) for amounts in parsed(self.formulas)]
+        if min(sizes, default=0) > self.most_atoms:
+            raise ValueError(f"none of the formulas has at most {self.most_atoms} atoms")
         at_least("property_std", self.property_std, 0, _LARGEST)
         for name in ("lattice_mean", "lattice_std"):
             if len(getattr(self, name)) not in (0, 6):

@@ -1,4 +1,4 @@
-"""The likeliest formula of a latent vector, against what every formula would have."""
+"""The atoms of a latent vector: the likeliest formula, and which atom gets which type."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 
 from crysgen.checkpoints import load_model
 from crysgen.models.cdvae_contents import _BALANCED, _TRUST, likeliest_amounts
+from crysgen.models.cdvae_types import assigned_types, whole_amounts
 from crysgen.models.stoichiometries import check_stoichiometries, of_size, parsed
 from crysmetrics.metrics.oxidation import valid_compositions
 
@@ -102,3 +103,24 @@ def test_stoichiometries_are_those_of_a_size_or_multiples_of_smaller_ones():
     check_stoichiometries({"3 1": 2})
     with pytest.raises(ValueError, match="not '3 x'"):
         check_stoichiometries({"3 x": 2})
+
+
+def test_compositions_become_whole_numbers_of_atoms_by_largest_remainders():
+    shares = torch.zeros(2, 118)
+    shares[0, [0, 1, 2]] = torch.tensor([0.5, 0.3, 0.2])
+    shares[1, [5, 6]] = torch.tensor([0.51, 0.49])
+    found = whole_amounts(shares, torch.tensor([5, 2]))
+    # 2.5, 1.5, 1.0 of 5: the first of the two largest remainders.
+    assert found.sum(1).tolist() == [5, 2]
+    assert found[0, 2] == 1
+    assert found[1, [5, 6]].tolist() == [1, 1]
+
+
+def test_atoms_get_the_types_of_the_composition_where_they_are_likeliest():
+    logits = torch.full((1, 4, 118), -9.0)
+    logits[0, :3, 7] = torch.tensor([3.0, 1.0, 2.0])  # all three would be oxygen
+    logits[0, :, 11] = 0.0
+    mask = torch.tensor([[True, True, True, False]])
+    amounts = torch.zeros(1, 118, dtype=torch.int64)
+    amounts[0, [7, 11]] = torch.tensor([2, 1])
+    assert assigned_types(logits, amounts, mask).tolist() == [[8, 12, 8, 0]]

@@ -58,8 +58,10 @@ def test_small_blocks_of_high_symmetry_cost_few_calls(kind):
         calls += event in ("call", "c_call")
 
     sys.setprofile(count_calls)
-    found = parse_cif(text, "x.cif", max_atoms=5000)
-    sys.setprofile(None)
+    try:
+        found = parse_cif(text, "x.cif", max_atoms=5000)
+    finally:
+        sys.setprofile(None)
     assert len(found) == count
     assert calls < 1000 * count  # 290 to 650; a thousand images compared one by one are more
 
