@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crysgen.proposers.model import ModelSamples
+from crysgen.proposers.model import ModelSamples, judged
 from crysgen.requests import CompositionRequest, Draw
 from crysgen.wyckoff.groups import draw_space_group
 from crysmetrics.errors import UserError
@@ -16,6 +16,7 @@ from crysmetrics.errors import UserError
 if TYPE_CHECKING:
     from crysgen.settings import Resources, SamplingSettings
     from crysmetrics.io import Crystals
+    from crysmetrics.progress import Advance
 
 SHARE = 0.25
 """Share of the requested structures that are also drawn from noise: a formula may have a structure
@@ -52,6 +53,11 @@ class ModelShare(ModelSamples):
             return super().fitted(request)
         except UserError:
             return replace(request, sizes=())
+
+    def run(self, pieces: Sequence[str], advance: Advance) -> Iterator[Crystals]:
+        """See `ModelSamples`; the model judges what it has made, for the order."""
+        for made in super().run(pieces, advance):
+            yield judged(self.model, made)
 
     def plan(self, earlier: Crystals) -> None:
         """Share out the draws by what the library has proposed for each composition."""

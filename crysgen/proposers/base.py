@@ -51,6 +51,7 @@ CANDIDATE_PROPERTIES = {
     "prototype_id": "U",
     "score": "f",
     "probability": "f",
+    "denoising_error": "f",
     "seed": "iu",
     "redrawn": "iu",
     "steps": "iu",
@@ -59,9 +60,10 @@ CANDIDATE_PROPERTIES = {
 }
 """Properties of candidates and kinds of their arrays: position of the request, name of
 the method, id of the known structure it came from ("" if none), the method's own score and the
-probability that the structure is the right one (NaN if none; higher is better), the structure's
-seed, how many draws before it were no crystals, how many calls of a model it took in all, whether
-it is predicted or known (and as what), and its tier: those of a lower one come first, whatever the
+probability that the structure is the right one (NaN if none; higher is better), the error with
+which a model denoises it (NaN if none; see `crysgen.models.base.Judges`), the structure's seed, how
+many draws before it were no crystals, how many calls of a model it took in all, whether it is
+predicted or known (and as what), and its tier: those of a lower one come first, whatever the
 scores."""
 
 
@@ -77,6 +79,7 @@ def predicted(count: int, **given: Any) -> dict[str, Any]:
     unknown = {
         "score": np.full(count, np.nan),
         "probability": np.full(count, np.nan),
+        "denoising_error": np.full(count, np.nan),
         "redrawn": np.zeros(count, dtype=np.int64),
         "status": np.full(count, PREDICTED),
         "tier": np.full(count, PREDICTED_TIER, dtype=np.int64),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crysgen.proposers.base import Method
+from crysgen.proposers.base import Method, predicted
 from crysgen.requests import CompositionRequest
 from crysgen.wyckoff.sizes import fit_sizes
 from crysmetrics.errors import UserError
@@ -162,21 +162,19 @@ class Retrieval(Method):
             reason = self._why_none(request)
             return Crystals.empty([Failure(piece, reason)])
         count = len(found)
-        return replace(
-            to_crystals(found, f"{piece}/"),
-            properties={
-                "request": np.full(count, int(piece), dtype=np.int64),
-                "method": np.array([p.method for p in found]),
-                "prototype_id": np.array([p.template_id for p in found]),
-                "score": np.array([p.score for p in found]),
-                "probability": np.array([p.probability for p in found]),
-                "seed": np.full(count, self.settings.seed, dtype=np.int64),
-                "redrawn": np.zeros(count, dtype=np.int64),
-                "steps": np.zeros(count, dtype=np.int64),
-                "status": np.array([p.status for p in found]),
-                "tier": np.array([p.tier for p in found], dtype=np.int64),
-            },
+        properties = predicted(
+            count,
+            request=np.full(count, int(piece), dtype=np.int64),
+            method=np.array([p.method for p in found]),
+            prototype_id=np.array([p.template_id for p in found]),
+            score=np.array([p.score for p in found]),
+            probability=np.array([p.probability for p in found]),
+            seed=np.full(count, self.settings.seed, dtype=np.int64),
+            steps=np.zeros(count, dtype=np.int64),
+            status=np.array([p.status for p in found]),
+            tier=np.array([p.tier for p in found], dtype=np.int64),
         )
+        return replace(to_crystals(found, f"{piece}/"), properties=properties)
 
 
 def to_relax(proposals: Sequence[Proposal], count: int) -> list[Proposal]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crysgen.proposers.base import PREDICTED, Method, predicted
-from crysgen.proposers.model import ModelSamples
+from crysgen.proposers.model import ModelSamples, alike, judged
 from crysgen.requests import CompositionRequest, derived_seed
 from crysmetrics.io import Crystals, Failure
 
@@ -128,10 +128,7 @@ class Variations(Method):
 
     def _denoised(self, starts: Crystals, share: float) -> Crystals:
         """Noise crystals by a share of the steps and denoise them; failed ones are left out."""
-        import torch
-
         from crysgen.ranking.selection import SHORTEST_DISTANCE
-        from crysgen.training.batch import Batch
         from crysmetrics.geometry import min_distances
         from crysmetrics.parallel import flushed_denormals
 
@@ -143,19 +140,16 @@ class Variations(Method):
             derived_seed(self.settings.seed, crystal.atomic_numbers.tolist(), name.split("/")[1])
             for crystal, name in zip(starts, names, strict=True)
         ]
-        parts = []
-        # Of like sizes together, since each crystal of a batch costs what the largest does.
-        order = np.argsort(starts.num_atoms, kind="stable")
-        for begin in range(0, len(order), _AT_ONCE):
-            rows = order[begin : begin + _AT_ONCE]
-            batch = Batch.from_crystals(starts[rows], torch.float32).to(model.device)
+        parts, order = [], []
+        for places, batch in alike(starts, model.device):
             with flushed_denormals():
-                made = model.refine(batch, [seeds[row] for row in rows], share, steps)
-            parts.append(made.to_crystals([names[row] for row in rows]))
+                made = model.refine(batch, [seeds[row] for row in places], share, steps)
+            parts.append(made.to_crystals([names[row] for row in places]))
+            order.append(places)
         crystals = Crystals.concatenate(parts)
         kept = np.flatnonzero(np.isfinite(crystals.lattices).all(axis=(1, 2)))
         kept = kept[min_distances(crystals[kept], workers=1) > SHORTEST_DISTANCE]
-        crystals, rows, count = crystals[kept], order[kept], len(kept)
+        crystals, rows, count = crystals[kept], np.concatenate(order)[kept], len(kept)
         taken = max(1, round(share * steps))
         properties = predicted(
             count,
@@ -165,4 +159,4 @@ class Variations(Method):
             seed=np.array(seeds, dtype=np.int64)[rows],
             steps=np.full(count, taken, dtype=np.int64),
         )
-        return replace(crystals, properties=properties)
+        return judged(model, replace(crystals, properties=properties))

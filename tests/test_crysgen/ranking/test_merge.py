@@ -91,6 +91,18 @@ def test_structures_that_several_samples_agree_on_come_before_others() -> None:
     assert agreed.sum() == pytest.approx(0.6 + 0.4 * (NOVEL * DECAY + MOST_NOVEL))
 
 
+def test_of_structures_found_once_those_with_smaller_errors_come_first() -> None:
+    scores, labels = np.array([0.6, NAN, NAN, NAN, NAN]), np.array([0, 1, 2, 3, 3])
+    energies = np.array([NAN, -1.0, -2.0, NAN, NAN])
+    found = completed(scores, labels, energies, np.array([NAN, 0.1, 0.2, 0.5, 0.4]))
+    once = 0.4 * NOVEL * DECAY
+    assert found == pytest.approx([0.6, once, once * DECAY, 0, 0.4 * NOVEL * 4])
+    found = completed(scores[:3], labels[:3], energies[:3], np.array([NAN, NAN, 0.2]))
+    assert found == pytest.approx([0.6, once, 0.4 * NOVEL])
+    found = completed(scores[:3], labels[:3], energies[:3], np.full(3, NAN))
+    assert found[1:] == pytest.approx([once, 0.4 * NOVEL])  # by energy
+
+
 def test_from_some_place_on_structures_of_samples_come_first() -> None:
     crystals = Crystals.concatenate(
         [rocksalt(5.6, "a"), caesium_chloride(), zinc_blende(), one([11, 17], FLAT, 4.0, "flat")]
