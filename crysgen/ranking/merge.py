@@ -2,9 +2,10 @@
 
 Proposals of the library come with probabilities (`crysgen.retrieval.scoring.probability`), and
 equal ones have the highest of theirs. Structures that only samples of a model have get
-probabilities by how unsure the first proposal is and how many samples agree, then those first that
-the model denoises with the smaller error, then those of lower predicted energy. Samples that equal
-a proposal change nothing, so that the order of proposals does not depend on how many were drawn.
+probabilities by how unsure the first proposal is and how many samples agree; of equally many, those
+are first whose energies are predicted to be low and that the model denoises with small errors.
+Samples that equal a proposal change nothing, so that the order of proposals does not depend on how
+many were drawn.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ DECAY = 0.9
 ENERGY_SCALE = 0.05
 """Difference of energies in eV/atom that makes a candidate e times as likely where none has a
 score."""
+
+SMALLEST_ERROR = 1e-4
+"""Added to errors of denoising before logarithms are taken."""
 
 
 @dataclass(frozen=True)
@@ -149,16 +153,24 @@ def completed(
         weights[free] = shares / shares.sum()
         return weights
     votes = np.bincount(labels[free], minlength=int(labels.max()) + 1)[labels[free]]
-    wrong = np.zeros(len(free)) if errors is None else np.nan_to_num(errors[free], nan=np.inf)
+    doubts = relative / ENERGY_SCALE + _logarithms(errors, free)
     left, place = 1.0 - float(weights.max()), 0
     seen = set(labels[scored].tolist())
-    for k in np.lexsort((relative, wrong, -votes)).tolist():
+    for k in np.lexsort((doubts, -votes)).tolist():
         if labels[free[k]] not in seen:
             share = NOVEL * float(votes[k]) ** 2 * DECAY**place
             weights[free[k]] = left * min(share, MOST_NOVEL)
             place += 1
             seen.add(labels[free[k]])
     return weights
+
+
+def _logarithms(errors: NDArray[np.float64] | None, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Take logarithms of the errors of some rows; what is unknown counts as the largest of them."""
+    if errors is None or not np.isfinite(errors[rows]).any():
+        return np.zeros(len(rows))
+    found = np.log(errors[rows] + SMALLEST_ERROR)
+    return np.nan_to_num(found, nan=np.nanmax(found))
 
 
 def same_structures(candidates: Crystals) -> NDArray[np.int64]:

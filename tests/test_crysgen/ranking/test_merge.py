@@ -91,16 +91,21 @@ def test_structures_that_several_samples_agree_on_come_before_others() -> None:
     assert agreed.sum() == pytest.approx(0.6 + 0.4 * (NOVEL * DECAY + MOST_NOVEL))
 
 
-def test_of_structures_found_once_those_with_smaller_errors_come_first() -> None:
+def test_of_structures_found_once_those_with_small_errors_and_energies_come_first() -> None:
     scores, labels = np.array([0.6, NAN, NAN, NAN, NAN]), np.array([0, 1, 2, 3, 3])
-    energies = np.array([NAN, -1.0, -2.0, NAN, NAN])
-    found = completed(scores, labels, energies, np.array([NAN, 0.1, 0.2, 0.5, 0.4]))
     once = 0.4 * NOVEL * DECAY
+    found = completed(scores, labels, None, np.array([NAN, 0.1, 0.2, 0.5, 0.4]))
     assert found == pytest.approx([0.6, once, once * DECAY, 0, 0.4 * NOVEL * 4])
-    found = completed(scores[:3], labels[:3], energies[:3], np.array([NAN, NAN, 0.2]))
-    assert found == pytest.approx([0.6, once, 0.4 * NOVEL])
-    found = completed(scores[:3], labels[:3], energies[:3], np.full(3, NAN))
-    assert found[1:] == pytest.approx([once, 0.4 * NOVEL])  # by energy
+    first, second = [0.6, 0.4 * NOVEL, once], [0.6, once, 0.4 * NOVEL]
+    for above, errors, wanted in (
+        (0.0, [NAN, NAN, 0.2], first),  # what is unknown counts as the largest
+        (0.01, [NAN, NAN, NAN], first),
+        (0.01, [NAN, 0.2, 0.1], second),
+        (0.2, [NAN, 0.2, 0.1], first),
+    ):
+        energies = np.array([NAN, -2.0, -2.0 + above])
+        found = completed(scores[:3], labels[:3], energies, np.array(errors))
+        assert found == pytest.approx(wanted), (above, errors)
 
 
 def test_from_some_place_on_structures_of_samples_come_first() -> None:
