@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crysgen.proposers.base import SURE, first_probabilities
 from crysgen.proposers.model import ModelSamples, judged
 from crysgen.requests import CompositionRequest, Draw
 from crysgen.wyckoff.groups import draw_space_group
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 SHARE = 0.25
 """Share of the requested structures that are also drawn from noise: a formula may have a structure
 that no library knows."""
+UNSURE_SHARE = 0.4
+"""The same where the first proposal is not sure: more find hardly more, and displace proposals."""
 
 
 class ModelShare(ModelSamples):
@@ -65,25 +68,28 @@ class ModelShare(ModelSamples):
         if len(earlier):
             known += np.bincount(earlier.properties["request"], minlength=len(self.requests))
         self.empty = {position for position, have in enumerate(known.tolist()) if not have}
-        left = left_to_model(self.requests, known.tolist())
+        surest = first_probabilities(earlier, len(self.requests))
+        shares = np.where(surest < SURE, UNSURE_SHARE, SHARE)
+        left = left_to_model(self.requests, known.tolist(), shares.tolist())
         self.draw_for([self.fitted(request) for request in left])
 
 
 def left_to_model(
-    requests: Sequence[CompositionRequest], known: Sequence[int]
+    requests: Sequence[CompositionRequest], known: Sequence[int], shares: Sequence[float]
 ) -> list[CompositionRequest]:
     """Request a share of each composition, or as many samples as proposals are missing.
 
     Args:
         requests: the compositions.
         known: how many candidates each has already.
+        shares: of the requested structures that are samples.
 
     Returns:
         The compositions in the same order; one without any samples has no sizes.
     """
     found = []
-    for request, have in zip(requests, known, strict=True):
-        wanted = max(request.count - have, -int(-SHARE * request.count // 1))
+    for request, have, share in zip(requests, known, shares, strict=True):
+        wanted = max(request.count - have, -int(-share * request.count // 1))
         found.append(replace(request, sizes=_fewer(request.sizes, wanted)))
     return found
 

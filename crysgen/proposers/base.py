@@ -17,6 +17,9 @@ from crysmetrics.errors import UserError
 from crysmetrics.packages import require
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from crysgen.requests import CompositionRequest
     from crysgen.settings import Resources, SamplingSettings
     from crysgen.unfinished import UnfinishedBatches
@@ -38,6 +41,8 @@ METHODS: dict[str, tuple[str, ...]] = {
 
 LIBRARIES = ("known", "benchmark")
 """What `--library` takes: all that is known, or the part that benchmarks may see."""
+SURE = 0.9
+"""Probability of the first proposal from which on `auto` makes few samples and no variations."""
 PREDICTED = "predicted"
 """Status of candidates that are no known structure of the very formula."""
 PREDICTED_TIER = 2
@@ -85,6 +90,17 @@ def predicted(count: int, **given: Any) -> dict[str, Any]:
         "tier": np.full(count, PREDICTED_TIER, dtype=np.int64),
     }
     return unknown | given
+
+
+def first_probabilities(candidates: Crystals, count: int) -> NDArray[np.float64]:
+    """Find the highest probability among the candidates of each request (count,); 0 without any."""
+    import numpy as np  # as above
+
+    found = np.zeros(count)
+    if len(candidates):
+        chances = np.asarray(candidates.properties["probability"], dtype=np.float64)
+        np.maximum.at(found, candidates.properties["request"], np.nan_to_num(chances))
+    return found
 
 
 class Method(ABC):

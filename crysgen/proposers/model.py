@@ -158,6 +158,8 @@ class ModelSamples(Method):
 def judged(model: Model, candidates: Crystals) -> Crystals:
     """Return candidates with their `denoising_error`; NaN where the model can't tell.
 
+    It is that of their primitive cells, so that those of all sources can be compared.
+
     Args:
         model: of any kind.
         candidates: B crystals.
@@ -169,7 +171,7 @@ def judged(model: Model, candidates: Crystals) -> Crystals:
     errors = np.full(len(candidates), np.nan)
     if isinstance(model, Judges):
         names = [str(row) for row in range(len(candidates))]
-        cells = canonical(candidates.with_ids(names).with_failures(()), primitive=False)
+        cells = canonical(candidates.with_ids(names).with_failures(()))
         for rows, batch in alike(cells, model.device):
             with flushed_denormals():
                 found = model.denoising_errors(batch)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crysgen.proposers.base import PREDICTED, Method, predicted
+from crysgen.proposers.base import PREDICTED, SURE, Method, first_probabilities, predicted
 from crysgen.proposers.model import ModelSamples, alike, judged
 from crysgen.requests import CompositionRequest, derived_seed
 from crysmetrics.io import Crystals, Failure
@@ -29,8 +29,6 @@ STRENGTHS = (0.3, 0.6)
 larger finds beside retrieval and samples is nearly disjoint (benchmarks/RESULTS.md)."""
 SHARE = 0.2
 """Share of the requested structures that are varied, the likeliest proposals first."""
-SURE = 0.9
-"""Probability of the first proposal from which on a composition needs no variations."""
 _AT_ONCE = 64
 
 
@@ -72,10 +70,11 @@ class Variations(Method):
         position = np.asarray(earlier.properties["request"], dtype=np.int64)
         chances = np.asarray(earlier.properties["probability"], dtype=np.float64)
         can_vary = (earlier.properties["status"] == PREDICTED) & np.isfinite(chances)
+        surest = first_probabilities(earlier, len(self.requests))
         for number, request in enumerate(self.requests):
-            here = np.flatnonzero(position == number)
-            if np.nan_to_num(chances[here]).max(initial=0.0) >= SURE:
+            if surest[number] >= SURE:
                 continue
+            here = np.flatnonzero(position == number)
             atoms = sum(request.formula.counts.values())
             fits = np.isin(earlier.num_atoms[here], [unit * atoms for unit in request.units])
             here = here[fits & can_vary[here]]
