@@ -107,6 +107,10 @@ def test_refinement_stays_near_what_it_began_with(tmp_path: Path) -> None:
     assert table.score.is_monotonic_decreasing
     assert (table.prototype_id != "").all()
     assert (table.min_distance > 2).all()
+    began = sample(tmp_path / "b", *args[:-1], "retrieval")
+    volumes = dict(zip(began.prototype_id, began.volume_per_atom, strict=True))
+    wanted = [volumes[name] for name in table.prototype_id]
+    assert list(table.volume_per_atom) == pytest.approx(wanted, rel=1e-3)  # then made symmetric
 
 
 def test_auto_leaves_to_diffusion_a_share_and_what_no_library_knows() -> None:
