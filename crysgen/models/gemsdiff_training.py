@@ -84,16 +84,16 @@ class TrainableGemsDiff(CrystalPredictor):
         """See `Prepares`. Steps are spread evenly over each part, each still uniform on 1 to T."""
         device = batch.lattices.device
         with full_precision(batch.lattices):
-            size = len(batch) // parts
-            drawn = [spread_steps(size, self.num_steps, generator, device) for _ in range(parts)]
             size, shape = len(batch), batch.frac_coords.shape
+            share = size // parts
+            drawn = [spread_steps(share, self.num_steps, generator, device) for _ in range(parts)]
             draw = torch.randn((size, self.cells.dimensions), generator=generator, device=device)
             moves = torch.randn(shape, generator=generator, device=device)
             prepared = self._noised(batch, torch.cat(drawn), draw, moves)
             if self.config.dropout:
-                share = self.config.dropout if self.training else 0.0
+                dropped = self.config.dropout if self.training else 0.0
                 channels, like = self.network.droppable, prepared.vectors
-                kept = kept_channels(size, channels, share, generator, like)
+                kept = kept_channels(size, channels, dropped, generator, like)
                 prepared = prepared._replace(kept=kept)
         return prepared
 
