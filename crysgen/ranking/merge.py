@@ -10,7 +10,7 @@ many were drawn.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -108,13 +108,17 @@ def rank(
     front = np.full(count, np.iinfo(np.int64).max)
     np.minimum.at(front, labels, np.zeros(count, dtype=np.int64) if tiers is None else tiers)
     chosen = sorted(best.items(), key=lambda item: (front[item[0]], -totals[item[0]], item[1]))
-    if own_places is not None and known.any():
+    if known.any():
         scored = set(labels[known].tolist())
-        head, tail = chosen[:own_places], chosen[own_places:]
-        chosen = head + sorted(tail, key=lambda item: (front[item[0]], item[0] in scored))
-        for (before, _), (label, _) in pairwise(chosen[own_places - 1 :]):
+        chosen = _by_probability(chosen, scored, front, chances)
+        late = len(chosen) if own_places is None else own_places
+        tail = sorted(chosen[late:], key=lambda item: (front[item[0]], item[0] in scored))
+        chosen = chosen[:late] + tail
+        for place, ((before, _), (label, _)) in enumerate(pairwise(chosen), 1):
             if label not in scored:
-                totals[label], chances[label] = totals[before], chances[before]
+                is_late = place >= late
+                chances[label] = chances[before] if is_late else chances[label]
+                totals[label] = totals[before] if is_late else min(totals[label], totals[before])
     position = {label: k for k, (label, _) in enumerate(chosen)}
     falling = np.minimum.accumulate([chances[label] for label, _ in chosen] or [0.0])
     return Ranking(
@@ -123,6 +127,29 @@ def rank(
         falling if np.isfinite(given).any() else np.full(len(chosen), np.nan),
         np.array([position[int(label)] for label in labels], dtype=np.int64),
     )
+
+
+def _by_probability(
+    chosen: Sequence[tuple[int, int]],
+    scored: Collection[int],
+    front: NDArray[np.int64],
+    chances: NDArray[np.float64],
+) -> list[tuple[int, int]]:
+    """Insert structures without scores where the probabilities of the others fall below theirs.
+
+    Args:
+        chosen: labels and rows, those with scores in their order.
+        scored: labels with scores; their scores can't be compared with probabilities.
+        front: of each label, the tier; no structure comes before those of lower ones.
+        chances: of each label, the probability.
+    """
+    keys, least = {}, dict.fromkeys(front.tolist(), np.inf)
+    for label, _ in chosen:
+        tier, chance = int(front[label]), float(chances[label])
+        if label in scored:
+            chance = least[tier] = min(least[tier], chance)
+        keys[label] = (tier, -chance, label not in scored)
+    return sorted(chosen, key=lambda item: keys[item[0]])
 
 
 def completed(

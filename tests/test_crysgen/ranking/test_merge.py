@@ -125,5 +125,19 @@ def test_from_some_place_on_structures_of_samples_come_first() -> None:
     assert rank(crystals, scores, tiers=tiers, own_places=2).order.tolist() == [0, 1, 2, 3]
 
 
+def test_structures_of_samples_are_placed_by_probability_not_by_score() -> None:
+    crystals = Crystals.concatenate(
+        [rocksalt(5.6, "a"), caesium_chloride(), zinc_blende(), one([11, 17], FLAT, 4.0, "flat")]
+    )
+    scores = np.array([0.9, 0.002, 0.001, NAN])  # shares fall faster than probabilities
+    for left, order in ((0.2, [0, 1, 2, 3]), (0.9, [0, 1, 3, 2])):
+        chances = np.array([1 - left, 0.02, 0.005, NAN])
+        ranking = rank(crystals, scores, probabilities=chances)
+        assert ranking.order.tolist() == order
+        assert (np.diff(ranking.probabilities) <= 0).all()
+        assert (np.diff(ranking.scores) <= 0).all()
+        assert ranking.probabilities[order.index(3)] == pytest.approx(left * NOVEL)
+
+
 def test_without_scores_and_energies_all_are_equal() -> None:
     assert completed(np.full(4, NAN), np.arange(4)) == pytest.approx([0.25] * 4)
