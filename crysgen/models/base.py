@@ -230,21 +230,6 @@ class Noises(Protocol):
 
 
 @runtime_checkable
-class Judges(Protocol):
-    """A model that says how well crystals agree with what it has learned, to order its samples."""
-
-    def denoising_errors(self, batch: Batch) -> Tensor:
-        """Compute squared errors (B,) of denoising crystals; the likelier have lower ones.
-
-        Errors are comparable among crystals of the same atoms. All of the same number of atoms have
-        the same noise.
-
-        Args:
-            batch: B crystals in Niggli-reduced cells.
-        """
-
-
-@runtime_checkable
 class RefinesOrbits(Protocol):
     """A model that refines crystals within their space groups: `--method refine --space-group`."""
 

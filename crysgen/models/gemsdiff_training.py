@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from crysgen.diffusion.lattice import lattice_parameters
-from crysgen.diffusion.noise import Noise, kept_channels, spread_steps
+from crysgen.diffusion.noise import kept_channels, spread_steps
 from crysgen.diffusion.torus import remove_mean
 from crysgen.models.gemsdiff_config import GemsDiffConfig, cell_statistics
 from crysgen.models.gemsdiff_network import CrystalPredictor
@@ -19,11 +19,6 @@ from crysgen.training.batch import Batch
 
 _SMALLEST_SIGMA = 0.02
 """Of the lattice: below it errors are no longer divided by the noise."""
-_JUDGING_SHARE = 0.4
-"""Share of the steps by which crystals are noised to be judged: on `val`, errors at 0.4 tell right
-structures from wrong ones better than at 0.2, and errors of positions better than of cells."""
-_JUDGING_DRAWS = 2
-"""How many noises such an error is the mean of."""
 
 
 class _Prepared(NamedTuple):
@@ -84,55 +79,27 @@ class TrainableGemsDiff(CrystalPredictor):
         """See `Prepares`. Steps are spread evenly over each part, each still uniform on 1 to T."""
         device = batch.lattices.device
         with full_precision(batch.lattices):
-            size, shape = len(batch), batch.frac_coords.shape
-            share = size // parts
-            drawn = [spread_steps(share, self.num_steps, generator, device) for _ in range(parts)]
-            draw = torch.randn((size, self.cells.dimensions), generator=generator, device=device)
-            moves = torch.randn(shape, generator=generator, device=device)
-            prepared = self._noised(batch, torch.cat(drawn), draw, moves)
-            if self.config.dropout:
-                dropped = self.config.dropout if self.training else 0.0
-                channels, like = self.network.droppable, prepared.vectors
-                kept = kept_channels(size, channels, dropped, generator, like)
-                prepared = prepared._replace(kept=kept)
-        return prepared
-
-    def _noised(self, batch: Batch, steps: Tensor, cell_noise: Tensor, moves: Tensor) -> _Prepared:
-        """Noise crystals and search neighbours.
-
-        Args:
-            batch: B crystals.
-            steps: (B,) int.
-            cell_noise: (B, D) normal numbers.
-            moves: (B, N, 3) normal numbers.
-        """
-        vectors = self.cells.encode(batch.lattices, batch.num_atoms)
-        noisy = self.of_cells.noised(vectors, steps, cell_noise.to(vectors))
-        frac, displacement = self.of_positions.noised(
-            batch.frac_coords, batch.atomic_numbers, steps, moves.to(vectors)
-        )
-        lattices = self._seen_cells(noisy, steps, batch.num_atoms)
-        neighbours = self.network.search(frac, lattices, batch.mask)
-        clean = (batch.atomic_numbers, batch.frac_coords, batch.lattices)
-        return _Prepared(clean, vectors, noisy, frac, displacement, steps, lattices, neighbours, ())
-
-    @torch.no_grad()
-    def denoising_errors(self, batch: Batch) -> Tensor:
-        """See `Judges`: of positions, with cells noised alike."""
-        errors = []
-        noise = Noise([0] * len(batch), batch.num_atoms, self.cells.dimensions, _JUDGING_DRAWS)
-        steps = torch.full_like(batch.num_atoms, round(_JUDGING_SHARE * self.num_steps))
-        for draw, moves in noise.rest(batch.frac_coords):
-            with full_precision(batch.lattices):
-                noisy = self._noised(batch, steps, draw, moves)
-            displacement, _ = self._predicted(
-                batch.atomic_numbers, noisy.frac_coords, steps, noisy.lattices, noisy.neighbours
+            size = len(batch) // parts
+            drawn = [spread_steps(size, self.num_steps, generator, device) for _ in range(parts)]
+            steps = torch.cat(drawn)
+            vectors = self.cells.encode(batch.lattices, batch.num_atoms)
+            cell_noise = torch.randn(vectors.shape, generator=generator, device=device).to(vectors)
+            shape = batch.frac_coords.shape
+            moves = torch.randn(shape, generator=generator, device=device).to(vectors)
+            noisy = self.of_cells.noised(vectors, steps, cell_noise)
+            frac, displacement = self.of_positions.noised(
+                batch.frac_coords, batch.atomic_numbers, steps, moves
             )
-            with full_precision(batch.lattices):
-                wrong = remove_mean(noisy.displacement - displacement, batch.mask)
-                wrong = wrong / self.of_positions.unknown(steps).to(wrong)
-                errors.append((wrong.square().sum(-1) * batch.mask).sum(1) / batch.num_atoms)
-        return torch.stack(errors).mean(0)
+            lattices = self._seen_cells(noisy, steps, batch.num_atoms)
+            neighbours = self.network.search(frac, lattices, batch.mask)
+            kept: Any = ()
+            if self.config.dropout:
+                share = self.config.dropout if self.training else 0.0
+                kept = kept_channels(len(batch), self.network.droppable, share, generator, vectors)
+        clean = (batch.atomic_numbers, batch.frac_coords, batch.lattices)
+        return _Prepared(
+            clean, vectors, noisy, frac, displacement, steps, lattices, neighbours, kept
+        )
 
     def prepared_loss(self, prepared: _Prepared, stage: str = "model") -> dict[str, Tensor]:
         """See `Prepares`."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crysgen.proposers.base import SURE, first_probabilities
-from crysgen.proposers.model import ModelSamples, judged
+from crysgen.proposers.model import ModelSamples
 from crysgen.requests import CompositionRequest, Draw
 from crysgen.wyckoff.groups import draw_space_group
 from crysmetrics.errors import UserError
@@ -17,13 +16,10 @@ from crysmetrics.errors import UserError
 if TYPE_CHECKING:
     from crysgen.settings import Resources, SamplingSettings
     from crysmetrics.io import Crystals
-    from crysmetrics.progress import Advance
 
 SHARE = 0.25
 """Share of the requested structures that are also drawn from noise: a formula may have a structure
 that no library knows."""
-UNSURE_SHARE = 0.4
-"""The same where the first proposal is not sure: more find hardly more, and displace proposals."""
 
 
 class ModelShare(ModelSamples):
@@ -57,39 +53,31 @@ class ModelShare(ModelSamples):
         except UserError:
             return replace(request, sizes=())
 
-    def run(self, pieces: Sequence[str], advance: Advance) -> Iterator[Crystals]:
-        """See `ModelSamples`; the model judges what it has made, for the order."""
-        for made in super().run(pieces, advance):
-            yield judged(self.model, made)
-
     def plan(self, earlier: Crystals) -> None:
         """Share out the draws by what the library has proposed for each composition."""
         known = np.zeros(len(self.requests), dtype=np.int64)
         if len(earlier):
             known += np.bincount(earlier.properties["request"], minlength=len(self.requests))
         self.empty = {position for position, have in enumerate(known.tolist()) if not have}
-        surest = first_probabilities(earlier, len(self.requests))
-        shares = np.where(surest < SURE, UNSURE_SHARE, SHARE)
-        left = left_to_model(self.requests, known.tolist(), shares.tolist())
+        left = left_to_model(self.requests, known.tolist())
         self.draw_for([self.fitted(request) for request in left])
 
 
 def left_to_model(
-    requests: Sequence[CompositionRequest], known: Sequence[int], shares: Sequence[float]
+    requests: Sequence[CompositionRequest], known: Sequence[int]
 ) -> list[CompositionRequest]:
     """Request a share of each composition, or as many samples as proposals are missing.
 
     Args:
         requests: the compositions.
         known: how many candidates each has already.
-        shares: of the requested structures that are samples.
 
     Returns:
         The compositions in the same order; one without any samples has no sizes.
     """
     found = []
-    for request, have, share in zip(requests, known, shares, strict=True):
-        wanted = max(request.count - have, -int(-share * request.count // 1))
+    for request, have in zip(requests, known, strict=True):
+        wanted = max(request.count - have, -int(-SHARE * request.count // 1))
         found.append(replace(request, sizes=_fewer(request.sizes, wanted)))
     return found
 

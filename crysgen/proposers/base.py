@@ -17,9 +17,6 @@ from crysmetrics.errors import UserError
 from crysmetrics.packages import require
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from crysgen.requests import CompositionRequest
     from crysgen.settings import Resources, SamplingSettings
     from crysgen.unfinished import UnfinishedBatches
@@ -41,8 +38,6 @@ METHODS: dict[str, tuple[str, ...]] = {
 
 LIBRARIES = ("known", "benchmark")
 """What `--library` takes: all that is known, or the part that benchmarks may see."""
-SURE = 0.9
-"""Probability of the first proposal from which on `auto` makes few samples and no variations."""
 PREDICTED = "predicted"
 """Status of candidates that are no known structure of the very formula."""
 PREDICTED_TIER = 2
@@ -56,7 +51,6 @@ CANDIDATE_PROPERTIES = {
     "prototype_id": "U",
     "score": "f",
     "probability": "f",
-    "denoising_error": "f",
     "seed": "iu",
     "redrawn": "iu",
     "steps": "iu",
@@ -65,10 +59,9 @@ CANDIDATE_PROPERTIES = {
 }
 """Properties of candidates and kinds of their arrays: position of the request, name of
 the method, id of the known structure it came from ("" if none), the method's own score and the
-probability that the structure is the right one (NaN if none; higher is better), the error with
-which a model denoises it (NaN if none; see `crysgen.models.base.Judges`), the structure's seed, how
-many draws before it were no crystals, how many calls of a model it took in all, whether it is
-predicted or known (and as what), and its tier: those of a lower one come first, whatever the
+probability that the structure is the right one (NaN if none; higher is better), the structure's
+seed, how many draws before it were no crystals, how many calls of a model it took in all, whether
+it is predicted or known (and as what), and its tier: those of a lower one come first, whatever the
 scores."""
 
 
@@ -84,23 +77,11 @@ def predicted(count: int, **given: Any) -> dict[str, Any]:
     unknown = {
         "score": np.full(count, np.nan),
         "probability": np.full(count, np.nan),
-        "denoising_error": np.full(count, np.nan),
         "redrawn": np.zeros(count, dtype=np.int64),
         "status": np.full(count, PREDICTED),
         "tier": np.full(count, PREDICTED_TIER, dtype=np.int64),
     }
     return unknown | given
-
-
-def first_probabilities(candidates: Crystals, count: int) -> NDArray[np.float64]:
-    """Find the highest probability among the candidates of each request (count,); 0 without any."""
-    import numpy as np  # as above
-
-    found = np.zeros(count)
-    if len(candidates):
-        chances = np.asarray(candidates.properties["probability"], dtype=np.float64)
-        np.maximum.at(found, candidates.properties["request"], np.nan_to_num(chances))
-    return found
 
 
 class Method(ABC):

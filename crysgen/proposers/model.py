@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from crysgen.proposers.base import Method, predicted
 from crysgen.requests import CompositionRequest, Draw, draws
@@ -17,15 +16,10 @@ from crysgen.wyckoff.sizes import fit_sizes
 from crysmetrics.errors import UserError
 
 if TYPE_CHECKING:
-    import torch
-
     from crysgen.models.base import Model
     from crysgen.settings import Resources, SamplingSettings
-    from crysgen.training.batch import Batch
     from crysmetrics.io import Crystals
     from crysmetrics.progress import Advance
-
-_AT_ONCE = 64
 
 
 class ModelSamples(Method):
@@ -153,51 +147,3 @@ class ModelSamples(Method):
             prototype_id=np.full(count, "", dtype="<U1"),
         )
         return replace(crystals, properties=properties)
-
-
-def judged(model: Model, candidates: Crystals) -> Crystals:
-    """Return candidates with their `denoising_error`; NaN where the model can't tell.
-
-    It is that of their primitive cells, so that those of all sources can be compared.
-
-    Args:
-        model: of any kind.
-        candidates: B crystals.
-    """
-    from crysgen.models.base import Judges
-    from crysgen.training.data import canonical
-    from crysmetrics.parallel import flushed_denormals
-
-    errors = np.full(len(candidates), np.nan)
-    if isinstance(model, Judges):
-        names = [str(row) for row in range(len(candidates))]
-        cells = canonical(candidates.with_ids(names).with_failures(()))
-        for rows, batch in alike(cells, model.device):
-            with flushed_denormals():
-                found = model.denoising_errors(batch)
-            errors[[int(cells.ids[row]) for row in rows]] = found.cpu().numpy()
-    properties = {**candidates.properties, "denoising_error": errors}
-    return replace(candidates, properties=properties)
-
-
-def alike(
-    crystals: Crystals, device: torch.device, at_once: int = _AT_ONCE
-) -> Iterator[tuple[NDArray[np.int64], Batch]]:
-    """Iterate over batches of like sizes, as each crystal of a batch costs what the largest does.
-
-    Args:
-        crystals: B.
-        device: of the batches.
-        at_once: crystals of a batch, at most.
-
-    Yields:
-        Rows of a batch in `crystals`, and the batch.
-    """
-    import torch
-
-    from crysgen.training.batch import Batch
-
-    order = np.argsort(crystals.num_atoms, kind="stable")
-    for begin in range(0, len(order), at_once):
-        rows = order[begin : begin + at_once]
-        yield rows, Batch.from_crystals(crystals[rows], torch.float32).to(device)

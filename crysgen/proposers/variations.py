@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crysgen.proposers.base import PREDICTED, SURE, Method, first_probabilities, predicted
-from crysgen.proposers.model import ModelSamples, alike, judged
+from crysgen.proposers.base import PREDICTED, Method, predicted
+from crysgen.proposers.model import ModelSamples
 from crysgen.requests import CompositionRequest, derived_seed
 from crysmetrics.io import Crystals, Failure
 
@@ -29,6 +29,8 @@ STRENGTHS = (0.3, 0.6)
 larger finds beside retrieval and samples is nearly disjoint (benchmarks/RESULTS.md)."""
 SHARE = 0.2
 """Share of the requested structures that are varied, the likeliest proposals first."""
+SURE = 0.9
+"""Probability of the first proposal from which on a composition needs no variations."""
 _AT_ONCE = 64
 
 
@@ -70,11 +72,10 @@ class Variations(Method):
         position = np.asarray(earlier.properties["request"], dtype=np.int64)
         chances = np.asarray(earlier.properties["probability"], dtype=np.float64)
         can_vary = (earlier.properties["status"] == PREDICTED) & np.isfinite(chances)
-        surest = first_probabilities(earlier, len(self.requests))
         for number, request in enumerate(self.requests):
-            if surest[number] >= SURE:
-                continue
             here = np.flatnonzero(position == number)
+            if np.nan_to_num(chances[here]).max(initial=0.0) >= SURE:
+                continue
             atoms = sum(request.formula.counts.values())
             fits = np.isin(earlier.num_atoms[here], [unit * atoms for unit in request.units])
             here = here[fits & can_vary[here]]
@@ -127,7 +128,10 @@ class Variations(Method):
 
     def _denoised(self, starts: Crystals, share: float) -> Crystals:
         """Noise crystals by a share of the steps and denoise them; failed ones are left out."""
+        import torch
+
         from crysgen.ranking.selection import SHORTEST_DISTANCE
+        from crysgen.training.batch import Batch
         from crysmetrics.geometry import min_distances
         from crysmetrics.parallel import flushed_denormals
 
@@ -139,16 +143,19 @@ class Variations(Method):
             derived_seed(self.settings.seed, crystal.atomic_numbers.tolist(), name.split("/")[1])
             for crystal, name in zip(starts, names, strict=True)
         ]
-        parts, order = [], []
-        for places, batch in alike(starts, model.device):
+        parts = []
+        # Of like sizes together, since each crystal of a batch costs what the largest does.
+        order = np.argsort(starts.num_atoms, kind="stable")
+        for begin in range(0, len(order), _AT_ONCE):
+            rows = order[begin : begin + _AT_ONCE]
+            batch = Batch.from_crystals(starts[rows], torch.float32).to(model.device)
             with flushed_denormals():
-                made = model.refine(batch, [seeds[row] for row in places], share, steps)
-            parts.append(made.to_crystals([names[row] for row in places]))
-            order.append(places)
+                made = model.refine(batch, [seeds[row] for row in rows], share, steps)
+            parts.append(made.to_crystals([names[row] for row in rows]))
         crystals = Crystals.concatenate(parts)
         kept = np.flatnonzero(np.isfinite(crystals.lattices).all(axis=(1, 2)))
         kept = kept[min_distances(crystals[kept], workers=1) > SHORTEST_DISTANCE]
-        crystals, rows, count = crystals[kept], np.concatenate(order)[kept], len(kept)
+        crystals, rows, count = crystals[kept], order[kept], len(kept)
         taken = max(1, round(share * steps))
         properties = predicted(
             count,
@@ -158,4 +165,4 @@ class Variations(Method):
             seed=np.array(seeds, dtype=np.int64)[rows],
             steps=np.full(count, taken, dtype=np.int64),
         )
-        return judged(model, replace(crystals, properties=properties))
+        return replace(crystals, properties=properties)

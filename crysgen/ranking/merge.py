@@ -2,10 +2,9 @@
 
 Proposals of the library come with probabilities (`crysgen.retrieval.scoring.probability`), and
 equal ones have the highest of theirs. Structures that only samples of a model have get
-probabilities by how unsure the first proposal is and how many samples agree; of equally many, those
-are first whose energies are predicted to be low and that the model denoises with small errors.
-Samples that equal a proposal change nothing, so that the order of proposals does not depend on how
-many were drawn.
+probabilities by how unsure the first proposal is and how many samples agree, then those of lower
+predicted energy first. Samples that equal a proposal change nothing, so that the order of proposals
+does not depend on how many were drawn.
 """
 
 from __future__ import annotations
@@ -39,9 +38,6 @@ ENERGY_SCALE = 0.05
 """Difference of energies in eV/atom that makes a candidate e times as likely where none has a
 score."""
 
-SMALLEST_ERROR = 1e-4
-"""Added to errors of denoising before logarithms are taken."""
-
 
 @dataclass(frozen=True)
 class Ranking:
@@ -69,7 +65,6 @@ def rank(
     tiers: NDArray[np.int64] | None = None,
     shown: Callable[[NDArray[np.int64]], int] | None = None,
     probabilities: NDArray[np.float64] | None = None,
-    errors: NDArray[np.float64] | None = None,
     own_places: int | None = None,
 ) -> Ranking:
     """Order the candidates of one composition.
@@ -84,7 +79,6 @@ def rank(
         shown: which of equal structures (rows, the likeliest first) is kept; the first by default,
             whose volume and symmetry are the most trustworthy.
         probabilities: (B,) of being right, NaN where a source gives none; the scores by default.
-        errors: (B,) see `crysgen.models.base.Judges`, NaN where unknown.
         own_places: number of places after which structures without any score come before the
             others of their tier, with score and probability of the place before; None for none.
     """
@@ -92,12 +86,12 @@ def rank(
     count = len(candidates)
     labels = same_structures(candidates) if merge else np.arange(count)
     known = np.isfinite(scores)
-    weights = completed(scores, labels, energies, errors)
+    weights = completed(scores, labels, energies)
     totals = np.zeros(count)
     np.maximum.at(totals, labels, weights)
     chances = np.zeros(count)
     given = scores if probabilities is None else np.asarray(probabilities, dtype=np.float64)
-    np.maximum.at(chances, labels, completed(given, labels, energies, errors))
+    np.maximum.at(chances, labels, completed(given, labels, energies))
     best = {}
     for label in np.unique(labels).tolist():
         rows = np.flatnonzero(labels == label)
@@ -156,7 +150,6 @@ def completed(
     scores: NDArray[np.float64],
     labels: NDArray[np.int64],
     energies: NDArray[np.float64] | None = None,
-    errors: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Compute scores or probabilities (B,) of candidates, also of those that come without.
 
@@ -164,7 +157,6 @@ def completed(
         scores: (B,) of candidates, NaN where a source gives none.
         labels: (B,) equal where structures are.
         energies: (B,) in eV/atom, NaN where unknown.
-        errors: (B,) see `crysgen.models.base.Judges`, NaN where unknown.
     """
     scored = np.isfinite(scores)
     weights = np.where(scored, np.maximum(np.nan_to_num(scores), 0.0), 0.0)
@@ -180,24 +172,15 @@ def completed(
         weights[free] = shares / shares.sum()
         return weights
     votes = np.bincount(labels[free], minlength=int(labels.max()) + 1)[labels[free]]
-    doubts = relative / ENERGY_SCALE + _logarithms(errors, free)
     left, place = 1.0 - float(weights.max()), 0
     seen = set(labels[scored].tolist())
-    for k in np.lexsort((doubts, -votes)).tolist():
+    for k in np.lexsort((relative, -votes)).tolist():
         if labels[free[k]] not in seen:
             share = NOVEL * float(votes[k]) ** 2 * DECAY**place
             weights[free[k]] = left * min(share, MOST_NOVEL)
             place += 1
             seen.add(labels[free[k]])
     return weights
-
-
-def _logarithms(errors: NDArray[np.float64] | None, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Take logarithms of the errors of some rows; what is unknown counts as the largest of them."""
-    if errors is None or not np.isfinite(errors[rows]).any():
-        return np.zeros(len(rows))
-    found = np.log(errors[rows] + SMALLEST_ERROR)
-    return np.nan_to_num(found, nan=np.nanmax(found))
 
 
 def same_structures(candidates: Crystals) -> NDArray[np.int64]:

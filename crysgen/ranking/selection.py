@@ -64,7 +64,6 @@ def select(
     position = np.asarray(candidates.properties["request"], dtype=np.int64)
     scores = np.asarray(candidates.properties["score"], dtype=np.float64)
     chances = np.asarray(candidates.properties["probability"], dtype=np.float64)
-    errors = np.asarray(candidates.properties["denoising_error"], dtype=np.float64)
     relaxed = candidates.properties.get(ENERGY, np.full(len(candidates), np.nan))
     spread = candidates.properties.get(DISAGREEMENT, np.full(len(candidates), np.nan))
     drawn = _order_drawn(candidates)
@@ -85,7 +84,7 @@ def select(
             most = max(float(np.nan_to_num(given[1]).max()), RELAXED_MOST)
             given[1] = given[1] * (RELAXED_MOST / most)
         order, found, sure = _ranked(
-            candidates[good], given, judged, errors[good], merge, request.is_exact, symmetry, tiers
+            candidates[good], given, judged, merge, request.is_exact, symmetry, tiers
         )
         rows = np.concatenate([good[order], clashing])[: request.count]
         unranked = np.full(max(0, len(rows) - len(found)), np.nan)
@@ -100,7 +99,6 @@ def _ranked(
     candidates: Crystals,
     given: Sequence[NDArray[np.float64]],
     energies: NDArray[np.float64],
-    errors: NDArray[np.float64],
     merge: bool,
     is_exact: bool,
     symmetry: float | None,
@@ -114,7 +112,6 @@ def _ranked(
         candidates: B without clashes.
         given: scores and probabilities (B,), NaN where a source gives none.
         energies: (B,) in eV/atom, NaN where unknown.
-        errors: (B,) of denoising, NaN where unknown.
         merge: keep one of equal structures.
         is_exact: whether the cell itself was asked for, so that simple structures, whose multiples
             it would hold, do not come first.
@@ -132,7 +129,6 @@ def _ranked(
         tiers=tiers,
         shown=shown,
         probabilities=chances,
-        errors=errors,
         own_places=None if symmetry is not None else OWN_PLACES,
     )
     best = ranking.order

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from crysgen.compositions.formulas import parse_formula
-from crysgen.proposers.base import SURE
 from crysgen.proposers.retrieval import Retrieval
-from crysgen.proposers.variations import SHARE, STRENGTHS, Variations
+from crysgen.proposers.variations import SHARE, STRENGTHS, SURE, Variations
 from crysgen.requests import ask_formulas
 from crysgen.settings import Resources, SamplingSettings
 from crysmetrics.io import Crystals

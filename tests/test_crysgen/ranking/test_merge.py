@@ -91,23 +91,6 @@ def test_structures_that_several_samples_agree_on_come_before_others() -> None:
     assert agreed.sum() == pytest.approx(0.6 + 0.4 * (NOVEL * DECAY + MOST_NOVEL))
 
 
-def test_of_structures_found_once_those_with_small_errors_and_energies_come_first() -> None:
-    scores, labels = np.array([0.6, NAN, NAN, NAN, NAN]), np.array([0, 1, 2, 3, 3])
-    once = 0.4 * NOVEL * DECAY
-    found = completed(scores, labels, None, np.array([NAN, 0.1, 0.2, 0.5, 0.4]))
-    assert found == pytest.approx([0.6, once, once * DECAY, 0, 0.4 * NOVEL * 4])
-    first, second = [0.6, 0.4 * NOVEL, once], [0.6, once, 0.4 * NOVEL]
-    for above, errors, wanted in (
-        (0.0, [NAN, NAN, 0.2], first),  # what is unknown counts as the largest
-        (0.01, [NAN, NAN, NAN], first),
-        (0.01, [NAN, 0.2, 0.1], second),
-        (0.2, [NAN, 0.2, 0.1], first),
-    ):
-        energies = np.array([NAN, -2.0, -2.0 + above])
-        found = completed(scores[:3], labels[:3], energies, np.array(errors))
-        assert found == pytest.approx(wanted), (above, errors)
-
-
 def test_from_some_place_on_structures_of_samples_come_first() -> None:
     crystals = Crystals.concatenate(
         [rocksalt(5.6, "a"), caesium_chloride(), zinc_blende(), one([11, 17], FLAT, 4.0, "flat")]
