@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from crysgen.proposers.base import PREDICTED
 from crysgen.ranking.energy import RELAXED_MOST, complexities, lowest, reweighed, simplest_first
 from crysgen.ranking.merge import OWN_PLACES, rank
 from crysgen.ranking.relaxing import DISAGREEMENT
@@ -133,8 +134,11 @@ def _ranked(
     )
     best = ranking.order
     if complexity is not None and not is_exact:
-        # Scores stay with the places: what comes forward is as likely as what it displaces.
-        best = best[simplest_first(energies[best], complexity[best])]
+        # Scores stay with the places: what comes forward is as likely as what it displaces. Of
+        # structures that energies do not tell apart a known one is no guess.
+        is_guess = candidates.properties["status"] == PREDICTED
+        guesses_last = complexity + is_guess * (complexity.max() + 1)
+        best = best[simplest_first(energies[best], guesses_last[best])]
     informed = np.isfinite(scores).any() or np.isfinite(energies).any()
     found = ranking.scores if informed else np.full(len(ranking.scores), np.nan)
     return best, found, ranking.probabilities

@@ -18,6 +18,7 @@ from crysgen.cli import main
 from crysgen.compositions.formulas import parse_formula
 from crysgen.output import RunFolder
 from crysgen.proposers import retrieval
+from crysgen.proposers.base import PREDICTED
 from crysgen.proposers.retrieval import EXPLORED, LOOKED_AT, to_relax
 from crysgen.ranking.energy import RELAXED_SCALE, complexities, reweighed, simplest_first
 from crysgen.ranking.selection import select
@@ -339,7 +340,7 @@ def test_small_cells_are_simple_and_symmetric_ones_more_so() -> None:
     assert found[3] == found[0]
 
 
-def test_the_simplest_comes_first_for_formulas_and_not_for_exact_cells() -> None:
+def test_ties_go_to_known_then_to_simple_structures_and_not_where_cells_are_exact() -> None:
     salt = rocksalt()
     half = salt.frac_coords / [1, 1, 2]
     above = half + np.array([0, 0, 0.5])
@@ -352,11 +353,15 @@ def test_the_simplest_comes_first_for_formulas_and_not_for_exact_cells() -> None
         "request": np.zeros(2, dtype=np.int64),
         "score": np.array([0.9, 0.1]),
         "probability": np.array([0.8, 0.1]),
+        "status": np.full(2, PREDICTED, dtype="<U20"),
         ENERGY: np.array([-3.0, -2.9995]),
     }
     candidates = replace(crystals, properties=properties)
     formula = parse_formula("NaCl")
-    for ref_id, first in (("", 1), ("some-id", 0)):
+    for ref_id, known, first in (("", None, 1), ("some-id", None, 0), ("", 0, 0), ("", 1, 1)):
+        properties["status"][:] = PREDICTED
+        if known is not None:
+            properties["status"][known] = "known (mp-1)"
         requests = [CompositionRequest(formula, ((1, 2),), ref_id)]
         chosen = select(candidates, np.full(2, 2.5), np.zeros(2), requests, True, 0.1)
         order, ranks, scores = chosen.rows, chosen.ranks, chosen.scores
