@@ -23,6 +23,10 @@ the best guess (Pauling's rule of parsimony). A distortion that gains less is un
 temperature (strontium titanate is cubic above 105 K; lanthanum aluminate, which gains 0.0045 by
 these energies, above 813 K), and stackings that differ by less are beyond what the energies are
 good for."""
+KNOWN_BONUS = 0.03
+"""Energy in eV/atom by which a prediction must lie below a known structure of the formula to be as
+likely: the mean absolute error of CHGNet's energies (Deng et al., Nat. Mach. Intell. 5, 1031,
+2023). That a structure is known says more than a difference within this."""
 CONVERGED = 0.0005
 """Difference in eV/atom of relaxations that end in one minimum, at most."""
 
