@@ -142,10 +142,11 @@ def _ranked(
     )
     best = ranking.order
     if complexity is not None and not is_exact:
-        # Scores stay with the places: what comes forward is as likely as what it displaces. Known
-        # structures have an order among themselves that says more than how simple they are.
-        guessed = np.where(candidates.properties["status"] == PREDICTED, complexity, 0.0)
-        best = best[simplest_first(energies[best], guessed[best])]
+        # Scores stay with the places: what comes forward is as likely as what it displaces. Of
+        # structures that energies do not tell apart a known one is no guess.
+        is_guess = candidates.properties["status"] == PREDICTED
+        guesses_last = complexity + is_guess * (complexity.max() + 1)
+        best = best[simplest_first(energies[best], guesses_last[best])]
     informed = np.isfinite(scores).any() or np.isfinite(energies).any()
     found = ranking.scores if informed else np.full(len(ranking.scores), np.nan)
     return best, found, ranking.probabilities
