@@ -23,10 +23,6 @@ the best guess (Pauling's rule of parsimony). A distortion that gains less is un
 temperature (strontium titanate is cubic above 105 K; lanthanum aluminate, which gains 0.0045 by
 these energies, above 813 K), and stackings that differ by less are beyond what the energies are
 good for."""
-KNOWN_BONUS = 0.03
-"""Energy in eV/atom by which a prediction must lie below a known structure of the formula to be as
-likely: the mean absolute error of CHGNet's energies (Deng et al., Nat. Mach. Intell. 5, 1031,
-2023). That a structure is known says more than a difference within this."""
 CONVERGED = 0.0005
 """Difference in eV/atom of relaxations that end in one minimum, at most."""
 
@@ -55,22 +51,29 @@ def reweighed(
 
 
 def simplest_first(
-    energies: NDArray[np.float64], complexity: NDArray[np.float64], within: float = DEGENERATE
+    energies: NDArray[np.float64],
+    complexity: NDArray[np.float64],
+    is_known: NDArray[np.bool_] | None = None,
+    within: float = DEGENERATE,
 ) -> NDArray[np.int64]:
     """Order structures (B,) so that the simplest of those with equal energies comes first.
 
     From the first on, each place goes to the simplest of those that have, within `within`, the
-    energy of the one whose turn it would be.
+    energy of the one whose turn it would be. A prediction displaces no known structure.
 
     Args:
         energies: (B,) in eV/atom of structures in their order so far; NaN where unknown.
         complexity: (B,) see `complexities`.
+        is_known: (B,) whether it is a known structure of the formula; none by default.
         within: eV/atom.
     """
+    known = np.zeros(len(energies), dtype=bool) if is_known is None else is_known
     left = list(range(len(energies)))
     found = []
     while left:
-        near = [i for i in left if i == left[0] or abs(energies[i] - energies[left[0]]) < within]
+        turn = left[0]
+        rivals = [i for i in left[1:] if known[i] or not known[turn]]
+        near = [turn, *(i for i in rivals if abs(energies[i] - energies[turn]) < within)]
         chosen = min(near, key=lambda i: (complexity[i], i))
         found.append(chosen)
         left.remove(chosen)

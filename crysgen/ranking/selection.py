@@ -10,14 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysgen.proposers.base import PREDICTED
-from crysgen.ranking.energy import (
-    KNOWN_BONUS,
-    RELAXED_MOST,
-    complexities,
-    lowest,
-    reweighed,
-    simplest_first,
-)
+from crysgen.ranking.energy import RELAXED_MOST, complexities, lowest, reweighed, simplest_first
 from crysgen.ranking.merge import OWN_PLACES, rank
 from crysgen.ranking.relaxing import DISAGREEMENT
 from crysgen.requests import CompositionRequest
@@ -87,8 +80,7 @@ def select(
         tiers = None if is_relaxed else candidates.properties["tier"][good]
         judged, given = energies[good], [scores[good], chances[good]]
         if is_relaxed:
-            is_known = candidates.properties["status"][good] != PREDICTED
-            judged = relaxed[good] - KNOWN_BONUS * is_known
+            judged = relaxed[good]
             given = [reweighed(one, judged, spread[good]) for one in given]
             most = max(float(np.nan_to_num(given[1]).max()), RELAXED_MOST)
             given[1] = given[1] * (RELAXED_MOST / most)
@@ -142,11 +134,9 @@ def _ranked(
     )
     best = ranking.order
     if complexity is not None and not is_exact:
-        # Scores stay with the places: what comes forward is as likely as what it displaces. Of
-        # structures that energies do not tell apart a known one is no guess.
-        is_guess = candidates.properties["status"] == PREDICTED
-        guesses_last = complexity + is_guess * (complexity.max() + 1)
-        best = best[simplest_first(energies[best], guesses_last[best])]
+        # Scores stay with the places: what comes forward is as likely as what it displaces.
+        is_known = candidates.properties["status"][best] != PREDICTED
+        best = best[simplest_first(energies[best], complexity[best], is_known)]
     informed = np.isfinite(scores).any() or np.isfinite(energies).any()
     found = ranking.scores if informed else np.full(len(ranking.scores), np.nan)
     return best, found, ranking.probabilities

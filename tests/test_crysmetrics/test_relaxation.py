@@ -340,7 +340,7 @@ def test_small_cells_are_simple_and_symmetric_ones_more_so() -> None:
     assert found[3] == found[0]
 
 
-def test_ties_go_to_known_or_else_to_simple_structures_unless_the_cell_is_exact() -> None:
+def test_simple_structures_displace_no_known_ones_and_none_of_exact_cells() -> None:
     salt = rocksalt()
     half = salt.frac_coords / [1, 1, 2]
     above = half + np.array([0, 0, 0.5])
@@ -368,26 +368,6 @@ def test_ties_go_to_known_or_else_to_simple_structures_unless_the_cell_is_exact(
         assert order.tolist() == [first, 1 - first]
         assert ranks.tolist() == [1, 2]
         assert scores[0] > scores[1]
-
-
-def test_a_known_structure_yields_only_to_energies_beyond_their_error() -> None:
-    crystals = Crystals.concatenate([rocksalt(), one([11, 17], [[0] * 3, [0.5] * 3], 3.5, "cscl")])
-    requests = [CompositionRequest(parse_formula("NaCl"), ((1, 2),))]
-    for above, status, first in (
-        (0.02, "known (mp-1)", 0),
-        (0.02, PREDICTED, 1),
-        (0.05, "known (mp-1)", 1),
-    ):
-        properties = {
-            "request": np.zeros(2, dtype=np.int64),
-            "score": np.full(2, 0.5),
-            "probability": np.full(2, 0.5),
-            "status": np.array([status, PREDICTED]),
-            ENERGY: np.array([-3.0 + above, -3.0]),
-        }
-        candidates = replace(crystals, properties=properties)
-        chosen = select(candidates, np.full(2, 2.5), np.zeros(2), requests, True, 0.1)
-        assert chosen.rows.tolist() == [first, 1 - first], (above, status)
 
 
 @pytest.mark.usefixtures("chgnet")
