@@ -104,7 +104,7 @@ def rank_of(group: pd.DataFrame, scale: float, equal: float) -> int:
     first = np.array([lowest(energies, complexity, mine) for mine in rows])
     first = first[np.argsort(-totals, kind="stable")]
     best = group.iloc[first]
-    moved = simplest_first(best.energy.to_numpy(), best.complexity.to_numpy(), equal)
+    moved = simplest_first(best.energy.to_numpy(), best.complexity.to_numpy(), within=equal)
     right = best.right.to_numpy()[moved]
     return int(right.argmax()) + 1 if right.any() else 0
 

@@ -109,10 +109,12 @@ def rank(
         tail = sorted(chosen[late:], key=lambda item: (front[item[0]], item[0] in scored))
         chosen = chosen[:late] + tail
         for place, ((before, _), (label, _)) in enumerate(pairwise(chosen), 1):
-            if label not in scored:
-                is_late = place >= late
-                chances[label] = chances[before] if is_late else chances[label]
-                totals[label] = totals[before] if is_late else min(totals[label], totals[before])
+            if label in scored:
+                continue
+            if place >= late:
+                totals[label], chances[label] = totals[before], chances[before]
+            else:
+                totals[label] = min(totals[label], totals[before])
     position = {label: k for k, (label, _) in enumerate(chosen)}
     falling = np.minimum.accumulate([chances[label] for label, _ in chosen] or [0.0])
     return Ranking(
