@@ -38,6 +38,12 @@ def rocksalt(a: float = 5.64, name: str = "NaCl") -> Crystals:
     return one([11, 17], [[0, 0, 0], [0.5, 0.5, 0.5]], cell, name)
 
 
+def zinc_blende(a: float = 5.64, name: str = "zb") -> Crystals:
+    """Primitive zinc blende."""
+    cell = a / 2 * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]])
+    return one([11, 17], [[0, 0, 0], [0.25, 0.25, 0.25]], cell, name)
+
+
 def wild_crystals(counts: tuple[int, ...], seed: int = 0) -> Crystals:
     """Crystals at the last step of GemsDiff: cells from x^ρ ~ N(0, 1), atoms anywhere."""
     import torch

@@ -6,6 +6,8 @@ on `val` (`relaxed_scale.py` there) and on other well-known ones (`relaxed_order
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +25,10 @@ the best guess (Pauling's rule of parsimony). A distortion that gains less is un
 temperature (strontium titanate is cubic above 105 K; lanthanum aluminate, which gains 0.0045 by
 these energies, above 813 K), and stackings that differ by less are beyond what the energies are
 good for."""
+DISTORTED = 0.5
+"""Displacement in Å of atoms from a simple structure, at most, in a distortion of it: the
+octahedra of barium zirconate tilt by 0.4 Å in the minimum of the functional, and not at all in
+reality."""
 CONVERGED = 0.0005
 """Difference in eV/atom of relaxations that end in one minimum, at most."""
 
@@ -53,48 +59,75 @@ def reweighed(
 def simplest_first(
     energies: NDArray[np.float64],
     complexity: NDArray[np.float64],
-    is_known: NDArray[np.bool_] | None = None,
+    may_displace: Callable[[int, int], bool] | None = None,
     within: float = DEGENERATE,
 ) -> NDArray[np.int64]:
     """Order structures (B,) so that the simplest of those with equal energies comes first.
 
     From the first on, each place goes to the simplest of those that have, within `within`, the
-    energy of the one whose turn it would be. A prediction displaces no known structure.
+    energy of the one whose turn it would be.
 
     Args:
         energies: (B,) in eV/atom of structures in their order so far; NaN where unknown.
         complexity: (B,) see `complexities`.
-        is_known: (B,) whether it is a known structure of the formula; none by default.
+        may_displace: whether a structure (its row) may come before another one (its row) whose
+            turn it would be; always by default.
         within: eV/atom.
     """
-    known = np.zeros(len(energies), dtype=bool) if is_known is None else is_known
     left = list(range(len(energies)))
     found = []
     while left:
         turn = left[0]
-        rivals = [i for i in left[1:] if known[i] or not known[turn]]
-        near = [turn, *(i for i in rivals if abs(energies[i] - energies[turn]) < within)]
-        chosen = min(near, key=lambda i: (complexity[i], i))
+        order = sorted(left, key=lambda i: (complexity[i], i))
+        chosen = next(
+            i
+            for i in order
+            if i == turn
+            or (
+                abs(energies[i] - energies[turn]) < within
+                and (may_displace is None or may_displace(i, turn))
+            )
+        )
         found.append(chosen)
         left.remove(chosen)
     return np.array(found, dtype=np.int64)
 
 
 def lowest(
-    energies: NDArray[np.float64], complexity: NDArray[np.float64], rows: NDArray[np.int64]
+    energies: NDArray[np.float64],
+    complexity: NDArray[np.float64],
+    rows: NDArray[np.int64],
+    is_known: NDArray[np.bool_] | None = None,
 ) -> int:
     """Choose which of some equal structures is shown: the simplest in the lowest minimum.
 
-    Of equally simple ones it is the likeliest, such as a known structure.
+    Of equally simple ones it is the likeliest. A known structure is shown instead of a lower one
+    that is less simple: such a one is a distortion of it that the potential makes.
 
     Args:
         energies: (B,) in eV/atom; NaN where unknown.
         complexity: (B,) see `complexities`.
         rows: which are equal, the likeliest first.
+        is_known: (B,) whether it is a known structure of the formula; none by default.
     """
     found = np.nan_to_num(energies[rows], nan=np.inf)
     near = np.flatnonzero(found <= found.min() + CONVERGED)
-    return int(rows[near[np.lexsort((near, complexity[rows[near]]))[0]]])
+    best = int(rows[near[np.lexsort((near, complexity[rows[near]]))[0]]])
+    if is_known is None or not is_known[rows].any():
+        return best
+    known = lowest(energies, complexity, rows[is_known[rows]])
+    return known if complexity[known] <= complexity[best] else best
+
+
+def is_distortion(crystal: Crystals, simple: Crystals) -> bool:
+    """Tell whether a crystal is a distortion of a simpler one, by at most `DISTORTED`."""
+    from crysgen.retrieval.library.prototypes import primitive_crystal, same_structures
+
+    parent, whole = primitive_crystal(crystal, DISTORTED), primitive_crystal(simple)
+    if parent.space_group != whole.space_group:
+        return False
+    first, second = same_structures([parent, whole]).tolist()
+    return bool(first == second)
 
 
 def complexities(crystals: Crystals, tolerance: float) -> NDArray[np.float64]:

@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crysgen.proposers.base import PREDICTED
-from crysgen.ranking.energy import RELAXED_MOST, complexities, lowest, reweighed, simplest_first
+from crysgen.ranking.energy import (
+    RELAXED_MOST,
+    complexities,
+    is_distortion,
+    lowest,
+    reweighed,
+    simplest_first,
+)
 from crysgen.ranking.merge import OWN_PLACES, rank
 from crysgen.ranking.relaxing import DISAGREEMENT
 from crysgen.requests import CompositionRequest
@@ -120,7 +127,8 @@ def _ranked(
         tiers: (B,) see `rank`.
     """
     complexity = None if symmetry is None else complexities(candidates, symmetry)
-    shown = None if complexity is None else partial(lowest, energies, complexity)
+    is_known = candidates.properties["status"] != PREDICTED
+    shown = None if complexity is None else partial(lowest, energies, complexity, is_known=is_known)
     scores, chances = given
     ranking = rank(
         candidates,
@@ -135,8 +143,11 @@ def _ranked(
     best = ranking.order
     if complexity is not None and not is_exact:
         # Scores stay with the places: what comes forward is as likely as what it displaces.
-        is_known = candidates.properties["status"][best] != PREDICTED
-        best = best[simplest_first(energies[best], complexity[best], is_known)]
+        def may_displace(row: int, turn: int) -> bool:
+            here, there = candidates[int(best[row])], candidates[int(best[turn])]
+            return not is_known[best[turn]] or is_distortion(there, here)
+
+        best = best[simplest_first(energies[best], complexity[best], may_displace)]
     informed = np.isfinite(scores).any() or np.isfinite(energies).any()
     found = ranking.scores if informed else np.full(len(ranking.scores), np.nan)
     return best, found, ranking.probabilities

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from sets import one, rocksalt
+from sets import one, rocksalt, zinc_blende
 
 from crysgen.cli import main
 from crysgen.compositions.formulas import parse_formula
@@ -20,7 +20,13 @@ from crysgen.output import RunFolder
 from crysgen.proposers import retrieval
 from crysgen.proposers.base import PREDICTED
 from crysgen.proposers.retrieval import EXPLORED, LOOKED_AT, to_relax
-from crysgen.ranking.energy import RELAXED_SCALE, complexities, reweighed, simplest_first
+from crysgen.ranking.energy import (
+    RELAXED_SCALE,
+    complexities,
+    is_distortion,
+    reweighed,
+    simplest_first,
+)
 from crysgen.ranking.selection import select
 from crysgen.requests import CompositionRequest
 from crysgen.retrieval.library.library import Library
@@ -340,11 +346,11 @@ def test_small_cells_are_simple_and_symmetric_ones_more_so() -> None:
     assert found[3] == found[0]
 
 
-def test_simple_structures_displace_no_known_ones_and_none_of_exact_cells() -> None:
+def test_simple_structures_come_before_their_distortions_but_not_in_exact_cells() -> None:
     salt = rocksalt()
     half = salt.frac_coords / [1, 1, 2]
     above = half + np.array([0, 0, 0.5])
-    bent = np.concatenate([half, above]) + 0.04 * np.eye(4)[:, :3]
+    bent = np.concatenate([half, above]) + 0.03 * np.eye(4)[:, :3]
     lattice = salt.lattices[0] * np.array([[1], [1], [2]])
     crystals = Crystals.concatenate(
         [one(np.tile(salt.atomic_numbers, 2), bent, lattice, "bent"), salt]
@@ -358,7 +364,7 @@ def test_simple_structures_displace_no_known_ones_and_none_of_exact_cells() -> N
     }
     candidates = replace(crystals, properties=properties)
     formula = parse_formula("NaCl")
-    for ref_id, known, first in (("", None, 1), ("some-id", None, 0), ("", 0, 0)):
+    for ref_id, known, first in (("", None, 1), ("some-id", None, 0), ("", 0, 1)):
         properties["status"][:] = PREDICTED
         if known is not None:
             properties["status"][known] = "known (mp-1)"
@@ -368,6 +374,34 @@ def test_simple_structures_displace_no_known_ones_and_none_of_exact_cells() -> N
         assert order.tolist() == [first, 1 - first]
         assert ranks.tolist() == [1, 2]
         assert scores[0] > scores[1]
+
+
+def test_simple_structures_displace_known_ones_of_other_kinds_only_where_energies_do() -> None:
+    salt, blende = rocksalt(), zinc_blende()
+    doubled = np.concatenate([blende.frac_coords / [1, 1, 2], blende.frac_coords / [1, 1, 2]])
+    doubled[len(blende.frac_coords) :, 2] += 0.5
+    doubled[0, 0] += 0.02
+    lattice = blende.lattices[0] * np.array([[1], [1], [2]])
+    other = one(np.tile(blende.atomic_numbers, 2), doubled, lattice, "other")
+    crystals = Crystals.concatenate([other, salt])
+    assert not is_distortion(other, salt)
+    assert is_distortion(other, blende)
+    requests = [CompositionRequest(parse_formula("NaCl"), ((1, 2),))]
+    for status, energy, first in (
+        ("known (mp-1)", -2.9995, 0),
+        (PREDICTED, -2.9995, 1),
+        ("known (mp-1)", -3.5, 1),
+    ):
+        properties = {
+            "request": np.zeros(2, dtype=np.int64),
+            "score": np.array([0.9, 0.1]),
+            "probability": np.array([0.8, 0.1]),
+            "status": np.array([status, PREDICTED], dtype="<U20"),
+            ENERGY: np.array([-3.0, energy]),
+        }
+        candidates = replace(crystals, properties=properties)
+        chosen = select(candidates, np.full(2, 2.5), np.zeros(2), requests, True, 0.1)
+        assert chosen.rows.tolist() == [first, 1 - first]
 
 
 @pytest.mark.usefixtures("chgnet")

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from sets import one, rocksalt
+from sets import one, rocksalt, zinc_blende
 
 from crysgen.ranking.energy import lowest
 from crysgen.ranking.merge import DECAY, MOST_NOVEL, NOVEL, completed, rank, same_structures
@@ -14,11 +14,6 @@ from crysmetrics.io import Crystals
 
 NAN = float("nan")
 FLAT = [[0, 0, 0], [0.5, 0.5, 0.1]]
-
-
-def zinc_blende(a: float = 5.64, name: str = "zb") -> Crystals:
-    cell = a / 2 * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]])
-    return one([11, 17], [[0, 0, 0], [0.25, 0.25, 0.25]], cell, name)
 
 
 def caesium_chloride(a: float = 3.5, name: str = "cscl") -> Crystals:
@@ -69,6 +64,17 @@ def test_of_relaxed_equals_the_lowest_is_shown() -> None:
         ranking = rank(crystals, scores, shown=partial(lowest, np.array(energies), complexity))
         assert ranking.order.tolist() == [chosen]
     assert rank(crystals, scores).order.tolist() == [1]
+
+
+def test_of_relaxed_equals_the_known_one_is_shown_unless_a_simpler_one_lies_lower() -> None:
+    energies, rows = np.array([-3.0, -3.1, NAN]), np.arange(3)
+    for known, complexity, chosen in (
+        ([True, False, False], [2.1, 8.3, 8.3], 0),  # a distortion by the potential
+        ([True, False, False], [8.3, 2.1, 8.3], 1),
+        ([False, False, True], [8.3, 8.3, 8.3], 2),
+        ([False, False, False], [2.1, 8.3, 8.3], 1),
+    ):
+        assert lowest(energies, np.array(complexity), rows, np.array(known)) == chosen
 
 
 def test_unmerged_keeps_all() -> None:
