@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from crysgen.retrieval.library.library import Library
-from crysgen.retrieval.scoring.calibration import FEATURES, WEIGHTS, fit
+from crysgen.retrieval.scoring.calibration import FEATURES, SIMPLICITY, WEIGHTS, fit
 from crysgen.retrieval.scoring.plausibility import load_plausibility
 from crysgen.retrieval.training.leave_one_out import (
     Example,
@@ -64,20 +64,25 @@ def with_plausibility(examples: Sequence[Example]) -> list[Example]:
 def fitted(examples: Sequence[Example], by_formula: bool = True) -> dict[str, float]:
     """Fit weights near those for cells, in the order of FEATURES.
 
-    Features that do not vary keep their weights. So do those of entries of the very formula, which
-    are left out: as the right one is not among them, they would seem to be wrong always.
+    Features that do not vary keep their weights, and so do those of simplicity. So do those of
+    entries of the very formula, which are left out: as the right one is not among them, they would
+    seem to be wrong always.
 
     Args:
         examples: of different compositions.
         by_formula: whether matches in the right space group count twice, and weights stay nearer.
     """
+    kept = np.isin(FEATURES, SIMPLICITY)
     now = np.array([WEIGHTS["cell"][name] for name in FEATURES])
+    if by_formula:
+        now[kept] = [WEIGHTS["formula"][name] for name in SIMPLICITY]
     tables = [example.features[~example.is_known].astype(np.float64) for example in examples]
     is_match = [example.is_match[~example.is_known] for example in examples]
     if not by_formula:
-        return dict(zip(FEATURES, fit(tables, is_match, now, CELL_PENALTY).tolist(), strict=True))
+        weights = fit(tables, is_match, now, CELL_PENALTY, kept=kept)
+        return dict(zip(FEATURES, weights.tolist(), strict=True))
     symmetric = [example.is_symmetric_match[~example.is_known] for example in examples]
-    found = fit(tables * 2, is_match + symmetric, now)
+    found = fit(tables * 2, is_match + symmetric, now, kept=kept)
     return dict(zip(FEATURES, found.tolist(), strict=True))
 
 

@@ -15,7 +15,14 @@ from scipy.special import softmax
 from crysgen.retrieval.library.library import Library, shipped_library
 from crysgen.retrieval.propose import propose, uncalibrated
 from crysgen.retrieval.scoring import plausibility as judging
-from crysgen.retrieval.scoring.calibration import FEATURES, WEIGHTS, contacts, features, logits_of
+from crysgen.retrieval.scoring.calibration import (
+    FEATURES,
+    SIMPLICITY,
+    WEIGHTS,
+    contacts,
+    features,
+    logits_of,
+)
 from crysgen.retrieval.scoring.plausibility import (
     PlausibilityNetwork,
     load_plausibility,
@@ -159,6 +166,17 @@ def test_features_have_the_order_of_the_weights(library: Library) -> None:
         np.testing.assert_allclose(logits_of(table, by_formula), expected)
 
 
+def test_of_formulas_simple_structures_come_first_but_not_of_exact_cells(library: Library) -> None:
+    row = np.array(list(features(uncalibrated(library, {Z["Na"]: 1, Z["Cl"]: 1})[0]).values()))
+    simple, larger, skewed = row.copy(), row.copy(), row.copy()
+    larger[FEATURES.index("log_num_atoms")] += np.log(4)
+    skewed[FEATURES.index("log_symmetry")] -= np.log(12)
+    table = np.array([simple, larger, skewed])
+    first, second, third = logits_of(table, by_formula=True)
+    assert first > max(second, third)
+    assert np.ptp(logits_of(table, by_formula=False)) == 0
+
+
 def test_questions_leave_the_formula_out(library: Library, asked: list[Example]) -> None:
     assert asked
     for example in asked:
@@ -196,6 +214,9 @@ def test_weights_are_fitted_to_answers(library: Library, asked: list[Example]) -
     assert tuple(weights) == FEATURES
     for name in ("user_entry", "known_above_hull"):  # of which examples tell nothing
         assert weights[name] == WEIGHTS["cell"][name]
+    for name in SIMPLICITY:  # chosen, not fitted
+        assert weights[name] == pytest.approx(WEIGHTS["formula"][name])
+        assert fitted(asked, by_formula=False)[name] == WEIGHTS["cell"][name] == 0
     # What was left out of the training of the networks is what is asked for.
     column = FEATURES.index("plausibility")
     helpful = [replace(q, features=_with(q, column)) for q in asked]
