@@ -119,8 +119,10 @@ def fit(
     used = [(x, y) for x, y in zip(tables, is_match, strict=True) if y.any()]
     spread = np.vstack(tables).std(axis=0)
     # Weights of features that never differ stay.
-    free = spread > _FLOOR if kept is None else (spread > _FLOOR) & ~kept
-    spread = np.where(spread > _FLOOR, spread, 1.0)
+    free = spread > _FLOOR
+    spread = np.where(free, spread, 1.0)
+    if kept is not None:
+        free &= ~kept
     start = around * spread
 
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
