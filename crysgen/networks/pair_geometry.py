@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot, softplus
+from torch.nn.functional import softplus
 
 from crysgen.matrices import inverses
 from crysgen.networks.base import Estimate
@@ -45,9 +45,10 @@ class PairBasis(NamedTuple):
         Args:
             coefficients: (B, N, N, F K).
         """
-        spread = self.which @ coefficients.to(self.which)
-        spread = spread.unflatten(-1, (-1, self.basis.shape[-1]))
-        return (spread * self.basis[..., None, :]).sum(-1)
+        batch, size, _, width = self.basis.shape
+        of_all = coefficients.to(self.basis).reshape(batch, size, -1, width)
+        with_all = (self.basis @ of_all.mT).unflatten(-1, (size, -1))
+        return (with_all * self.which[..., None]).sum(-2)
 
 
 class PairGeometry(nn.Module):
@@ -80,7 +81,8 @@ class PairGeometry(nn.Module):
         size = atomic_numbers.shape[1]
         # Which atom each neighbour is, as a matrix: sums over images are products, and so are
         # their gradients, in the same order every time.
-        which = one_hot(neighbours.index, size).to(distances)
+        places = torch.arange(size, device=distances.device)
+        which = (neighbours.index[..., None] == places).to(distances)
         sums = radii[:, :, None] + (which @ radii[:, None, :, None]).squeeze(-1)
         basis = self._radial(distances, length, sums)
         fade = (1 - (distances / neighbours.cutoff[..., None]).pow(4)).clamp_min(0).square()

@@ -9,15 +9,16 @@ products; atoms learn from pairs through attention.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention, silu
+from torch.nn.functional import linear, scaled_dot_product_attention
 
 from crysgen.matrices import determinants
 from crysgen.networks.base import Estimate, Network
 from crysgen.networks.embedding import AtomEmbedding
+from crysgen.networks.fused import gated, normalised, triangle_sides
 from crysgen.networks.neighbours import Neighbours, nearest_images, reduced_cells
 from crysgen.networks.pair_geometry import LatticeGeometry, PairBasis, PairGeometry
 
@@ -116,6 +117,11 @@ class PairFormer(Network):
             nn.Linear(2 * radial, pair_channels, bias=False) if self_conditioning else None
         )
 
+    def compile(self, *arguments: Any, **options: Any) -> None:
+        """Compile the parts by `torch.compile`: the layers are one program, made once."""
+        for part in (self.geometry, self.lattice, *self.blocks):
+            part.compile(*arguments, **options)
+
     def search(self, frac_coords: Tensor, lattices: Tensor, mask: Tensor) -> PairNeighbours:
         """Search the neighbours of the atoms, and the shortest vectors of the lattice."""
         origin = torch.zeros_like(frac_coords[:, :1])
@@ -164,7 +170,10 @@ class PairFormer(Network):
             )
         atoms = atoms + about[:, None]
         eye = torch.eye(mask.shape[1], device=mask.device, dtype=atoms.dtype)[..., None]
-        pairs = self.first(geometry.pairs) + eye * self.self_pair
+        pairs = self.first(geometry.pairs)
+        # Pairs stay in the precision of products: what they cost is the memory they move.
+        pairs = pairs + (eye * self.self_pair).to(pairs)
+        radial = geometry.pairs.to(pairs)
         if self.estimated is not None and estimate is not None:
             with torch.autocast(lattices.device.type, enabled=False):
                 seen = self.geometry.estimated(
@@ -173,7 +182,7 @@ class PairFormer(Network):
             pairs = pairs + self.estimated(seen)
         for number, block in enumerate(self.blocks):
             left = None if kept is None else kept[:, number]
-            atoms, pairs = block(atoms, pairs, geometry.pairs, mask, left)
+            atoms, pairs = block(atoms, pairs, radial, mask, left)
         atoms = self.norm(atoms)
         return PairFormerFeatures(atoms, pairs, geometry, each, units, length)
 
@@ -223,35 +232,50 @@ class Block(nn.Module):
             kept: (B, 2 C + P) factors of what the layer adds, for dropout.
         """
         batch, size, channels = atoms.shape
+        width = pairs.shape[-1]
+        counts = mask.sum(1).to(atoms)[:, None, None]
         present = mask.to(atoms)
-        counts = present.sum(1)[:, None, None]
-        inner = self.pair_norm(pairs)
-        left, right = (
-            (silu(self.edges(inner)) * present[:, None, :, None]).permute(0, 3, 1, 2).chunk(2, 1)
-        )
+        inner = normalised(pairs, self.pair_norm.eps)
+        # All that is read off pairs at once, channels first, as triangles want them. What the norm
+        # multiplies and adds is in the weights; the same for all keys, it is nothing to attention.
+        weight = torch.cat([self.edges.weight, self.bias.weight]) * self.pair_norm.weight
+        constant = self.edges.bias + self.edges.weight @ self.pair_norm.bias
+        found = (weight @ inner.flatten(0, 2).mT).view(-1, batch, size, size)
+        factors = present / counts[:, 0].sqrt()
+        left, right, bias = triangle_sides(found, constant, factors, (present - 1) * 1e4)
         # right is the pair (j, k) seen from j, so this is the triangle i, k, j.
-        triangles = (left @ right.mT).permute(0, 2, 3, 1) / counts[..., None].sqrt()
-        pairs = pairs + self.close(triangles)
+        triangles = left @ right.mT
+        pairs = pairs + self.close(triangles.flatten(1).mT).view_as(pairs)
         outer = self.norm(atoms)
         query, key, value = (
             x.view(batch, size, self.heads, -1).transpose(1, 2)
             for x in self.query_key_value(outer).chunk(3, -1)
         )
-        hidden = (present - 1)[:, None, None] * 1e4
-        bias = self.bias(inner).permute(0, 3, 1, 2) + hidden
         attended = scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query))
         attended = attended.transpose(1, 2).reshape(batch, size, channels)
-        around = (inner * present[:, None, :, None]).sum(2) / counts.sqrt()
-        widths = (channels, channels, pairs.shape[-1])
-        factors = (None,) * 3 if kept is None else kept.to(atoms)[:, None].split(widths, -1)
-        found = self.combine(torch.cat([attended, around.to(attended)], -1))
-        atoms = atoms + _times(found, factors[0])
-        atoms = atoms + _times(self.feed_forward(self.second_norm(atoms)), factors[1])
-        first, second = self.ends(self.third_norm(atoms)).chunk(2, -1)
-        update = self.inner(torch.cat([self.second_pair_norm(pairs), radial.to(pairs)], -1))
-        update = silu(update + first[:, :, None] + second[:, None])
-        of_pairs = None if factors[2] is None else factors[2][:, None]
-        return atoms, pairs + _times(self.outer(update), of_pairs)
+        summed = (present.to(inner)[:, None, None] @ inner).squeeze(2)
+        around = summed * self.pair_norm.weight / counts.sqrt()
+        around = around + self.pair_norm.bias * counts.sqrt()
+        widths = [channels, channels, width]
+        drop = (None,) * 3 if kept is None else kept[:, None].split(widths, -1)
+        told = self.combine(torch.cat([attended, around.to(attended)], -1))
+        atoms = atoms + _times(told, drop[0])
+        atoms = atoms + _times(self.feed_forward(self.second_norm(atoms)), drop[1])
+        # What is added to every pair is added to the first atom of each, of which there are fewer.
+        of_pairs, of_radial = self.inner.weight.split([width, radial.shape[-1]], -1)
+        constant = self.inner.bias + of_pairs @ self.second_pair_norm.bias
+        ends = linear(
+            self.third_norm(atoms),
+            self.ends.weight,
+            self.ends.bias + torch.cat([constant, torch.zeros_like(constant)]),
+        )
+        update = linear(
+            torch.cat([normalised(pairs, self.second_pair_norm.eps), radial], -1),
+            torch.cat([of_pairs * self.second_pair_norm.weight, of_radial], -1),
+        )
+        update = gated(update, ends)
+        factor = None if drop[2] is None else drop[2][:, None]
+        return atoms, pairs + _times(self.outer(update), factor)
 
 
 def _times(values: Tensor, factors: Tensor | None) -> Tensor:

@@ -33,8 +33,10 @@ _UNCERTAINTY = 2.0
 _LEAST_SHARE = 0.4
 """Of pairs of compounds with one structure, for elements that are exchanged."""
 _RIDGE = 0.5
-_LEAST_CONFIDENCE = 0.6
+_LEAST_CONFIDENCE = 0.4
 """Of a predicted structure."""
+_VOTES_OF_A_COPY, _MOST_COPIES = 2, 4
+"""How often a new crystal is trained on: once for so many votes, but not more often than this."""
 
 Composition = tuple[tuple[int, int], ...]
 """Elements and their numbers of atoms in a primitive cell, sorted."""
@@ -119,6 +121,8 @@ class Exchanges:
         old: (M,) atomic number of the element that goes.
         new: (M,) of the one that takes its place.
         growth: (M,) factor of the cell's edges.
+        votes: (M,) how many known crystals differ from the new composition by one element, each
+            counted as -ln(1 - share) of `Similarity`: real compounds are near others.
         of: SHA-256 of the known crystals.
     """
 
@@ -126,6 +130,7 @@ class Exchanges:
     old: NDArray[np.uint8]
     new: NDArray[np.uint8]
     growth: NDArray[np.float32]
+    votes: NDArray[np.float32]
     of: str
 
     def save(self, path: Path) -> None:
@@ -137,6 +142,7 @@ class Exchanges:
                 old=self.old,
                 new=self.new,
                 growth=self.growth,
+                votes=self.votes.astype(np.float16),
                 of=np.array(self.of),
             )
 
@@ -150,7 +156,8 @@ class Exchanges:
         try:
             with np.load(path, allow_pickle=False) as file:
                 rows = np.cumsum(file["rows"], dtype=np.int32)
-                return cls(rows, file["old"], file["new"], file["growth"], str(file["of"]))
+                votes = file["votes"].astype(np.float32)
+                return cls(rows, file["old"], file["new"], file["growth"], votes, str(file["of"]))
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{path} holds no exchanges of elements: {error}") from error
 
@@ -183,17 +190,16 @@ class Exchanges:
         )
 
 
-def exchanges(crystals: Crystals, most: int | None = None, seed: int = 0) -> Exchanges:
+def exchanges(crystals: Crystals, most: int | None = None) -> Exchanges:
     """Predict crystals of new compositions: those of known ones, one element exchanged.
 
     All known crystals that differ by one element from a composition say what its structure would
     be, each as surely as the two elements replace each other. It is taken from the surest of them,
-    in a cell that grows or shrinks by the exchange, where they agree.
+    in a cell that grows or shrinks by the exchange, unless too many say something else.
 
     Args:
         crystals: in primitive cells; no new crystal has the composition of one of them.
-        most: new crystals at most, the surer ones more often; None for all.
-        seed: of that choice.
+        most: new crystals at most, those with the most votes; None for all.
     """
     from crysmetrics.symmetry import space_groups
 
@@ -209,15 +215,15 @@ def exchanges(crystals: Crystals, most: int | None = None, seed: int = 0) -> Exc
     first[1:] = np.diff(which[order]) > 0
     surest = table[order[first]]
     _, composition = np.unique(surest["composition"], return_inverse=True)
-    agreement = votes / np.bincount(composition, votes)[composition]
-    confidence = -np.expm1(-votes) * agreement
-    # At this confidence there is one structure of a composition at most.
-    good = np.flatnonzero(confidence >= _LEAST_CONFIDENCE)
-    if most is not None:
-        waits = np.random.default_rng(seed).exponential(size=len(good)) / confidence[good] ** 2
-        good = good[np.argsort(waits)[:most]]
+    of_composition = np.bincount(composition, votes)[composition]
+    confidence = -np.expm1(-votes) * votes / of_composition
+    # One structure of each composition, the surest.
+    order = np.lexsort([-confidence, composition])
+    order = order[np.diff(composition[order], prepend=-1) > 0]
+    good = order[confidence[order] >= _LEAST_CONFIDENCE]
+    good = good[np.argsort(-of_composition[good], kind="stable")[:most]]
+    good = good[np.lexsort([surest[name][good] for name in ("new", "old", "row")])]
     chosen = surest[good]
-    chosen = chosen[np.lexsort([chosen["new"], chosen["old"], chosen["row"]])]
     old, new = chosen["old"], chosen["new"]
     growth = np.exp(chosen["share_of_atoms"] * (found.sizes[new] - found.sizes[old]) / 3)
     return Exchanges(
@@ -225,6 +231,7 @@ def exchanges(crystals: Crystals, most: int | None = None, seed: int = 0) -> Exc
         old.astype(np.uint8),
         new.astype(np.uint8),
         growth.astype(np.float32),
+        of_composition[good].astype(np.float32),
         crystals.sha256(),
     )
 
@@ -232,18 +239,28 @@ def exchanges(crystals: Crystals, most: int | None = None, seed: int = 0) -> Exc
 def extended(crystals: Crystals, found: Exchanges, most: int, repeats: int) -> Crystals:
     """Put crystals with exchanged elements beside the known ones.
 
+    A new crystal is there once for every two of its votes, but at least once and at most four
+    times: of compositions with more votes more are real, nearly in proportion to their square.
+
     Args:
         crystals: known ones.
         found: exchanges for them.
-        most: new crystals at most, drawn evenly and always the same.
+        most: new crystals at most, those with the most votes.
         repeats: how often each known crystal is there.
     """
-    order = np.random.default_rng(0).permutation(len(found.rows))
-    new = found.applied(crystals)[np.sort(order[:most])]
-    copies = [
-        crystals.with_ids([f"{copy}/{name}" for name in crystals.ids]) for copy in range(repeats)
+    chosen = np.sort(np.argsort(-found.votes, kind="stable")[:most])
+    copies = (found.votes[chosen] / _VOTES_OF_A_COPY).round().clip(1, _MOST_COPIES).astype(int)
+    new = found.applied(crystals)[chosen]
+    parts = [_copy(crystals, number) for number in range(repeats)]
+    parts += [
+        _copy(new[np.flatnonzero(copies > number)], number)
+        for number in range(max(copies, default=0))
     ]
-    return Crystals.concatenate([new, *copies])
+    return Crystals.concatenate(parts)
+
+
+def _copy(crystals: Crystals, number: int) -> Crystals:
+    return crystals.with_ids([f"{number}/{name}" for name in crystals.ids])
 
 
 def _all_exchanges(crystals: Crystals, found: Similarity) -> NDArray[np.void]:
@@ -275,14 +292,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("packed", type=Path, help="of crysgen.training.data")
     parser.add_argument("-o", "--output", type=Path, required=True, help="an .npz")
-    parser.add_argument("--most", type=int, help="new crystals, the surer ones more often")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--most", type=int, help="new crystals, those with the most votes")
     arguments = parser.parse_args()
     try:
         train, _ = training_sets([arguments.packed], None, MAX_ATOMS)
     except UserError as error:
         raise SystemExit(f"Error: {error}") from None
-    found = exchanges(train, arguments.most, arguments.seed)
+    found = exchanges(train, arguments.most)
     found.save(arguments.output)
     size = arguments.output.stat().st_size / 2**20
     print(f"{len(found.rows):,} new crystals of {len(train):,}, {size:.1f} MiB")
