@@ -19,9 +19,9 @@ With `--check` first, on any CPU: two minutes, every step of what follows, on a 
 RUN.toml: `deadline`, seconds of the whole, after which nothing new begins, and runs are cut so as
 to end `reserve` seconds before; `[abort]` with `after` (seconds of training), `crystals_per_second`
 and `val_loss`: a run that is slower or worse by then ends; `[[runs]]` with `name`, `seconds`, and
-optionally `kind`, `config`, `precision`, `graphs`, `compiled`, tables `model` and `training` over
-those of the configuration, an `abort` of its own, and `new` crystals with exchanged elements (of
-`--exchanges`) beside `repeats` times the known ones; `[[samples]]` with `set` (`val` or `test`, whose compositions
+optionally `kind`, `config`, `precision`, `graphs`, tables `model` and `training` over those of the
+configuration, an `abort` of its own, and `new` crystals with exchanged elements (of `--exchanges`)
+beside `repeats` times the known ones; `[[samples]]` with `set` (`val` or `test`, whose compositions
 are sampled, or `free`: atoms of the model's choice), and optionally `runs`, `seeds`, `steps`,
 `first` (crystals of the set; 1,000 free ones), `space_groups` (true: those of the set's crystals
 are given, which `crysgen.training.site_data` has packed) and a table `settings` of sampling, taken
@@ -80,7 +80,7 @@ KEYS = {
     "": {"deadline", "reserve", "abort", "runs", "samples"},
     "abort": {"after", "crystals_per_second", "val_loss"},
     "runs": {
-        *("name", "seconds", "kind", "config", "precision", "graphs", "compiled"),
+        *("name", "seconds", "kind", "config", "precision", "graphs"),
         *("model", "training", "abort", "new", "repeats"),
     },
     "samples": {"set", "runs", "seeds", "steps", "first", "settings", "space_groups"},
@@ -273,7 +273,6 @@ class Campaign:
             self.val,
             {"hardware": self.summary["device"]},
             fabric=launch(self.device, 1, precision),
-            compiled=run.get("compiled", False),
             graphs=True if self.check else run.get("graphs"),
         )
         trainer.rows = []

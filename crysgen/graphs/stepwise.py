@@ -38,7 +38,6 @@ class StepGraphs:
         self._steps: dict[Any, Captured] = {}
         self._works = isinstance(model, Stepwise)
         self._pool: Any = None
-        self._works_in_16_bits = model.device.type == "cuda" and torch.cuda.is_bf16_supported()
 
     def sample(
         self, targets: Sequence[Target], steps: int | None = None, on_step: OnStep | None = None
@@ -89,8 +88,7 @@ class StepGraphs:
 
     def _step(self, inputs: tuple[Any, Any]) -> tuple[Any, Tensor]:
         """Take a step; say with the state for which crystals (B,) it may be wrong."""
-        half = torch.autocast("cuda", torch.bfloat16, self._works_in_16_bits, cache_enabled=False)
-        with without_waiting() as flags, half:
+        with without_waiting() as flags:
             state = self.model.step(*inputs)
         if not flags:
             first = tensors_of(state)[0]

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import linear, scaled_dot_product_attention, silu
 
 from crysgen.matrices import determinants
 from crysgen.networks.base import Estimate, Network
 from crysgen.networks.embedding import AtomEmbedding
-from crysgen.networks.fused import gated, normalised, triangle_sides
 from crysgen.networks.neighbours import Neighbours, nearest_images, reduced_cells
+from crysgen.networks.normalised import normalised
 from crysgen.networks.pair_geometry import LatticeGeometry, PairBasis, PairGeometry
 
 
@@ -231,52 +231,75 @@ class Block(nn.Module):
             mask: (B, N) where atoms are.
             kept: (B, 2 C + P) factors of what the layer adds, for dropout.
         """
-        batch, size, channels = atoms.shape
-        width = pairs.shape[-1]
-        counts = mask.sum(1).to(atoms)[:, None, None]
+        widths = [atoms.shape[-1], atoms.shape[-1], pairs.shape[-1]]
+        drop = (None,) * 3 if kept is None else kept[:, None].split(widths, -1)
         present = mask.to(atoms)
-        inner = normalised(pairs, self.pair_norm.eps)
-        # All that is read off pairs at once, channels first, as triangles want them. What the norm
-        # multiplies and adds is in the weights; the same for all keys, it is nothing to attention.
-        weight = torch.cat([self.edges.weight, self.bias.weight]) * self.pair_norm.weight
-        constant = self.edges.bias + self.edges.weight @ self.pair_norm.bias
-        found = (weight @ inner.flatten(0, 2).mT).view(-1, batch, size, size)
-        factors = present / counts[:, 0].sqrt()
-        left, right, bias = triangle_sides(found, constant, factors, (present - 1) * 1e4)
+        normal = normalised(pairs, self.pair_norm.eps)
+        left, right, bias = self._read(normal, present)
         # right is the pair (j, k) seen from j, so this is the triangle i, k, j.
         triangles = left @ right.mT
         pairs = pairs + self.close(triangles.flatten(1).mT).view_as(pairs)
-        outer = self.norm(atoms)
+        attended = self._attended(atoms, bias)
+        around = self._around(normal, present).to(attended)
+        atoms = atoms + _times(self.combine(torch.cat([attended, around], -1)), drop[0])
+        atoms = atoms + _times(self.feed_forward(self.second_norm(atoms)), drop[1])
+        return atoms, pairs + _times(
+            self._pair_update(atoms, pairs, radial), drop[2], of_pairs=True
+        )
+
+    def _read(self, normal: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Read off pairs (B, N, N, P) two sides of triangles, and what attention adds.
+
+        Channels come first, as products of triangles want them, by one product without copies. What
+        the norm multiplies and adds is in the weights.
+
+        Returns:
+            (T, B, N, N) sides (i, k) and (j, k); (B, H, N, N) for attention.
+        """
+        size, triangle = normal.shape[1], self.close.in_features
+        weight = torch.cat([self.edges.weight, self.bias.weight]) * self.pair_norm.weight
+        # Not added for attention, to which the same for all keys is nothing.
+        constant = self.edges.bias + self.edges.weight @ self.pair_norm.bias
+        found = (weight @ normal.flatten(0, 2).mT).view(-1, len(normal), size, size)
+        left, right, bias = found.split([triangle, triangle, self.heads])
+        of_left, of_right = constant.to(found)[:, None, None, None].chunk(2)
+        share = present / present.sum(1, keepdim=True).sqrt()
+        hidden = (present - 1)[:, None, None] * 1e4
+        left = silu(left + of_left) * share[:, None].to(found)
+        return left, silu(right + of_right), (bias.transpose(0, 1) + hidden).to(found)
+
+    def _attended(self, atoms: Tensor, bias: Tensor) -> Tensor:
+        """Attend (B, N, C) from all atoms to all, with something added for each pair."""
+        batch, size, channels = atoms.shape
         query, key, value = (
             x.view(batch, size, self.heads, -1).transpose(1, 2)
-            for x in self.query_key_value(outer).chunk(3, -1)
+            for x in self.query_key_value(self.norm(atoms)).chunk(3, -1)
         )
         attended = scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query))
-        attended = attended.transpose(1, 2).reshape(batch, size, channels)
-        summed = (present.to(inner)[:, None, None] @ inner).squeeze(2)
-        around = summed * self.pair_norm.weight / counts.sqrt()
-        around = around + self.pair_norm.bias * counts.sqrt()
-        widths = [channels, channels, width]
-        drop = (None,) * 3 if kept is None else kept[:, None].split(widths, -1)
-        told = self.combine(torch.cat([attended, around.to(attended)], -1))
-        atoms = atoms + _times(told, drop[0])
-        atoms = atoms + _times(self.feed_forward(self.second_norm(atoms)), drop[1])
-        # What is added to every pair is added to the first atom of each, of which there are fewer.
-        of_pairs, of_radial = self.inner.weight.split([width, radial.shape[-1]], -1)
+        return attended.transpose(1, 2).reshape(batch, size, channels)
+
+    def _around(self, normal: Tensor, present: Tensor) -> Tensor:
+        """Sum (B, N, P) the pairs of each atom, over the square root of their number."""
+        root = present.sum(1)[:, None, None].sqrt()
+        summed = (present.to(normal)[:, None, None] @ normal).squeeze(2)
+        return summed * self.pair_norm.weight / root + self.pair_norm.bias * root
+
+    def _pair_update(self, atoms: Tensor, pairs: Tensor, radial: Tensor) -> Tensor:
+        """Compute what pairs (B, N, N, P) learn from their two atoms, distances and themselves."""
+        of_pairs, of_radial = self.inner.weight.split([pairs.shape[-1], radial.shape[-1]], -1)
+        # What is added to every pair is added to its first atom, of which there are fewer.
         constant = self.inner.bias + of_pairs @ self.second_pair_norm.bias
-        ends = linear(
-            self.third_norm(atoms),
-            self.ends.weight,
-            self.ends.bias + torch.cat([constant, torch.zeros_like(constant)]),
-        )
+        constant = self.ends.bias + torch.cat([constant, torch.zeros_like(constant)])
+        first, second = linear(self.third_norm(atoms), self.ends.weight, constant).chunk(2, -1)
         update = linear(
             torch.cat([normalised(pairs, self.second_pair_norm.eps), radial], -1),
             torch.cat([of_pairs * self.second_pair_norm.weight, of_radial], -1),
         )
-        update = gated(update, ends)
-        factor = None if drop[2] is None else drop[2][:, None]
-        return atoms, pairs + _times(self.outer(update), factor)
+        found: Tensor = self.outer(silu(update + first[:, :, None] + second[:, None]))
+        return found
 
 
-def _times(values: Tensor, factors: Tensor | None) -> Tensor:
-    return values if factors is None else values * factors.to(values)
+def _times(values: Tensor, factors: Tensor | None, of_pairs: bool = False) -> Tensor:
+    if factors is None:
+        return values
+    return values * (factors[:, None] if of_pairs else factors).to(values)

@@ -64,6 +64,8 @@ def _refusal(run: Trainer, anywhere: bool) -> str | None:
         return "there is no GPU"
     if run.fabric.world_size > 1:
         return "there are several processes"
+    if run.compiled:
+        return "it is compiled"
     if getattr(run.fabric.strategy.precision, "scaler", None) is not None:
         return "gradients are scaled"
     return None

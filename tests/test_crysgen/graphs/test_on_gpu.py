@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from sets import random_crystals
+from torch.nn.functional import layer_norm
 
 from crysgen.graphs import Captured
 from crysgen.graphs.stepwise import StepGraphs
 from crysgen.models.gemsdiff import GemsDiff
 from crysgen.models.gemsdiff_config import GemsDiffConfig
 from crysgen.models.targets import Target
+from crysgen.networks.normalised import _kernels, normalised
 from crysgen.training.batch import Batch
 from crysgen.training.fabric import launch
 from crysgen.training.graphs import GraphSteps
@@ -87,3 +89,19 @@ def test_recorded_steps_of_sampling_give_the_same_crystals() -> None:
     torch.testing.assert_close(made.lattices, expected.lattices, rtol=1e-3, atol=1e-3)
     gap = made.frac_coords - expected.frac_coords
     assert (gap - gap.round()).abs().max() < 1e-2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(1, 16), (7, 3, 96), (5000, 130)])
+def test_norms_in_one_pass_are_those_of_pytorch(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    pytest.importorskip("triton")
+    assert _kernels() is not None
+    values = torch.randn(shape, device="cuda").to(dtype).requires_grad_()
+    exact = values.detach().double().requires_grad_()
+    found, expected = normalised(values, 1e-5), layer_norm(exact, shape[-1:], eps=1e-5)
+    gradient = torch.randn_like(found)
+    found.backward(gradient)
+    expected.backward(gradient.double())
+    rough = 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(found.double(), expected, rtol=rough, atol=rough)
+    torch.testing.assert_close(values.grad.double(), exact.grad, rtol=rough, atol=3 * rough)

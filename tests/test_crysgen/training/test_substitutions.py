@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,11 +70,17 @@ def test_elements_of_other_structures_are_not_exchanged() -> None:
 
 
 def test_where_known_crystals_disagree_nothing_is_predicted() -> None:
-    """Li, K and Rb replace each other in most salts, but not in bromides: what of sodium's?"""
+    """Bromides of Li, K and Rb have a structure each, and so have sodium's salts: what of NaBr?"""
     agree = halides({(11, 35)})
     assert len(exchanges(agree).rows) == 1
+    cells = {
+        "3-35": np.eye(3),
+        "37-35": np.diag([1.0, 1.0, 1.3]),
+        "11-17": np.diag([1.0, 1.3, 1.6]),
+        "11-53": np.eye(3),
+    }
     disagree = [
-        replace(one, lattices=3.3 * np.eye(3)[None]) if one.ids[0] in ("3-35", "37-35") else one
+        replace(one, lattices=3.3 * cells.get(one.ids[0], one.lattices[0] / 3.3).reshape(1, 3, 3))
         for one in agree
     ]
     assert len(exchanges(Crystals.concatenate(disagree)).rows) == 0
@@ -103,13 +110,22 @@ def test_exchanges_are_kept_and_belong_to_their_crystals(tmp_path: Path) -> None
 def test_known_crystals_stand_beside_new_ones_as_often_as_asked() -> None:
     known = halides({(11, 35), (19, 9), (3, 17)})
     found = exchanges(known)
+    found = replace(found, votes=np.array([1.2, 4.1, 3.9], dtype=np.float32))
     both = extended(known, found, 2, repeats=3)
-    assert len(both) == 2 + 3 * len(known)
-    known_compositions = set(compositions(known))
-    assert sum(each in known_compositions for each in compositions(both)) == 3 * len(known)
+    new = Counter(compositions(both)) - Counter(3 * compositions(known))
+    assert new == Counter(2 * compositions(found.applied(known))[1:])  # two votes a copy
+    assert len(set(both.ids)) == len(both) == 4 + 3 * len(known)
+    assert len(extended(known, found, 3, repeats=1)) == 5 + len(known)
+    many = replace(found, votes=np.full(3, 100.0, dtype=np.float32))
+    assert len(extended(known, many, 3, repeats=1)) == 12 + len(known)
     assert extended(known, found, 2, 3).sha256() == both.sha256()
-    capped = exchanges(known, most=1)
-    assert len(capped.rows) == 1
+
+
+def test_of_too_many_those_with_the_most_votes_are_kept() -> None:
+    known = halides({(11, 35), (19, 9), (3, 17)})
+    found, capped = exchanges(known), exchanges(known, most=1)
+    assert len(found.rows) == 3
+    assert capped.votes.tolist() == [found.votes.max()]
 
 
 def test_cells_are_those_of_the_template_but_for_their_size() -> None:
