@@ -76,8 +76,10 @@ def run(
     Raises:
         NothingMadeError: if not a single crystal could be made.
     """
+    from crysgen.ranking.relaxing import known_as_published
     from crysgen.result_notes import notes_on_compositions, notes_on_numbers
     from crysgen.samples import RELAXED_TOLERANCE, Result, describe, symmetric
+    from crysmetrics.geometry import min_distances
 
     begun = time.perf_counter()
     propose(methods, store)
@@ -93,10 +95,15 @@ def run(
     # Before relaxation, so that only wanted crystals are relaxed, and after it.
     candidates = symmetric(candidates, _before_relaxation(settings))
     if settings.relax:
+        published = candidates
         relaxed, unrelaxed = relax(candidates, requests, settings, resources, store, merge)
         candidates = symmetric(relaxed, settings, RELAXED_TOLERANCE)
         failures += unrelaxed
     selection = rank(candidates, requests, settings, resources, merge)
+    if settings.relax:
+        candidates = known_as_published(candidates, published)
+        distances = min_distances(candidates[selection.rows], resources.workers)
+        selection = replace(selection, distances=distances)
     crystals, table = describe(candidates, selection, requests, settings)
     notes = (
         *notes_on_compositions(requests),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from crysgen.proposers.base import PREDICTED
 from crysgen.ranking.energy import RELAXED_SCALE
 from crysmetrics.io import Crystals
 from crysmetrics.progress import task
@@ -132,6 +133,27 @@ def unrelaxed(candidates: Crystals) -> Crystals:
     ends = np.full(len(candidates), "", dtype="<U16")
     added = {ENERGY: nothing, DISAGREEMENT: nothing, RELAXATION: ends}
     return replace(candidates, properties={**candidates.properties, **added})
+
+
+def known_as_published(relaxed: Crystals, published: Crystals) -> Crystals:
+    """Put known structures (of B candidates) back into the cells and positions they came with.
+
+    These come from experiments, or from density functionals that the potentials have learned from:
+    a relaxation of them adds the potential's error. Their energies stay.
+
+    Args:
+        relaxed: B candidates, with the property `status`.
+        published: the same and any others, before relaxation.
+    """
+    known = np.asarray(relaxed.properties["status"]) != PREDICTED
+    row = {name: i for i, name in enumerate(published.ids)}
+    kept = published[
+        [row[name] for name, is_known in zip(relaxed.ids, known, strict=True) if is_known]
+    ]
+    kept = replace(kept, properties=relaxed[np.flatnonzero(known)].properties, failures=())
+    together = Crystals.concatenate([relaxed[np.flatnonzero(~known)], kept])
+    row = {name: i for i, name in enumerate(together.ids)}
+    return together[[row[name] for name in relaxed.ids]].with_failures(relaxed.failures)
 
 
 def weighed(

@@ -18,6 +18,7 @@ from crysgen.ranking.relaxing import (
     Stage,
     best_of_each,
     hopeless,
+    known_as_published,
     staged,
     unrelaxed,
     weighed,
@@ -147,3 +148,42 @@ def test_samples_are_relaxed_before_they_are_made_symmetric(
     assert made == {c.lattices.round(6).tobytes() for c in plain.crystals}
     tidy = generate("NaCl", 3, settings=settings, resources=where)
     assert made != {c.lattices.round(6).tobytes() for c in tidy.crystals}
+
+
+def test_known_structures_come_back_as_they_were_published() -> None:
+    published = candidates(4, [0, 0, 1, 1])
+    status = np.array(["known (x)", "predicted", "predicted", "known (y)"])
+    energies = np.array([-1.0, -2.0, -3.0, -4.0])
+    relaxed = replace(
+        published[[3, 2, 1, 0]],
+        lattices=published.lattices[::-1] * 1.1,
+        properties={"status": status[::-1], ENERGY: energies[::-1]},
+        failures=(Failure("z", "lost"),),
+    )
+    found = known_as_published(relaxed, published)
+    assert found.ids == relaxed.ids
+    assert found.failures == relaxed.failures
+    growth = (found.volumes / published.volumes[::-1]) ** (1 / 3)
+    np.testing.assert_allclose(growth, [1, 1.1, 1.1, 1])
+    np.testing.assert_array_equal(found.properties[ENERGY], energies[::-1])
+
+
+def test_what_is_written_of_known_structures_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    def swollen(candidates: Crystals, *args: Any) -> tuple[Crystals, list[Any]]:
+        made = unrelaxed(replace(candidates, lattices=candidates.lattices * 1.1))
+        return replace(made, properties={**made.properties, ENERGY: np.zeros(len(made))}), []
+
+    settings = SamplingSettings(method="retrieval", energies=False, library="known")
+    where = Resources(device="cpu", workers=1)
+    plain = generate("NaCl", 6, settings=settings, resources=where)
+    monkeypatch.setattr("crysgen.generation.relax", swollen)
+    after = generate("NaCl", 6, settings=replace(settings, relax=True), resources=where)
+    known = after.table["status"].str.startswith("known").to_numpy()
+    assert known.any()
+    assert not known.all()
+    volumes = after.table["volume_per_atom"].to_numpy()
+    before = plain.table["volume_per_atom"].to_numpy()
+    for is_known, volume in zip(known, volumes, strict=True):
+        assert np.isclose(volume, before, rtol=1e-4).any() == is_known
+    shortest = after.table["min_distance"].to_numpy()
+    assert np.isclose(shortest[known][0], plain.table["min_distance"][0], rtol=1e-4)
