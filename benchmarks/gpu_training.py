@@ -29,9 +29,11 @@ in order. A model that can't be asked for a composition reconstructs the crystal
 their latent vectors instead.
 
 OUT has no file above 16 MiB; larger ones are cut into NAME.000, NAME.001, ... (`cat` joins them):
-`summary.json`, for each run `NAME.safetensors` in 16 bits, `cards.zip` with `NAME.json` and
-`NAME.log.csv` of each, and `samples0.zip` and so on with the samples of all. With `--profile` it
-also says which kernels the graph of the largest cells takes its time in.
+`summary.json`, for each run `NAME.zip` with its weights in 16 bits, card and history, and
+`samples0.zip` and so on with the samples of all. Best weights so far and samples are there as soon
+as they are made: let OUT be where files come back from, not a folder that is packed at the end.
+With `--profile` it also says which kernels the graph of the largest cells and the preparation of
+batches take their time in.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ import tempfile
 import time
 import tomllib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,6 +102,13 @@ class Watched(Trainer):
 
     limits: dict[str, float]
     rows: list[dict[str, Any]]
+    keep_weights: Callable[[], None]
+
+    def _report(self) -> None:
+        best = self.best
+        super()._report()
+        if self.best < best:
+            self.keep_weights()
 
     def _validation_due(self) -> bool:
         if not self.rows and self.limits:
@@ -275,6 +284,7 @@ class Campaign:
             fabric=launch(self.device, 1, precision),
             graphs=True if self.check else run.get("graphs"),
         )
+        trainer.keep_weights = lambda: self._keep_weights(name, folder)
         trainer.rows = []
         trainer.limits = {} if self.check else self.plan.get("abort", {}) | run.get("abort", {})
         found: dict[str, Any] = {"weights": sum(p.numel() for p in trainer.model.parameters())}
@@ -301,18 +311,25 @@ class Campaign:
         if self.cuda:
             found["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
         if (folder / BEST).is_file():
-            model = load_model(folder / BEST)
-            card = json.loads((folder / BEST).with_suffix(".json").read_text())
-            facts = {k: v for k, v in card.items() if k not in ("format", "kind", "config")}
-            facts.pop("sha256", None)
-            path = self._weights(name)
-            save_model(model, path, facts, dtype=torch.bfloat16)
-            deliver(path, self.output)
-            with zipfile.ZipFile(self.output / "cards.zip", "a") as archive:
-                archive.write(path.with_suffix(".json"), f"{name}.json")
-                archive.write(folder / "log.csv", f"{name}.log.csv")
+            self._keep_weights(name, folder)
         del trainer
         gc.collect()
+
+    def _keep_weights(self, name: str, folder: Path) -> None:
+        """Write the best weights so far, which a command that is cut off leaves behind."""
+        if not (folder / BEST).is_file():  # of an earlier stage
+            return
+        model = load_model(folder / BEST)
+        card = json.loads((folder / BEST).with_suffix(".json").read_text())
+        facts = {k: v for k, v in card.items() if k not in ("format", "kind", "config", "sha256")}
+        path = self._weights(name)
+        save_model(model, path, facts, dtype=torch.bfloat16)
+        packed = path.with_suffix(".zip")
+        with zipfile.ZipFile(packed, "w") as archive:
+            for file in (path, path.with_suffix(".json")):
+                archive.write(file, file.name)
+            archive.write(folder / "log.csv", f"{name}.log.csv")
+        deliver(packed, self.output)
 
     def _sample(self, request: dict[str, Any], store: Store) -> None:
         trained = [run["name"] for run in self.plan["runs"]]

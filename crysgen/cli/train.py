@@ -128,8 +128,8 @@ def _sections(kind: str) -> dict[str, Sequence[Option]]:
             default=0,
             metavar="N",
             help="Also train on at most N made-up crystals: known ones with one element exchanged "
-            "for a similar one, where several known crystals suggest the same result. Known "
-            "crystals are then repeated, so that they are a third of all.",
+            "for a similar one, where known crystals suggest the same result; up to four times "
+            "where many do. Known crystals are then repeated, so that they are a third of all.",
             **shown,
         ),
         id_column_option,
@@ -307,7 +307,7 @@ def _extended(crystals: Crystals, most: int) -> Crystals:
     from crysgen.training.substitutions import exchanges, extended
 
     found = exchanges(crystals, most)
-    repeats = max(1, round(len(found.rows) / (2 * len(crystals))))
+    repeats = max(1, round(found.copies.sum() / (2 * len(crystals))))
     return extended(crystals, found, most, repeats)
 
 

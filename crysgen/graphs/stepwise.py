@@ -56,7 +56,9 @@ class StepGraphs:
             if on_step is not None:
                 on_step(done + 1, len(way))
         made: Batch = self.model.finish(state)
-        rows = open_.nonzero()[:, 0]
+        # Cells that have run away did so from any neighbours; whoever asked draws them anew.
+        is_whole = made.lattices.isfinite().flatten(1).all(1)
+        rows = (open_ & is_whole).nonzero()[:, 0]
         if len(rows):
             some = [targets[row] for row in rows.tolist()]
             made = _with_rows(made, rows, self._eager(some, steps, None))

@@ -36,7 +36,8 @@ _RIDGE = 0.5
 _LEAST_CONFIDENCE = 0.4
 """Of a predicted structure."""
 _VOTES_OF_A_COPY, _MOST_COPIES = 2, 4
-"""How often a new crystal is trained on: once for so many votes, but not more often than this."""
+"""A new crystal is trained on once for so many votes, but at least once, and not more often than
+this. Of those of `val`, more votes mean nearly in proportion to their square that one is real."""
 
 Composition = tuple[tuple[int, int], ...]
 """Elements and their numbers of atoms in a primitive cell, sorted."""
@@ -161,6 +162,12 @@ class Exchanges:
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{path} holds no exchanges of elements: {error}") from error
 
+    @property
+    def copies(self) -> NDArray[np.int64]:
+        """(M,) how often each is trained on: of compositions with more votes, more are real."""
+        found = (self.votes / _VOTES_OF_A_COPY).round().clip(1, _MOST_COPIES)
+        return found.astype(np.int64)
+
     def applied(self, crystals: Crystals) -> Crystals:
         """Make the new crystals.
 
@@ -239,17 +246,14 @@ def exchanges(crystals: Crystals, most: int | None = None) -> Exchanges:
 def extended(crystals: Crystals, found: Exchanges, most: int, repeats: int) -> Crystals:
     """Put crystals with exchanged elements beside the known ones.
 
-    A new crystal is there once for every two of its votes, but at least once and at most four
-    times: of compositions with more votes more are real, nearly in proportion to their square.
-
     Args:
         crystals: known ones.
-        found: exchanges for them.
+        found: exchanges for them, each there as often as its `copies` say.
         most: new crystals at most, those with the most votes.
         repeats: how often each known crystal is there.
     """
     chosen = np.sort(np.argsort(-found.votes, kind="stable")[:most])
-    copies = (found.votes[chosen] / _VOTES_OF_A_COPY).round().clip(1, _MOST_COPIES).astype(int)
+    copies = found.copies[chosen]
     new = found.applied(crystals)[chosen]
     parts = [_copy(crystals, number) for number in range(repeats)]
     parts += [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import subprocess
 import sys
@@ -88,15 +89,15 @@ def test_a_run_comes_back_as_small_files(packed, tmp_path, monkeypatch):
     assert summary["runs"]["one"]["graphs"] is True
     assert summary["runs"]["one"]["steps"] > 0
     assert summary["not_done"] == []
-    parts = sorted(out.glob("one.safetensors.*"))
+    parts = sorted(out.glob("one.zip.*"))
     assert len(parts) > 1
     assert all(path.stat().st_size <= 20_000 for path in parts)
-    whole = tmp_path / "one.safetensors"
-    whole.write_bytes(b"".join(path.read_bytes() for path in parts))
-    with zipfile.ZipFile(out / "cards.zip") as archive:
-        assert sorted(archive.namelist()) == ["one.json", "one.log.csv"]
-        whole.with_suffix(".json").write_bytes(archive.read("one.json"))
-    assert load_model(whole).config.network_settings["channels"] == 16
+    whole = io.BytesIO(b"".join(path.read_bytes() for path in parts))
+    with zipfile.ZipFile(whole) as archive:
+        assert sorted(archive.namelist()) == ["one.json", "one.log.csv", "one.safetensors"]
+        archive.extractall(tmp_path / "one")
+    model = load_model(tmp_path / "one" / "one.safetensors")
+    assert model.config.network_settings["channels"] == 16
     [(name, made)] = gpu_tables.brought_back(out)
     assert name == "one-val-position_noise0.5-seed0.npz"
     held = Crystals.load(packed)

@@ -135,6 +135,13 @@ def test_crystals_that_one_search_does_not_suit_are_drawn_again(monkeypatch):
     torch.testing.assert_close(found.frac_coords, expected.frac_coords)
 
 
+def test_cells_that_ran_away_are_left_to_whoever_asked(monkeypatch):
+    model = model_of({**OURS, "farthest_cell": 1e-6})
+    monkeypatch.setattr(crysgen.networks.neighbours, "_FEW_IMAGES", 0.15)
+    monkeypatch.setattr(model, "sample", None)
+    assert StepGraphs(model).sample(TARGETS, 3).lattices.isnan().all()
+
+
 def test_other_sampling_settings_are_another_graph():
     model = model_of(OURS)
     graphs = StepGraphs(model)
