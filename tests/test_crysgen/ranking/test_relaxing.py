@@ -168,6 +168,16 @@ def test_known_structures_come_back_as_they_were_published() -> None:
     np.testing.assert_array_equal(found.properties[ENERGY], energies[::-1])
 
 
+def test_layers_that_were_published_too_far_apart_come_together() -> None:
+    published = candidates(2, [0, 0])
+    shrunk = published.lattices * np.array([1, 1, 0.87])
+    shrunk[1] = published.lattices[1] * np.array([1, 1, 0.95])
+    status = np.array(["known (x)", "known (y)"])
+    relaxed = replace(published, lattices=shrunk, properties={"status": status})
+    found = known_as_published(relaxed, published)
+    np.testing.assert_allclose(found.lattices, [shrunk[0], published.lattices[1]])
+
+
 def test_what_is_written_of_known_structures_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
     def swollen(candidates: Crystals, *args: Any) -> tuple[Crystals, list[Any]]:
         made = unrelaxed(replace(candidates, lattices=candidates.lattices * 1.1))
