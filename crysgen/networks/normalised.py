@@ -1,7 +1,7 @@
 """Layer norms without factors, in the precision of what is normalised.
 
-On a GPU with Triton each is one pass over memory: a tenth of PairFormer's step there, where
-PyTorch's kernels, which give a row of so few channels a block of its own, take a third.
+On a GPU with Triton each is one pass over memory. PyTorch's kernels, which give a row of so few
+channels a block of its own, take five times as long there, a sixth of PairFormer's step.
 """
 
 from __future__ import annotations
@@ -42,8 +42,7 @@ class _Normalised(torch.autograd.Function):
     def forward(ctx: Any, values: Tensor, eps: float) -> Tensor:
         found, scales = _kernels().normalise(values.contiguous(), eps)
         ctx.save_for_backward(found, scales)
-        kept: Tensor = found
-        return kept
+        return found
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:

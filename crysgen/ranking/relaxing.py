@@ -153,8 +153,11 @@ def known_as_published(relaxed: Crystals, published: Crystals) -> Crystals:
     row = {name: i for i, name in enumerate(published.ids)}
     before = published[[row[name] for name in relaxed.ids]]
     known = np.asarray(relaxed.properties["status"]) != PREDICTED
-    known &= relaxed.volumes >= LOOSE * before.volumes
-    kept = replace(before, properties=relaxed.properties)[np.flatnonzero(known)]
+    growth = relaxed.volumes / relaxed.num_atoms / (before.volumes / before.num_atoms)
+    known &= growth >= LOOSE
+    # What both say, such as a stated space group, belongs to the published cell.
+    properties = {**relaxed.properties, **before.properties}
+    kept = replace(before, properties=properties)[np.flatnonzero(known)]
     together = Crystals.concatenate([relaxed[np.flatnonzero(~known)], kept])
     row = {name: i for i, name in enumerate(together.ids)}
     return together[[row[name] for name in relaxed.ids]].with_failures(relaxed.failures)
