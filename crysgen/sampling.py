@@ -10,6 +10,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -185,11 +186,13 @@ class _Runner:
         self.planned = steps or model.default_steps
         self.most_atoms: int | None = None
         self._sample = model.sample
+        self._precision: Callable[[], AbstractContextManager[None]] = nullcontext
         self._unfinished: UnfinishedBatches | None = None
         if device.startswith("cuda"):
             from crysgen.graphs.stepwise import StepGraphs
 
             self._sample = StepGraphs(model).sample
+            self._precision = _precision_on(device)
         elif isinstance(model, Stepwise):
             self._unfinished = unfinished
 
@@ -258,7 +261,8 @@ class _Runner:
             with flushed_denormals():
                 made: Batch | None
                 if self._unfinished is None:
-                    made = self._sample(targets, self.steps, on_step)
+                    with self._precision():
+                        made = self._sample(targets, self.steps, on_step)
                 else:
                     made = self._stepwise(draws, self._unfinished, on_step)
         except Exception as error:
@@ -358,6 +362,15 @@ def _is_out_of_memory(error: Exception) -> bool:
         isinstance(error, RuntimeError)
         and ("not enough memory" in text or "can't allocate memory" in text)
     )
+
+
+def _precision_on(device: str) -> Callable[[], AbstractContextManager[None]]:
+    """Return the context in which a GPU samples: in 16 bits where it has units for bfloat16."""
+    import torch
+
+    from crysgen.networks.precision import sampling_in_16_bits
+
+    return sampling_in_16_bits if torch.cuda.get_device_capability(device)[0] >= 8 else nullcontext
 
 
 def _free(device: str) -> None:

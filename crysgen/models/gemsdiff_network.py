@@ -16,7 +16,7 @@ from crysgen.models.fields import build_fields
 from crysgen.models.gemsdiff_config import GemsDiffConfig, cell_process, position_process
 from crysgen.networks import build_network
 from crysgen.networks.base import Estimate
-from crysgen.networks.precision import full_precision
+from crysgen.networks.precision import full_precision, network_precision
 
 
 class CrystalPredictor(Model):
@@ -88,8 +88,9 @@ class CrystalPredictor(Model):
         mask = atomic_numbers > 0
         share = (steps / self.num_steps).to(frac_coords)
         given = {name: value for name, value in extra.items() if value is not None}
-        features = self.network(atomic_numbers, lattices, share, neighbours, **given)
-        displacement, strain = self.fields(features, lattices, mask)
+        with network_precision(frac_coords):
+            features = self.network(atomic_numbers, lattices, share, neighbours, **given)
+            displacement, strain = self.fields(features, lattices, mask)
         with full_precision(frac_coords):
             return self._decoded(displacement, strain, lattices, steps, mask, frac_coords)
 
