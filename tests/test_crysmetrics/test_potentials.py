@@ -108,7 +108,22 @@ def test_identities_name_weights_by_hash_and_dispersion() -> None:
     assert plain.sha256 == full.sha256
     assert len(plain.sha256) == len(hashlib.sha256().hexdigest())
     assert "dispersion" not in plain.identity()
-    assert full.identity()["dispersion"].startswith("D3(BJ), dftd3 ")
+    assert full.identity()["dispersion"].startswith("D3(BJ) but of Li and Na, dftd3 ")
+
+
+@pytest.mark.usefixtures("chgnet")
+def test_lithium_and_sodium_take_no_part_in_dispersion() -> None:
+    plain, full = (load_potential("chgnet", dispersion=d) for d in (False, True))
+    salt, cell = rocksalt(), rocksalt().lattices[0]
+    batch = [salt, one([12, 8], salt.frac_coords, 0.75 * cell, "magnesia")]
+    added = full.predict(Crystals.concatenate(batch)).energies * 2
+    added -= plain.predict(Crystals.concatenate(batch)).energies * 2
+    kept = salt.atomic_numbers != 11
+    calculator = pytest.importorskip("dftd3.ase").DFTD3(method="PBE", damping="d3bj")
+    alone = one(salt.atomic_numbers[kept], salt.frac_coords[kept], cell, "chlorine")
+    assert added[0] == pytest.approx(ase_prediction(alone, calculator).energies[0], abs=1e-5)
+    whole = ase_prediction(batch[1], calculator).energies[0] * 2
+    assert added[1] == pytest.approx(whole, abs=1e-5)
 
 
 @pytest.mark.usefixtures("chgnet")

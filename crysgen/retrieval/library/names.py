@@ -10,6 +10,7 @@ import numpy as np
 from crysgen.retrieval.library.anonymous import Counts, species_permutations
 from crysgen.retrieval.library.entries import Entries, load_entries
 from crysgen.retrieval.library.library import shipped_library
+from crysgen.retrieval.library.named_structures import AFLOW
 from crysgen.retrieval.library.prototypes import (
     STRICT,
     PrimitiveCrystal,
@@ -68,12 +69,19 @@ def known_entries() -> Entries:
 
 @lru_cache(maxsize=1)
 def _named() -> dict[tuple[Counts, int], list[int]]:
-    """Collect the entries that have names, by anonymous counts and space group."""
+    """Collect the entries that have names, by anonymous counts and space group.
+
+    AFLOW's labels have the space group of the prototype (AB3_tI16_140_b_ah). Where the structure
+    has another one, it is not that prototype: uranium silicide, as pymatgen has it, is Cu3Au's.
+    """
     entries = known_entries()
     found: dict[tuple[Counts, int], list[int]] = {}
     for name in entries.names:
         if name in entries.position:
             i = entries.position[name]
-            key = (entries.counts(i), int(entries.space_groups[i]))
+            group = int(entries.space_groups[i])
+            if entries.source_of(i)[0] == AFLOW[0] and name.split("_")[2] != str(group):
+                continue
+            key = (entries.counts(i), group)
             found.setdefault(key, []).append(i)
     return found

@@ -51,7 +51,7 @@ UNDONE = 0.25
 form, which strontium titanate and tin dioxide have at room temperature, comes first."""
 FAULTY = 0.4
 """Estimated distance in eV/atom beyond which AFLOW's structures, as pymatgen has them, are faulty
-(anatase at 1.86)."""
+(anatase at 1.86), or below it (the zirconium aluminide of type D0_23 at -0.49)."""
 CONFIDENT = 0.35
 """Share, among predictions, from which on the first one stands before known structures none
 of which is stable."""
@@ -170,6 +170,9 @@ def _judged(entries: Entries, equal: Sequence[int]) -> Polymorph:
         estimate = max(float(np.nan_to_num(entries.hull_estimate[entry], nan=UNKNOWN)), 0.0)
         energy = estimate * SHARE_OF_ESTIMATE if is_ambient else estimate
     is_stable = source < 2 or is_ambient or (bool(computed) and energy <= ON_HULL)
+    # What AFLOW lists is real: it is stable if it lies below all that is known beside it.
+    is_listed = bool(listed) and not OTHER_FORMS.search(name)
+    is_stable |= is_listed and -FAULTY < float(entries.hull_estimate[entry]) <= 0
     energy -= LISTED * is_ambient - NOT_AMBIENT * bool(OTHER_FORMS.search(name))
     size, group = int(entries.num_atoms[entry]), int(entries.space_groups[entry])
     order = (source, energy, size, -group)

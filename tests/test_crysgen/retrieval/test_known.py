@@ -86,6 +86,16 @@ def test_room_temperature_structure_comes_first(
     assert first.status.startswith("known (")
 
 
+@pytest.mark.parametrize(("formula", "space_group"), [("TiAl3", 139), ("FeSi", 198), ("BeO", 216)])
+def test_listed_structures_come_first_where_nothing_known_lies_lower(
+    everything: Library, formula: str, space_group: int
+) -> None:
+    first = first_for(everything, formula)[0]
+    assert first.space_group == space_group
+    # That of BeO is of high temperature, and estimated above the hull.
+    assert bool(first.known) == (formula != "BeO")
+
+
 def test_polymorphs_precede_predictions_in_order_of_energy(everything: Library) -> None:
     found = first_for(everything, "ZnS", 16)
     tiers = [p.tier for p in found]
@@ -174,6 +184,9 @@ def test_prototypes_have_names(everything: Library) -> None:
     assert prototype_names(salts, 0.1) == [
         "B1, rock salt", "A2, body-centred cubic", "C4, rutile", "B3, zinc blende",
     ]  # fmt: skip
+    # Nor has it that of a prototype whose structure in the table has another symmetry.
+    alloy = to_crystals([first_for(everything, "Cu3Au")[0]])
+    assert prototype_names(alloy, 0.1) == ["L12, Cu3Au type"]
     # A crystal that only nearly has the structure has not the name.
     tin = everything.entries.crystal(everything.entries.position["mp-550172"])
     assert prototype_names(as_crystals(tin), 0.01) != ["C4, rutile"]
