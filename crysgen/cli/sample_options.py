@@ -302,7 +302,7 @@ ENERGIES: tuple[Option, ...] = (
         "--dispersion/--no-dispersion",
         default=True,
         show_default=True,
-        help="Add D3 dispersion when relaxing, unless all elements are metals.",
+        help="Add D3 dispersion when relaxing (none for Li, Na and crystals of metals).",
     ),
     click.option(
         "--polymorphs",

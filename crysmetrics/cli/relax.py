@@ -35,7 +35,7 @@ from crysmetrics.console import echo
     "--dispersion/--no-dispersion",
     default=False,
     show_default=True,
-    help="Add D3 dispersion, unless all elements are metals.",
+    help="Add D3 dispersion (none for Li, Na and crystals of metals).",
 )
 @click.option(
     "--force-tol",
