@@ -57,6 +57,10 @@ CONFIDENT = 0.35
 of which is stable."""
 DEGENERATE = 0.003
 """Difference in eV/atom up to which the more symmetric form of a structure may be stable."""
+APART = 1.25
+"""Volume relative to the densest structure within `DEGENERATE` beyond which layers are apart, which
+costs nothing by functionals without dispersion: the bulk comes before them. Of 1,717 formulas with
+several known structures this concerns molybdenum diselenide, ditelluride and niobium disulfide."""
 UNKNOWN = 0.05
 """Distance in eV/atom that is assumed of a known structure for which it can't be estimated."""
 SCALE = 0.005
@@ -135,7 +139,22 @@ def polymorphs(
     lowest = min((polymorph.energy for polymorph in once), default=0.0)
     near = [polymorph for polymorph in once if polymorph.energy <= lowest + DEGENERATE]
     more = [form for polymorph in near for form in _undistorted(entries, polymorph)]
+    once = _loose_behind(once, near)
     return sorted([*once, *more], key=lambda polymorph: polymorph.order)
+
+
+def _loose_behind(known: Sequence[Polymorph], near: Sequence[Polymorph]) -> list[Polymorph]:
+    """Move layers apart behind layers together, of structures that are stable or nearly so."""
+    volumes = [abs(np.linalg.det(p.cell.lattice)) / sum(p.cell.counts) for p in near]
+    loose = {p.entry for p, v in zip(near, volumes, strict=True) if v > APART * min(volumes)}
+    found = []
+    for polymorph in known:
+        if polymorph.entry in loose:
+            source, energy, *rest = polymorph.order
+            energy += DEGENERATE
+            polymorph = replace(polymorph, energy=energy, order=(source, energy, *rest))
+        found.append(polymorph)
+    return found
 
 
 def _is_listed(entries: Entries, i: int) -> bool:

@@ -86,6 +86,13 @@ def test_room_temperature_structure_comes_first(
     assert first.status.startswith("known (")
 
 
+def test_bulk_precedes_layers_that_are_far_apart(everything: Library) -> None:
+    first, *rest = (p for p in first_for(everything, "MoSe2", 8) if p.known)
+    assert first.space_group == 194
+    volumes = [abs(np.linalg.det(p.lattice)) / p.num_atoms for p in (first, *rest)]
+    assert max(volumes) > 1.7 * volumes[0]  # as the lowest by their published energies are
+
+
 @pytest.mark.parametrize(("formula", "space_group"), [("TiAl3", 139), ("FeSi", 198), ("BeO", 216)])
 def test_listed_structures_come_first_where_nothing_known_lies_lower(
     everything: Library, formula: str, space_group: int
