@@ -32,6 +32,8 @@ FREE_LABEL = "crystal"
 
 LARGE_ATOMS = 64
 """Number of atoms of the largest cells of known prototypes, where no other limit is given."""
+UNKNOWN_SIZE = 20
+"""Number of atoms assumed for a cell whose size the model chooses."""
 COMMON = 0.1
 """Share of the compounds of a type that have cells of a size from which on these are looked at."""
 SEED_BITS = 53

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crysgen.requests import Draw
+from crysgen.requests import UNKNOWN_SIZE, Draw
 from crysgen.unfinished import SECONDS, UnfinishedBatches
 from crysmetrics.errors import UserError
 from crysmetrics.geometry import min_distance
@@ -44,8 +44,6 @@ shape of a batch is recorded as a graph."""
 _SMALL = 6
 """Atoms up to which cells of any size share a batch on a GPU; above, the largest has at most twice
 as many as the smallest, so that one search for neighbours suits them (`crysgen.networks`)."""
-UNKNOWN_SIZE = 20
-"""Atoms assumed for a cell whose size the model chooses."""
 SHORTEST_DISTANCE = 0.5
 """Å at or below which atoms lie on top of each other, as in structural validity."""
 _BYTES_AN_ATOM = 2_000_000

@@ -221,9 +221,8 @@ def _run(
     from crysgen.generation import pieces_done, run
     from crysgen.output import open_run
     from crysgen.proposers.base import build_methods
-    from crysgen.requests import request_record
+    from crysgen.requests import UNKNOWN_SIZE, request_record
     from crysgen.run_state import check_folder, free_folder
-    from crysgen.sampling import UNKNOWN_SIZE
 
     atoms = sum(
         n * units * (request.num_atoms or request.formula.num_atoms or UNKNOWN_SIZE)

@@ -292,6 +292,19 @@ def test_first_runs_of_a_few_crystals_compile_nothing(tmp_path):
     assert [float(n) for n in numbers.split()] == pytest.approx(wanted, abs=1e-5)
 
 
+def test_the_first_command_compiles_nothing(tmp_path):
+    """Newcomers wait for crystals, not for kernels."""
+    environment = dict(os.environ, NUMBA_CACHE_DIR=str(tmp_path / "numba"))
+    environment.pop("NUMBA_DISABLE_JIT", None)
+    code = "from crysgen.entry import main; main()"
+    command = [sys.executable, "-c", code, "sample", "--composition", "NaCl", "-n", "2"]
+    command += ["--method", "retrieval", "--cache", "off", "-o", str(tmp_path / "salt")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "salt").glob("*.cif"))) == 2
+    assert not (tmp_path / "numba").exists()
+
+
 def test_compiled_code_is_used_where_it_is_there_or_pays(tmp_path, monkeypatch):
     monkeypatch.delenv("NUMBA_DISABLE_JIT", raising=False)
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
