@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 import pandas as pd
-from gpu_training import text_of
+from gpu_samples import text_of
 
 import crysmetrics
 from crysgen.training.data import training_sets

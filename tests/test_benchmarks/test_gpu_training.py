@@ -24,6 +24,7 @@ from crysmetrics.io import Crystals
 pytest.importorskip("lightning_fabric", reason="the extra `train` is not installed")
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import gpu_samples
 import gpu_tables
 import gpu_training
 
@@ -71,7 +72,7 @@ def test_what_a_file_can_t_mean_is_refused_before_a_card_is_paid_for(wrong, tmp_
 
 
 def test_a_run_comes_back_as_small_files(packed, tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu_training, "LARGEST_FILE", 20_000)
+    monkeypatch.setattr(gpu_samples, "LARGEST_FILE", 20_000)
     monkeypatch.setattr(
         gpu_training, "TINY", tomllib.loads(PLAN)["runs"][0]["model"]["network_settings"]
     )
@@ -120,9 +121,9 @@ def test_a_slow_run_ends_and_the_others_go_on(tmp_path):
 
 
 def test_samples_are_cut_into_small_zips(tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu_training, "LARGEST_FILE", 4000)
+    monkeypatch.setattr(gpu_samples, "LARGEST_FILE", 4000)
     (tmp_path / "samples1.zip").write_bytes(b"of an earlier run")
-    store = gpu_training.Store(tmp_path)
+    store = gpu_samples.Store(tmp_path)
     for i in range(4):
         store.add(f"{i}.npz", random_crystals(5, seed=i))
     assert [name for name, _ in gpu_tables.brought_back(tmp_path)] == [f"{i}.npz" for i in range(4)]
