@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from crysgen.requests import UNKNOWN_SIZE, Draw
 from crysgen.unfinished import SECONDS, UnfinishedBatches
 from crysmetrics.errors import UserError
-from crysmetrics.geometry import min_distance
 from crysmetrics.io import Crystals, CrystalsBuilder, Failure
 from crysmetrics.parallel import flushed_denormals
 
@@ -348,6 +347,9 @@ def _is_finite(crystal: _Row) -> bool:
 
 def _has_clash(crystal: _Row) -> bool:
     """Tell whether two atoms are as close as none are; what is no crystal is refused elsewhere."""
+    # What compiles is not there where networks are trained, and does not come with an import here.
+    from crysmetrics.geometry import min_distance
+
     _, frac, lattice = crystal
     return _is_finite(crystal) and bool(min_distance(lattice, frac) <= SHORTEST_DISTANCE)
 

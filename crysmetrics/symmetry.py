@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from crysmetrics.geometry import PackedCells, min_distance, min_distances
 from crysmetrics.progress import task
 from crysmetrics.space_group_settings import setting_of
+from crysmetrics.space_groups.lattices import PRIMITIVE_VECTORS
 
 TOLERANCE = 0.1
 """Å within which symmetry is found in generated structures, which have none within 0.01 Å."""
@@ -255,16 +256,6 @@ def _is_same_compound(one: Cell, other: Cell) -> bool:
 #
 # The library of known structures and the training data hold spglib's cells. moyo chooses other
 # origins and axes, so that results for a seed would change.
-
-PRIMITIVE_VECTORS = {
-    "P": np.eye(3),
-    "A": np.array([[2, 0, 0], [0, 1, -1], [0, 1, 1]]) / 2,
-    "C": np.array([[1, -1, 0], [1, 1, 0], [0, 0, 2]]) / 2,
-    "F": np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]) / 2,
-    "I": np.array([[-1, 1, 1], [1, -1, 1], [1, 1, -1]]) / 2,
-    "R": np.array([[2, 1, 1], [-1, 1, 1], [-1, -2, 1]]) / 3,
-}
-"""Primitive vectors (rows) in terms of those of a standard cell, by kind of centring."""
 
 
 def standard_primitive_cell(cell: Cell, tolerance: float) -> tuple[Cell, int] | None:

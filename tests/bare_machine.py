@@ -6,6 +6,7 @@ python tests/bare_machine.py SCRIPT ARGUMENTS
 import runpy
 import sys
 from importlib.metadata import packages_distributions
+from pathlib import Path
 
 ALLOWED = (
     "torch numpy safetensors lightning-fabric lightning-utilities typing-extensions packaging "
@@ -38,4 +39,5 @@ def missing() -> set[str]:
 if __name__ == "__main__":
     sys.meta_path[:] = [Without(finder, missing()) for finder in sys.meta_path]
     sys.argv = sys.argv[1:]
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    sys.path.insert(0, str(Path(sys.argv[0]).parent))  # as Python itself does
+runpy.run_path(sys.argv[0], run_name="__main__")

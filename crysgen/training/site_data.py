@@ -14,9 +14,7 @@ import numpy as np
 
 from crysmetrics.io import Crystals, CrystalsBuilder, Failure
 from crysmetrics.progress import task
-from crysmetrics.space_groups.assignment import assign_orbits
 from crysmetrics.space_groups.projection import Orbits
-from crysmetrics.symmetry import cells_of
 
 SPACE_GROUP = "space_group"
 """Property of such crystals: the number of the space group whose standard setting they are in."""
@@ -40,6 +38,10 @@ def with_sites(crystals: Crystals, tolerance: float = SYMPREC) -> Crystals:
     """
     if {SPACE_GROUP, NUM_SITES} <= crystals.properties.keys():
         return crystals
+    # Machines that only train, on packed crystals, have nothing that finds symmetry.
+    from crysmetrics.space_groups.assignment import assign_orbits
+    from crysmetrics.symmetry import cells_of
+
     builder, failures = CrystalsBuilder(), list(crystals.failures)
     with task("Finding space groups", len(crystals)) as advance:
         for i, cell in enumerate(cells_of(crystals)):

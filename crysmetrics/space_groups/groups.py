@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crysmetrics.space_groups.lattices import metric_basis
-from crysmetrics.symmetry import PRIMITIVE_VECTORS
+from crysmetrics.space_groups.lattices import PRIMITIVE_VECTORS, metric_basis
 
 TABLE = "wyckoff_positions.json"
 """Name of the table of Wyckoff positions."""

@@ -130,6 +130,15 @@ def test_samples_are_cut_into_small_zips(tmp_path, monkeypatch):
     assert all(path.stat().st_size <= 4500 for path in tmp_path.glob("*.zip"))
 
 
+def test_training_needs_no_compiler_and_no_search_for_symmetry():
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'benchmarks')!r}); import gpu_training\n"
+        "print(sorted({'numba', 'pymatgen', 'spglib', 'moyopy', 'scipy'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.stdout == "[]\n", found.stderr
+
+
 @pytest.mark.slow
 def test_everything_runs_on_a_machine_with_little_installed(packed, tmp_path):
     """As on a card: PyTorch, NumPy, safetensors and lightning-fabric alone, then the tables."""
