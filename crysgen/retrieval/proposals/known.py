@@ -190,7 +190,7 @@ def _judged(entries: Entries, equal: Sequence[int]) -> Polymorph:
         energy = estimate * SHARE_OF_ESTIMATE if is_ambient else estimate
     is_stable = source < 2 or is_ambient or (bool(computed) and energy <= ON_HULL)
     # What AFLOW lists is real: it is stable if it lies below all that is known beside it.
-    is_listed = bool(listed) and not OTHER_FORMS.search(name)
+    is_listed = not computed and not OTHER_FORMS.search(name)
     is_stable |= is_listed and -FAULTY < float(entries.hull_estimate[entry]) <= 0
     energy -= LISTED * is_ambient - NOT_AMBIENT * bool(OTHER_FORMS.search(name))
     size, group = int(entries.num_atoms[entry]), int(entries.space_groups[entry])
