@@ -24,8 +24,9 @@ def radial_histogram(lattice, frac, species, kinds, centres, width):
     Args:
         lattice, frac, species: rows (3, 3), fractional coordinates (n, 3), species of atoms (n,).
         kinds: number of species k.
-        centres, width: of Gaussians (R,) over distances in units of (V/N)^(1/3); neighbours are
-            counted up to two widths beyond the last one, the farthest of them ever less.
+        centres, width: of Gaussians (R,) at equal steps over distances in units of (V/N)^(1/3);
+            neighbours are counted up to two widths beyond the last one, the farthest of them ever
+            less.
 
     Returns:
         (k, k, R): how many neighbours of the second species an atom of the first has at about each
@@ -36,29 +37,35 @@ def radial_histogram(lattice, frac, species, kinds, centres, width):
     cell = lattice / unit
     cutoff = centres[-1] + 2 * width
     reach = _reach(cell, cutoff)
+    shifts = np.empty((3, (2 * reach[0] + 1) * (2 * reach[1] + 1) * (2 * reach[2] + 1)))
+    row = 0
+    for x in range(-reach[0], reach[0] + 1):
+        for y in range(-reach[1], reach[1] + 1):
+            for z in range(-reach[2], reach[2] + 1):
+                shifts[:, row] = x * cell[0] + y * cell[1] + z * cell[2]
+                row += 1
     out = np.zeros((kinds, kinds, len(centres)))
     counts = np.zeros(kinds)
+    # The Gaussian at the next centre is that at the last one, times `ratio`, times a constant.
+    step = (centres[1] - centres[0]) / width
+    constants = np.exp(-(2 * np.arange(len(centres)) + 1) * step * step / 2)
     for i in range(n):
         counts[species[i]] += 1
-    for i in range(n):
-        for j in range(n):
+        for j in range(i, n):
             d = frac[j] - frac[i]
             d -= np.round(d)
-            for x in range(-reach[0], reach[0] + 1):
-                for y in range(-reach[1], reach[1] + 1):
-                    for z in range(-reach[2], reach[2] + 1):
-                        square = 0.0
-                        for k in range(3):
-                            c = (d[0] + x) * cell[0, k] + (d[1] + y) * cell[1, k]
-                            c += (d[2] + z) * cell[2, k]
-                            square += c * c
-                        if square > cutoff * cutoff or square < 1e-4:
-                            continue
-                        distance = np.sqrt(square)
-                        fade = 0.5 + 0.5 * np.cos(np.pi * distance / cutoff)
-                        for r in range(len(centres)):
-                            offset = (distance - centres[r]) / width
-                            out[species[i], species[j], r] += fade * np.exp(-offset * offset / 2)
+            d = d @ cell
+            square = (shifts[0] + d[0]) ** 2 + (shifts[1] + d[1]) ** 2 + (shifts[2] + d[2]) ** 2
+            distance = np.sqrt(square[(square <= cutoff * cutoff) & (square >= 1e-4)])
+            offset = (distance - centres[0]) / width
+            fade = 0.5 + 0.5 * np.cos(np.pi / cutoff * distance)
+            gauss, ratio = fade * np.exp(-offset * offset / 2), np.exp(offset * step)
+            for r in range(len(centres)):
+                number = gauss.sum()
+                out[species[i], species[j], r] += number
+                if i != j:
+                    out[species[j], species[i], r] += number
+                gauss *= ratio * constants[r]
     for k in range(kinds):
         out[k] /= max(counts[k], 1.0)
     return out
