@@ -16,14 +16,31 @@ from numba.extending import intrinsic
 
 from crysmetrics.compiled import njit
 
+_SMALLEST = 1e-200
+"""Product below which what it lost may be too small a number, and far above which too large."""
+
 if config.DISABLE_JIT:
 
     def _fma(a, b, c):
         """``a * b + c`` rounded once."""
-        plain = float(a) * float(b) + float(c)
-        if not math.isfinite(plain):
+        a, b, c = float(a), float(b), float(c)
+        product = a * b
+        plain = product + c
+        if a == 0.0 or b == 0.0 or not math.isfinite(plain):
             return plain
-        return float(Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c)))
+        if abs(product) < _SMALLEST or max(abs(product), abs(a), abs(b)) > 1 / _SMALLEST:
+            return float(Fraction(a) * Fraction(b) + Fraction(c))
+        # What product and sum have lost (Dekker, Numer. Math. 18, 224 (1971), and Knuth).
+        a_high, b_high = _high(a), _high(b)
+        a_low, b_low = a - a_high, b - b_high
+        lost = a_high * b_high - product + a_high * b_low + a_low * b_high + a_low * b_low
+        other = plain - product
+        return plain + ((product - (plain - other)) + (c - other) + lost)
+
+    def _high(x):
+        """Keep the upper half of the digits of a number."""
+        far = 134217729.0 * x  # 2^27 + 1
+        return far - (far - x)
 
 else:
 

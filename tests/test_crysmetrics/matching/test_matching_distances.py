@@ -313,18 +313,25 @@ def test_distances_equal_pymatgen_on_mp20():
 def test_multiplication_and_addition_rounded_once_without_compilation():
     """What runs where nothing is compiled yet: the last bits are the same."""
     code = (
+        "import sys\n"
         "import numpy as np\n"
         "from crysmetrics.features._numeric import _fma\n"
-        "x = np.random.default_rng(0).normal(size=(300, 3))\n"
-        "x[:100, 2] = -x[:100, 0] * x[:100, 1]\n"
+        "x = np.array(eval(sys.stdin.read()))\n"
         "print(repr([float(_fma(*row)) for row in x]))\n"
     )
+    x = np.random.default_rng(0).normal(size=(600, 3))
+    x[:200, 2] = -x[:200, 0] * x[:200, 1]  # all that is left is what the product has lost
+    x[100:200, 2] *= 1 + 1e-15
+    x[200:250, 0] *= 1e150
+    x[250:300, :2] *= 1e-150  # the product is no normal number
+    x[300:350, :2] *= 1e150
+    x[350:400, 0] *= 1e305
+    x[400:420, 0] = x[410:430, 2] = 0
     environment = dict(os.environ, NUMBA_DISABLE_JIT="1")
+    command = [sys.executable, "-c", code]
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+        command, input=repr(x.tolist()), capture_output=True, text=True, env=environment, check=True
     )
-    x = np.random.default_rng(0).normal(size=(300, 3))
-    x[:100, 2] = -x[:100, 0] * x[:100, 1]
     matrix = np.zeros((3, 3))
     expected = []
     for a, b, c in x.tolist():
