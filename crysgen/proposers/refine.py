@@ -163,7 +163,7 @@ class Refine(Method):
             for i, p in enumerate(chosen)
         ]
         device = self.samples.model.device
-        parts = []
+        parts, whole = [], []
         for start in range(0, len(chosen), _AT_ONCE):
             part = chosen[start : start + _AT_ONCE]
             batch = Batch.from_crystals(to_crystals(part), torch.float32).to(device)
@@ -171,27 +171,29 @@ class Refine(Method):
             numbers = seeds[start : start + _AT_ONCE]
             model: Any = self._model
             made = model.refine_orbits(batch, own, numbers) if own else model.refine(batch, numbers)
-            parts.append(made.to_crystals([f"{piece}/{start + i}" for i in range(len(part))]))
+            rows = made.is_finite.nonzero()[:, 0]
+            names = [f"{piece}/{start + i}" for i in rows.tolist()]
+            parts.append(made[rows].to_crystals(names))
+            whole += [start + i for i in rows.tolist()]
+        if not whole:
+            return Crystals.empty([Failure(piece, "every cell ran away")])
+        shares = np.bincount(places)[places][whole]
+        chosen, count = [chosen[i] for i in whole], len(whole)
         crystals = _of_volumes(
             Crystals.concatenate(parts), [p.volume / p.num_atoms for p in chosen]
         )
-        count = len(chosen)
         properties = predicted(
             count,
             request=np.full(count, int(piece), dtype=np.int64),
             method=np.full(count, self.name),
             prototype_id=np.array([p.template_id for p in chosen]),
             # A little noise takes nothing from how likely the start was.
-            score=np.array([p.score for p in chosen]) / np.bincount(places)[places],
+            score=np.array([p.score for p in chosen]) / shares,
             probability=np.array([p.probability for p in chosen]),
-            seed=np.array(seeds, dtype=np.int64),
+            seed=np.array(seeds, dtype=np.int64)[whole],
             steps=np.full(count, self._steps, dtype=np.int64),
         )
-        found = replace(crystals, properties=properties)
-        kept = np.flatnonzero(np.isfinite(found.lattices).all(axis=(1, 2)))
-        if not len(kept):
-            return Crystals.empty([Failure(piece, "every cell ran away")])
-        return found[kept]
+        return replace(crystals, properties=properties)
 
 
 def _of_volumes(crystals: Crystals, volumes: Sequence[float]) -> Crystals:

@@ -143,7 +143,7 @@ class Variations(Method):
             derived_seed(self.settings.seed, crystal.atomic_numbers.tolist(), name.split("/")[1])
             for crystal, name in zip(starts, names, strict=True)
         ]
-        parts = []
+        parts, owners = [], []
         # Of like sizes together, since each crystal of a batch costs what the largest does.
         order = np.argsort(starts.num_atoms, kind="stable")
         for begin in range(0, len(order), _AT_ONCE):
@@ -151,11 +151,13 @@ class Variations(Method):
             batch = Batch.from_crystals(starts[rows], torch.float32).to(model.device)
             with flushed_denormals():
                 made = model.refine(batch, [seeds[row] for row in rows], share, steps)
-            parts.append(made.to_crystals([names[row] for row in rows]))
+            whole = made.is_finite.nonzero()[:, 0]
+            rows = rows[whole.cpu().numpy()]
+            parts.append(made[whole].to_crystals([names[row] for row in rows]))
+            owners.append(rows)
         crystals = Crystals.concatenate(parts)
-        kept = np.flatnonzero(np.isfinite(crystals.lattices).all(axis=(1, 2)))
-        kept = kept[min_distances(crystals[kept], workers=1) > SHORTEST_DISTANCE]
-        crystals, rows, count = crystals[kept], order[kept], len(kept)
+        kept = np.flatnonzero(min_distances(crystals, workers=1) > SHORTEST_DISTANCE)
+        crystals, rows, count = crystals[kept], np.concatenate(owners)[kept], len(kept)
         taken = max(1, round(share * steps))
         properties = predicted(
             count,

@@ -45,6 +45,12 @@ class Batch:
         """(B,) int64."""
         return self.mask.sum(1)
 
+    @property
+    def is_finite(self) -> Tensor:
+        """(B,) whether all numbers of a crystal are finite: not where its cell ran away."""
+        positions = (self.frac_coords.isfinite().all(-1) | ~self.mask).all(1)
+        return positions & self.lattices.isfinite().flatten(1).all(1)
+
     def __len__(self) -> int:
         return len(self.lattices)
 
@@ -111,6 +117,9 @@ class Batch:
 
         Args:
             ids: one for each crystal; their positions by default.
+
+        Raises:
+            ValueError: if there is a number that is not finite; see `is_finite`.
         """
         from crysmetrics.io import Crystals
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from crysgen.compositions.formulas import parse_formula
+from crysgen.proposers.base import Method
+from crysgen.proposers.refine import Refine
 from crysgen.proposers.retrieval import Retrieval
 from crysgen.proposers.variations import SHARE, STRENGTHS, SURE, Variations
 from crysgen.requests import ask_formulas
 from crysgen.settings import Resources, SamplingSettings
+from crysgen.training.batch import Batch
 from crysmetrics.io import Crystals
 
 SETTINGS = SamplingSettings(library="benchmark", steps=5)
@@ -77,3 +82,37 @@ def test_nothing_is_varied_where_a_space_group_is_wanted_or_the_model_has_no_noi
         assert other.pieces() == []
     method.plan(Crystals.empty())
     assert method.pieces() == []
+
+
+@pytest.mark.parametrize("lost", [[0], [0, 1, 2, 3]])
+def test_cells_that_ran_away_are_left_out(
+    planned: Variations, lost: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refine = Refine(planned.requests, SETTINGS, CPU)
+    pairs: list[tuple[Method, str]] = [(planned, "1"), (refine, "1")]
+    for method, piece in pairs:
+        (whole,) = method.run([piece], lambda _: None)
+        model: Any = planned.samples.model if method is planned else refine.samples.model
+        real = model.refine
+
+        def without(
+            batch: Batch, *given: Any, real: Any = real, most: int = len(whole), **named: Any
+        ) -> Batch:
+            made: Batch = real(batch, *given, **named)
+            lattices = made.lattices.clone()
+            lattices[lost if len(lost) == 1 else slice(None)] = torch.nan
+            return made.with_geometry(made.frac_coords, lattices)
+
+        monkeypatch.setattr(model, "refine", without)
+        (found,) = method.run([piece], lambda _: None)
+        if len(lost) > 1:
+            assert not len(found)
+            assert [failure.file for failure in found.failures] == [piece]
+            continue
+        assert 0 < len(found) < len(whole)
+        assert not found.failures
+        row = {name: i for i, name in enumerate(whole.ids)}
+        rows = np.array([row[name] for name in found.ids])
+        for name, values in found.properties.items():
+            np.testing.assert_array_equal(values, whole.properties[name][rows])
+        np.testing.assert_allclose(found.lattices, whole[rows].lattices, atol=1e-4)
