@@ -19,7 +19,7 @@ least that loses no matches on `val`, and the best for the well-known crystals."
 RELAXED_MOST = 0.8
 """Probability that relaxed energies give a structure at most: of 91 well-known crystals the first
 by energies was right for 70 when this was chosen (`textbook.py` and `relaxed_order.py`); of 252 by
-today's order and library it is for 197 (`textbook.py --relax --library known`)."""
+today's order and library it is for 202 (`textbook.py --relax --library known`)."""
 DEGENERATE = 0.002
 """Difference in eV/atom within which energies do not tell structures apart, so that the simplest is
 the best guess (Pauling's rule of parsimony). A distortion that gains less is undone at room
