@@ -171,10 +171,9 @@ class Refine(Method):
             numbers = seeds[start : start + _AT_ONCE]
             model: Any = self._model
             made = model.refine_orbits(batch, own, numbers) if own else model.refine(batch, numbers)
-            rows = made.is_finite.nonzero()[:, 0]
-            names = [f"{piece}/{start + i}" for i in rows.tolist()]
-            parts.append(made[rows].to_crystals(names))
-            whole += [start + i for i in rows.tolist()]
+            found, rows = made.finite_crystals([f"{piece}/{start + i}" for i in range(len(part))])
+            parts.append(found)
+            whole += (start + rows).tolist()
         if not whole:
             return Crystals.empty([Failure(piece, "every cell ran away")])
         shares = np.bincount(places)[places][whole]

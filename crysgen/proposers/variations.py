@@ -151,10 +151,9 @@ class Variations(Method):
             batch = Batch.from_crystals(starts[rows], torch.float32).to(model.device)
             with flushed_denormals():
                 made = model.refine(batch, [seeds[row] for row in rows], share, steps)
-            whole = made.is_finite.nonzero()[:, 0]
-            rows = rows[whole.cpu().numpy()]
-            parts.append(made[whole].to_crystals([names[row] for row in rows]))
-            owners.append(rows)
+            found, whole = made.finite_crystals([names[row] for row in rows])
+            parts.append(found)
+            owners.append(rows[whole])
         crystals = Crystals.concatenate(parts)
         kept = np.flatnonzero(min_distances(crystals, workers=1) > SHORTEST_DISTANCE)
         crystals, rows, count = crystals[kept], np.concatenate(owners)[kept], len(kept)

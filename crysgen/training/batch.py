@@ -45,12 +45,6 @@ class Batch:
         """(B,) int64."""
         return self.mask.sum(1)
 
-    @property
-    def is_finite(self) -> Tensor:
-        """(B,) whether all numbers of a crystal are finite: not where its cell ran away."""
-        positions = (self.frac_coords.isfinite().all(-1) | ~self.mask).all(1)
-        return positions & self.lattices.isfinite().flatten(1).all(1)
-
     def __len__(self) -> int:
         return len(self.lattices)
 
@@ -112,6 +106,20 @@ class Batch:
             | {name: torch.tensor(_known(crystals, name), dtype=real) for name in partial},
         )
 
+    def finite_crystals(self, ids: Sequence[str]) -> tuple[Crystals, np.ndarray]:
+        """Return the crystals whose numbers are all finite: those of cells that ran away are not.
+
+        Args:
+            ids: one for each crystal of the batch.
+
+        Returns:
+            The crystals, and the row of each (K,) in the batch.
+        """
+        positions = (self.frac_coords.isfinite().all(-1) | ~self.mask).all(1)
+        rows = (positions & self.lattices.isfinite().flatten(1).all(1)).nonzero()[:, 0]
+        crystals = self[rows].to_crystals([ids[row] for row in rows.tolist()])
+        return crystals, rows.cpu().numpy()
+
     def to_crystals(self, ids: Sequence[str] | None = None) -> Crystals:
         """Return the crystals without padding, in double precision.
 
@@ -119,7 +127,7 @@ class Batch:
             ids: one for each crystal; their positions by default.
 
         Raises:
-            ValueError: if there is a number that is not finite; see `is_finite`.
+            ValueError: if there is a number that is not finite; see `finite_crystals`.
         """
         from crysmetrics.io import Crystals
 

@@ -184,15 +184,16 @@ def _judged(entries: Entries, equal: Sequence[int]) -> Polymorph:
     if computed and listed:
         text += f"; cell of {entries.ids[entry]}"
     name = entries.names.get(entries.ids[entry], "")
-    is_ambient = bool(name) and not name.endswith(" type") and not OTHER_FORMS.search(name)
+    is_other_form = bool(OTHER_FORMS.search(name))
+    is_ambient = bool(name) and not name.endswith(" type") and not is_other_form
     if np.isnan(energy):
         estimate = max(float(np.nan_to_num(entries.hull_estimate[entry], nan=UNKNOWN)), 0.0)
         energy = estimate * SHARE_OF_ESTIMATE if is_ambient else estimate
     is_stable = source < 2 or is_ambient or (bool(computed) and energy <= ON_HULL)
     # What AFLOW lists is real: it is stable if it lies below all that is known beside it.
-    is_listed = not computed and not OTHER_FORMS.search(name)
-    is_stable |= is_listed and -FAULTY < float(entries.hull_estimate[entry]) <= 0
-    energy -= LISTED * is_ambient - NOT_AMBIENT * bool(OTHER_FORMS.search(name))
+    is_uncomputed = not computed and not is_other_form
+    is_stable |= is_uncomputed and -FAULTY < float(entries.hull_estimate[entry]) <= 0
+    energy -= LISTED * is_ambient - NOT_AMBIENT * is_other_form
     size, group = int(entries.num_atoms[entry]), int(entries.space_groups[entry])
     order = (source, energy, size, -group)
     return Polymorph(entry, entries.crystal(entry), text, energy, is_stable, order, tuple(computed))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from fake_gpu import Watch, on_fake_gpu, without_autocast
 from sets import random_crystals
+from small_gemsdiff import SMALL
 
 import crysgen.networks.neighbours
 from crysgen.graphs.stepwise import StepGraphs
@@ -18,16 +19,7 @@ from crysgen.networks.neighbours import without_waiting
 from crysgen.training.batch import Batch
 from crysgen.training.optimizer import Muon
 
-OURS = {
-    "network": "pairformer",
-    "network_settings": {"channels": 16, "layers": 2, "heads": 2, "radial": 6, "k": 8},
-    "standardize_lattice": True,
-    "cell_decoder": "residual",
-    "lattice_loss": "vector",
-    "position_loss": "scaled",
-    "lattice_power": 4.0,
-    "position_power": 2.0,
-}
+OURS = {**SMALL, "lattice_power": 4.0, "position_power": 2.0}
 FLOW = {**OURS, "position_power": None, "position_process": "flow"}
 KINDS = {
     "paper": {"network_settings": {"channels": 8, "edge_channels": 8, "layers": 1, "k": 8}},

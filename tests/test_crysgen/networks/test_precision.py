@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from sets import random_crystals
+from small_gemsdiff import SMALL
 
 import crysgen.sampling
 from crysgen.models.gemsdiff import GemsDiff
@@ -15,15 +16,7 @@ from crysgen.requests import Draw
 from crysgen.training.batch import Batch
 
 TARGETS = [Target(i, atoms) for i, atoms in enumerate([(3, 8, 8), (11, 17), (22, 8, 8, 56)])]
-CONFIG = GemsDiffConfig(
-    network="pairformer",
-    network_settings={"channels": 16, "layers": 2, "heads": 2, "radial": 6, "k": 8},
-    standardize_lattice=True,
-    cell_decoder="residual",
-    lattice_loss="vector",
-    position_loss="scaled",
-    position_process="flow",
-)
+CONFIG = GemsDiffConfig(**SMALL, position_process="flow")
 
 
 @pytest.fixture(params=[torch.float32, torch.float64])

@@ -84,35 +84,32 @@ def test_nothing_is_varied_where_a_space_group_is_wanted_or_the_model_has_no_noi
     assert method.pieces() == []
 
 
-@pytest.mark.parametrize("lost", [[0], [0, 1, 2, 3]])
+@pytest.mark.parametrize("kind", [Variations, Refine])
+@pytest.mark.parametrize("lost", [0, slice(None)])
 def test_cells_that_ran_away_are_left_out(
-    planned: Variations, lost: list[int], monkeypatch: pytest.MonkeyPatch
+    planned: Variations, kind: type[Method], lost: int | slice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refine = Refine(planned.requests, SETTINGS, CPU)
-    pairs: list[tuple[Method, str]] = [(planned, "1"), (refine, "1")]
-    for method, piece in pairs:
-        (whole,) = method.run([piece], lambda _: None)
-        model: Any = planned.samples.model if method is planned else refine.samples.model
-        real = model.refine
+    method = planned if kind is Variations else Refine(planned.requests, SETTINGS, CPU)
+    (whole,) = method.run(["1"], lambda _: None)
+    model: Any = method.samples.model
+    refine = model.refine
 
-        def without(
-            batch: Batch, *given: Any, real: Any = real, most: int = len(whole), **named: Any
-        ) -> Batch:
-            made: Batch = real(batch, *given, **named)
-            lattices = made.lattices.clone()
-            lattices[lost if len(lost) == 1 else slice(None)] = torch.nan
-            return made.with_geometry(made.frac_coords, lattices)
+    def without(*given: Any) -> Batch:
+        made: Batch = refine(*given)
+        lattices = made.lattices.clone()
+        lattices[lost] = torch.nan
+        return made.with_geometry(made.frac_coords, lattices)
 
-        monkeypatch.setattr(model, "refine", without)
-        (found,) = method.run([piece], lambda _: None)
-        if len(lost) > 1:
-            assert not len(found)
-            assert [failure.file for failure in found.failures] == [piece]
-            continue
-        assert 0 < len(found) < len(whole)
-        assert not found.failures
-        row = {name: i for i, name in enumerate(whole.ids)}
-        rows = np.array([row[name] for name in found.ids])
-        for name, values in found.properties.items():
-            np.testing.assert_array_equal(values, whole.properties[name][rows])
-        np.testing.assert_allclose(found.lattices, whole[rows].lattices, atol=1e-4)
+    monkeypatch.setattr(model, "refine", without)
+    (found,) = method.run(["1"], lambda _: None)
+    if lost != 0:
+        assert not len(found)
+        assert [failure.file for failure in found.failures] == ["1"]
+        return
+    assert 0 < len(found) < len(whole)
+    assert not found.failures
+    row = {name: i for i, name in enumerate(whole.ids)}
+    rows = np.array([row[name] for name in found.ids])
+    for name, values in found.properties.items():
+        np.testing.assert_array_equal(values, whole.properties[name][rows])
+    np.testing.assert_allclose(found.lattices, whole[rows].lattices, atol=1e-4)

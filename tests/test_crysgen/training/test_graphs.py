@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from sets import random_crystals
+from small_gemsdiff import SMALL
 
 from crysgen.graphs import Captured, map_tensors, part_of, tensors_of
 from crysgen.models.base import Prepares
@@ -27,14 +28,7 @@ from crysmetrics.weight_average import warm_average
 
 pytest.importorskip("lightning_fabric", reason="the extra `train` is not installed")
 
-CONFIG = GemsDiffConfig(
-    network="pairformer",
-    network_settings={"channels": 16, "layers": 2, "heads": 2, "radial": 6, "k": 8},
-    standardize_lattice=True,
-    cell_decoder="residual",
-    lattice_loss="vector",
-    position_loss="scaled",
-)
+CONFIG = GemsDiffConfig(**SMALL)
 SETTINGS = TrainingSettings(steps=6, batch_atoms=40, val_steps=3, val_draws=1, warmup_steps=2)
 
 

@@ -1,6 +1,7 @@
 """The compiled matcher against pymatgen's own, pair by pair."""
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -313,10 +314,10 @@ def test_distances_equal_pymatgen_on_mp20():
 def test_multiplication_and_addition_rounded_once_without_compilation():
     """What runs where nothing is compiled yet: the last bits are the same."""
     code = (
-        "import sys\n"
+        "import json, sys\n"
         "import numpy as np\n"
         "from crysmetrics.features._numeric import _fma\n"
-        "x = np.array(eval(sys.stdin.read()))\n"
+        "x = np.array(json.load(sys.stdin))\n"
         "print(repr([float(_fma(*row)) for row in x]))\n"
     )
     x = np.random.default_rng(0).normal(size=(600, 3))
@@ -330,7 +331,12 @@ def test_multiplication_and_addition_rounded_once_without_compilation():
     environment = dict(os.environ, NUMBA_DISABLE_JIT="1")
     command = [sys.executable, "-c", code]
     done = subprocess.run(
-        command, input=repr(x.tolist()), capture_output=True, text=True, env=environment, check=True
+        command,
+        input=json.dumps(x.tolist()),
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
     )
     matrix = np.zeros((3, 3))
     expected = []
